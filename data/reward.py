@@ -1,0 +1,89 @@
+"""Rewards of one transition s → s′, from few facts of each state. No torch, no file access.
+
+Formulas: the paper's (arXiv 2504.04395) shaped reward and two variants, as the battle file format states them.
+`shaped`:     damage done + own hp gained + 0.5·(status given − status taken) + (fainted − lost) + 100·(won − defeat)
+`aggressive`: damage done + own hp gained + 2·(fainted − lost) + 200·won
+`binary`:     100·(won − defeat)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# (hp share, status) of a Pokémon.
+Health = tuple[float, str]
+NO_STATUS = "nostatus"
+
+
+class Facts(NamedTuple):
+    """What a reward needs to know of one state."""
+
+    own: str  # base species of the own active Pokémon
+    own_hp: float
+    own_status: str
+    bench: dict[str, Health]  # by base species
+    n_bench: int
+    opponent: str  # base species of the opponent's active Pokémon
+    opponent_hp: float
+    opponent_status: str
+    opponents_remaining: int
+    won: bool
+    lost: bool
+
+
+@dataclass(frozen=True)
+class RewardKind:
+    """A reward by name, with what a value head's support can be derived from.
+
+    Args:
+        name: how configs call it.
+        win, loss: added at the last transition of a battle with a result.
+        max_abs_step: no transition's shaping (all but win and loss) exceeds this.
+        max_abs_return: bound on the undiscounted return of an ordinary battle: the result, and twice what a team of six
+            can give without healing (6 hp, 6 fainted, 6 statuses), for what healing adds. Long stalls can pass it.
+    """
+
+    name: str
+    win: float
+    loss: float
+    max_abs_step: float
+    max_abs_return: float
+
+
+# Kept in the order of the tuple that `transition` returns.
+REWARDS: dict[str, RewardKind] = {
+    "shaped": RewardKind("shaped", win=100.0, loss=-100.0, max_abs_step=3.5, max_abs_return=100.0 + 2 * (6 + 6 + 3)),
+    "aggressive": RewardKind("aggressive", win=200.0, loss=0.0, max_abs_step=4.0, max_abs_return=200.0 + 2 * (6 + 12)),
+    "binary": RewardKind("binary", win=100.0, loss=-100.0, max_abs_step=0.0, max_abs_return=100.0),
+}
+
+
+def transition(before: Facts, after: Facts) -> tuple[float, float, float]:
+    """The unscaled rewards of before → after, in the order of `REWARDS`.
+
+    The own change compares the Pokémon now active with itself before, active or benched; the opponent's change counts
+    only if the same Pokémon stands there.
+    """
+    if before.own == after.own:
+        own: Health | None = (before.own_hp, before.own_status)
+    else:
+        own = before.bench.get(after.own)
+    if own is None:
+        gained = 0.0
+        taken = 0
+    else:
+        gained = after.own_hp - own[0]
+        taken = int(own[1] == NO_STATUS and after.own_status != NO_STATUS)
+    if before.opponent == after.opponent:
+        damage = before.opponent_hp - after.opponent_hp
+        given = int(before.opponent_status == NO_STATUS and after.opponent_status != NO_STATUS)
+    else:
+        damage = 0.0
+        given = 0
+    fainted = int(after.opponents_remaining < before.opponents_remaining)
+    lost = int(after.n_bench < before.n_bench)
+    result = after.won - after.lost
+    shaped = damage + gained + 0.5 * (given - taken) + (fainted - lost) + 100.0 * result
+    aggressive = damage + gained + 2.0 * (fainted - lost) + 200.0 * after.won
+    return shaped, aggressive, 100.0 * result
