@@ -1,0 +1,290 @@
+"""The trained agent: a saved model folder and the data room's encoder, joined; states in, decisions out.
+
+It travels with every saved model (imports flattened), so a folder acts without this repository:
+
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    agent = get_class_from_dynamic_module("agents.TurnwiseAgent", FOLDER_OR_NAME).from_pretrained(FOLDER_OR_NAME)
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.encode import Encoder
+from data.schema import SCHEMA_VERSION, state_from_dict
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseForOfflineRL
+
+
+@dataclass
+class Decision:
+    """What the agent thinks of one state; every policy and value names its discount γ.
+
+    action: id, 0–12, of the policy at `gamma`; words: the same for a reader ("switch to gengar").
+    probabilities: that policy over all actions, illegal ones 0. values: per γ the expected shaped return from here,
+    unscaled. q_values: at `gamma`, per action. win_chance: calibrated on training battles, None if never fitted.
+    """
+
+    action: int
+    words: str
+    gamma: float
+    probabilities: list[float]
+    values: dict[float, float]
+    q_values: list[float]
+    win_chance: float | None
+
+
+class _Lane:
+    """One battle side in play: its encoder and the arrays of the turns that the window may still need."""
+
+    def __init__(self, encoder: Encoder):
+        self.encoder = encoder.live()
+        self.turns: list[dict[str, np.ndarray]] = []
+        self.action = -1
+
+
+class TurnwiseAgent:
+    """A policy over many battles at once, each in a lane with its own key-value cache.
+
+    gamma: whose policy acts (None: the model's default). temperature: 0 plays the most likely action, otherwise
+    samples from the policy sharpened by it. Equal states, seeds and lanes give equal actions.
+    """
+
+    def __init__(
+        self,
+        network: TurnwiseForOfflineRL,
+        tokenizer: Tokenizer,
+        gamma: float | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        calibration: dict | None = None,
+        name: str = "turnwise",
+    ):
+        config = network.config
+        _check_stamps(config, tokenizer, name)
+        self.network, self.name, self.temperature = network.eval(), name, temperature
+        self.gamma = config.gammas[config.gamma_index(gamma)]
+        self._encoder = Encoder(config.observation_space, tokenizer)
+        self._calibration = calibration
+        self._random = np.random.default_rng(seed)
+        self._lanes: dict[Any, tuple[int, _Lane]] = {}
+        self._cache = network.new_cache(1)
+        self._free = [0]
+
+    @classmethod
+    def from_pretrained(cls, folder_or_name: str | Path, *, device: str = "cpu", dtype: str = "float32", **options):
+        """Load a model folder, a checkpoint that holds one, or a model of the Hugging Face Hub.
+
+        options: gamma, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree.
+        """
+        folder = _model_folder(folder_or_name)
+        tokenizer = Tokenizer.load(folder / "vocabulary.json")
+        network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+        fitted = folder / "calibration.json"
+        calibration = json.loads(fitted.read_text()) if fitted.exists() else None
+        return cls(network, tokenizer, calibration=calibration, name=str(folder_or_name), **options)
+
+    def decide(self, states: Sequence, actions: Sequence[int] | None = None, legal: Sequence[bool] | None = None):
+        """A `Decision` for the last of a battle's states so far.
+
+        states: dicts or structs in the universal state schema. actions: those taken before, one fewer than states
+        (None: unrevealed). legal: 13 booleans to intersect with the state's own (the live request's).
+        """
+        if not states:
+            raise ValueError("states: empty: give at least the battle's current state")
+        lane = _Lane(self._encoder)
+        actions = [-1] * (len(states) - 1) if actions is None else list(actions)
+        if len(actions) != len(states) - 1:
+            raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
+        for state, previous in zip(states, [-1, *actions], strict=True):
+            lane.action = previous
+            self._add_turn(lane, state, None)
+        if legal is not None:
+            lane.turns[-1]["legal"] = lane.turns[-1]["legal"] & np.asarray(legal, dtype=bool)
+        window = lane.turns[-self._window_length(len(lane.turns)) :]
+        out = self.network.step(self._stack([window]), self.network.new_cache(1), torch.tensor([0]))
+        return self._decision(states[-1], out.logits[-1], out.q_values[-1], window[-1]["legal"])
+
+    def choose(self, observations: Sequence) -> list[int]:
+        """One action per observation (`battle.interface.Observation`), all lanes in one forward of the network."""
+        if not observations:
+            return []
+        slots, newest = [], []
+        for observation in observations:
+            slot, lane = self._lane(observation.lane, observation.first)
+            self._add_turn(lane, observation.state, observation.legal)
+            self._slide(slot, lane)
+            slots.append(slot)
+            newest.append(lane.turns[-1:])
+        out = self.network.step(self._stack(newest), self._cache, self._to_device(slots), with_q=False)
+        logits = out.logits[:, self.network.config.gamma_index(self.gamma)].double().cpu().numpy()
+        chosen = []
+        for observation, row, turns in zip(observations, logits, newest, strict=True):
+            action = self._sample(row, turns[-1]["legal"])
+            self.note_action(observation.lane, action)
+            chosen.append(action)
+        return chosen
+
+    def note_action(self, lane: Any, action: int) -> None:
+        """Tell which action a lane really took, where another than the chosen one was played."""
+        self._lanes[lane][1].action = action
+
+    def end(self, lane: Any) -> None:
+        """Free a lane whose battle is over."""
+        slot, _ = self._lanes.pop(lane)
+        self._free.append(slot)
+
+    def _lane(self, key: Any, first: bool) -> tuple[int, _Lane]:
+        if first and key in self._lanes:
+            self.end(key)
+        if key not in self._lanes:
+            if not self._free:
+                self._grow()
+            slot = self._free.pop()
+            self._cache.length[slot] = 0
+            self._lanes[key] = (slot, _Lane(self._encoder))
+        return self._lanes[key]
+
+    def _grow(self) -> None:
+        old, held = self._cache, len(self._cache.length)
+        self._cache = self.network.new_cache(2 * held)
+        self._cache.keys[:, :held], self._cache.values[:, :held] = old.keys, old.values
+        self._cache.length[:held] = old.length
+        self._free = list(range(2 * held - 1, held - 1, -1))
+
+    def _add_turn(self, lane: _Lane, state: Any, legal: np.ndarray | None) -> None:
+        words, numbers, own_legal = lane.encoder.add(state)
+        legal = own_legal if legal is None else own_legal & np.asarray(legal, dtype=bool)
+        config = self.network.config
+        lane.turns.append(
+            {
+                "words": words.astype(np.int32),
+                "numbers": numbers,
+                "prev_action": np.int64(max(lane.action, 0)),
+                "prev_action_known": np.bool_(lane.action >= 0),
+                "prev_reward": np.float32(lane.encoder.reward(config.reward_kind)),
+                "legal": legal[: config.n_actions],
+            }
+        )
+        del lane.turns[: -config.max_turns]
+
+    def _window_length(self, turns: int) -> int:
+        """Turns in the window of a battle's state number `turns`: grows to `max_turns`, then restarts at half of it,
+        the newest turns re-read as the start of a window, which is how training cuts a long battle."""
+        longest = self.network.config.max_turns
+        half = longest // 2
+        return turns if turns <= longest else half + (turns - longest - 1) % (longest - half) + 1
+
+    def _slide(self, slot: int, lane: _Lane) -> None:
+        """Where the window is full, start it again with the newest half (all but the turn about to be fed)."""
+        if int(self._cache.length[slot]) < self._cache.max_turns:
+            return
+        self._cache.length[slot] = 0
+        kept = lane.turns[-(self._cache.max_turns // 2) - 1 : -1]
+        self.network.step(self._stack([kept]), self._cache, self._to_device([slot]), with_q=False)
+
+    def _stack(self, lanes: list[list[dict[str, np.ndarray]]]) -> dict[str, torch.Tensor]:
+        rows = {key: np.stack([np.stack([turn[key] for turn in turns]) for turns in lanes]) for key in lanes[0][0]}
+        return {key: torch.from_numpy(value).to(self.network.device) for key, value in rows.items()}
+
+    def _to_device(self, slots: list[int]) -> torch.Tensor:
+        return torch.tensor(slots, dtype=torch.int64, device=self.network.device)
+
+    def _sample(self, logits: np.ndarray, legal: np.ndarray) -> int:
+        if self.temperature == 0 or not legal.any():
+            return int(logits.argmax())
+        scaled = np.where(legal, logits / self.temperature, -np.inf)
+        weights = np.exp(scaled - scaled.max())
+        return int(self._random.choice(len(weights), p=weights / weights.sum()))
+
+    def _decision(self, state: Any, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray) -> Decision:
+        config = self.network.config
+        probs = logits.double().softmax(-1)
+        probs = torch.where(torch.from_numpy(legal).to(probs.device), probs, 0.0)
+        mean_q = q_values.double().mean(1) / config.reward_scale
+        values = (probs * mean_q).sum(-1).tolist()
+        index = config.gamma_index(self.gamma)
+        action = self._sample(logits[index].double().cpu().numpy(), legal)
+        per_gamma = dict(zip(config.gammas, values, strict=True))
+        return Decision(
+            action=action,
+            words=describe_action(state, action),
+            gamma=self.gamma,
+            probabilities=probs[index].tolist(),
+            values=per_gamma,
+            q_values=mean_q[index].tolist(),
+            win_chance=self._win_chance(per_gamma[self.gamma]),
+        )
+
+    def _win_chance(self, value: float) -> float | None:
+        fitted = (self._calibration or {}).get("gammas", {}).get(str(self.gamma))
+        if fitted is None:
+            return None
+        return 1 / (1 + math.exp(-(fitted["slope"] * value + fitted["intercept"])))
+
+
+def describe_action(state: Any, action: int) -> str:
+    """An action id in words, from the state that it is taken in: "use surf", "switch to gengar",
+    "terastallize and use surf". Raises IndexError if the state has no such slot."""
+    state = state_from_dict(state) if isinstance(state, dict) else state
+    if 4 <= action <= 8:
+        return f"switch to {sorted(p.name for p in state.available_switches)[action - 4]}"
+    moves = sorted(move.name for move in state.player_active_pokemon.moves[:4])
+    return f"use {moves[action]}" if action < 4 else f"terastallize and use {moves[action - 9]}"
+
+
+def _model_folder(folder_or_name: str | Path) -> Path:
+    path = Path(folder_or_name)
+    for candidate in (path, path / "model"):
+        if (candidate / "config.json").exists():
+            return candidate
+    if path.exists():
+        raise FileNotFoundError(f"{path}: holds no config.json: give a saved model's folder, or a run's")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(folder_or_name)))
+
+
+def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
+    """Raises ValueError naming the stamp that differs (law 14)."""
+    for stamp, ours, theirs in (
+        ("vocabulary_hash", tokenizer.hash, config.vocabulary_hash),
+        ("schema_version", SCHEMA_VERSION, config.schema_version),
+    ):
+        if ours != theirs:
+            raise ValueError(
+                f"{name}: {stamp} is {theirs!r} in the model's config and {ours!r} here: use the vocabulary.json and "
+                "code saved with the model"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read states (a JSON object, a list, or {"states": …}) and print the decision for the last of them."""
+    parser = argparse.ArgumentParser(prog="python -m battle.agents", description=main.__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
+    parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
+    parser.add_argument("--gamma", type=float, help="whose policy acts (default: the model's)")
+    arguments = parser.parse_args(argv)
+    text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+        states = content["states"] if isinstance(content, dict) and "states" in content else content
+        agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma)
+        decision = agent.decide(states if isinstance(states, list) else [states])
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {arguments.state}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(decision), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+'use strict';
+// The bridge: battles on request, over a pipe.
+//
+// One line in, one line out. In: {"do": [[verb, …], …]}. Out: {"events": […]} with everything that these commands
+// brought about. Verbs:
+//   ["start", lane, spec]           begins a battle (lanes.js says what a spec holds)
+//   ["act", lane, [a1, a2]]         action ids, null for the player who was not asked
+//   ["write", lane, text]           raw lines for the BattleStream (forfeits, ties)
+//   ["drop", lane]                  forgets a battle
+//   ["replay", lane, record]        plays a whole input log (replay.js)
+//   ["validate", lane, format, team] team in export or packed format → {"event": "team", "packed", "problems"}
+//   ["feed", lane, lines, request]  a live server's lines and request → a state (live.js)
+//   ["formats", lane, [ids]]        → which of them this version knows
+// A lane in which JavaScript throws is reported ("void") and dropped; the others go on.
+
+const readline = require('readline');
+const { Dex, TeamValidator, Teams } = require('pokemon-showdown');
+const { version } = require('pokemon-showdown/package.json');
+const { Lane } = require('./lanes');
+const { Live } = require('./live');
+const { replay } = require('./replay');
+
+const lanes = new Map();
+const warnings = [];
+const warn = (message) => { if (warnings.length < 100) warnings.push(message); };
+
+function validate(format, text) {
+  const team = Teams.import(text);
+  const problems = team?.length ? new TeamValidator(format).validateTeam(team) ?? [] : ['there is no Pokémon in it'];
+  return { packed: team?.length ? Teams.pack(team) : '', problems };
+}
+
+const verbs = {
+  start(emit, lane, spec) {
+    lanes.get(lane)?.destroy();
+    const started = new Lane(lane, spec, emit, warn);
+    lanes.set(lane, started);
+    started.settle();
+  },
+  act(emit, lane, actions) {
+    const found = lanes.get(lane);
+    found.emit = emit;
+    found.act(actions);
+    if (found.done) verbs.drop(emit, lane);
+  },
+  write(emit, lane, text) {
+    const found = lanes.get(lane);
+    found.emit = emit;
+    found.write(text);
+    if (found.done) verbs.drop(emit, lane);
+  },
+  drop(emit, lane) {
+    lanes.get(lane)?.destroy();
+    lanes.delete(lane);
+  },
+  replay(emit, lane, record) {
+    emit(replay(lane, record, warn));
+  },
+  validate(emit, lane, format, text) {
+    emit({ event: 'team', lane, ...validate(format, text) });
+  },
+  feed(emit, lane, format, lines, request) {
+    if (!lanes.has(lane)) lanes.set(lane, new Live(lane, format, warn));
+    emit(lanes.get(lane).feed(lines, request));
+  },
+  formats(emit, lane, ids) {
+    emit({ event: 'formats', lane, known: ids.filter((id) => Dex.formats.get(id).exists) });
+  },
+};
+
+function answer(line) {
+  const events = [];
+  const emit = (event) => events.push(typeof event === 'string' ? event : JSON.stringify(event));
+  for (const [verb, lane, ...rest] of JSON.parse(line).do) {
+    try {
+      verbs[verb](emit, lane, ...rest);
+    } catch (error) {
+      emit({ event: 'void', lane, message: String(error?.stack ?? error).split('\n').slice(0, 6).join(' | ') });
+      lanes.delete(lane);
+    }
+  }
+  for (const message of warnings.splice(0)) emit({ event: 'warning', message });
+  return `{"events":[${events.join(',')}]}\n`;
+}
+
+function main() {
+  // Showdown prints a caught crash of a battle to the console: standard output is the pipe's alone.
+  console.log = console.error;
+  process.stdout.write(`${JSON.stringify({ ready: true, version, node: process.version })}\n`);
+  const input = readline.createInterface({ input: process.stdin, crlfDelay: Infinity });
+  input.on('line', (line) => { if (line) process.stdout.write(answer(line)); });
+  input.on('close', () => process.exit(0));
+}
+
+if (require.main === module) main();
+module.exports = { answer };

@@ -1,0 +1,189 @@
+'use strict';
+// Lanes: battles in this process, each a BattleStream with a first-person view for both players.
+//
+// The stream is driven synchronously (its messages are taken as they are pushed), so that one batch of choices on the
+// pipe gives one batch of states back, and a battle is a function of its seed, its teams and its choices alone.
+
+const { createHash } = require('crypto');
+const { BattleStream, Teams } = require('pokemon-showdown');
+const { View } = require('./view');
+
+const SIDES = ['p1', 'p2'];
+const HASHED = new Set(['move', 'switch', 'drag', '-damage', '-heal', 'faint', 'turn', 'cant']);
+
+class SyncStream extends BattleStream {
+  constructor(sink) {
+    super({ keepAlive: true, noCatch: true });
+    this.sink = sink;
+  }
+
+  pushMessage(type, data) {
+    this.sink(type, data);
+  }
+}
+
+class Lane {
+  /**
+   * @param {string} id the lane's name
+   * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: number[],
+   *   want: {requests?: boolean[], lines?: boolean[], hash?: boolean, views?: boolean}}} spec
+   *   seed: as Showdown writes it; teams: packed, or null where the format makes them; leads: place of the lead at team
+   *   preview; want: what the events carry beside the states
+   * @param {(event: object|string) => void} emit
+   * @param {(message: string) => void} warn
+   */
+  constructor(id, spec, emit, warn) {
+    this.id = id;
+    this.spec = spec;
+    this.emit = emit;
+    this.want = spec.want ?? {};
+    this.views = this.want.views === false ? [] : SIDES.map((side) => new View((message) => warn(`lane ${id} ${side}: ${message}`)));
+    for (const view of this.views) view.format = spec.word ?? spec.format;
+    this.asked = [null, null]; // JSON of the request to answer
+    this.retry = [false, false];
+    this.choices = [null, null];
+    this.lines = [[], []];
+    this.hash = this.want.hash ? createHash('sha256') : null;
+    this.hashed = 0;
+    this.over = null;
+    this.refusals = [];
+    this.stream = new SyncStream((type, data) => this.receive(type, data));
+    const players = SIDES.map((side, i) => `>player ${side} ${JSON.stringify({
+      name: spec.names[i], team: spec.teams?.[i] ?? null, ...(spec.seeds ? { seed: spec.seeds[i] } : {}) })}`);
+    const start = { formatid: spec.format, seed: spec.seed };
+    this.stream._write([`>start ${JSON.stringify(start)}`, ...players].join('\n'));
+  }
+
+  receive(type, data) {
+    if (type === 'update') this.update(data.split('\n'));
+    else if (type === 'sideupdate') this.sideUpdate(SIDES.indexOf(data.slice(0, 2)), data.slice(3));
+    else if (type === 'end') this.over = JSON.parse(data);
+  }
+
+  update(lines) {
+    for (let i = 0; i < lines.length; i++) {
+      let line = lines[i];
+      if (line.startsWith('|split|')) {
+        const owner = SIDES.indexOf(line.slice(7));
+        this.feed(owner, lines[i + 1]);
+        this.feed(1 - owner, lines[i + 2]);
+        line = lines[i + 1];
+        i += 2;
+      } else {
+        this.feed(0, line);
+        this.feed(1, line);
+      }
+      if (this.hash) this.digest(line);
+    }
+  }
+
+  feed(side, line) {
+    if (this.views.length) this.views[side].feed(line);
+    if (this.want.lines?.[side]) this.lines[side].push(line);
+  }
+
+  digest(line) {
+    const end = line.indexOf('|', 1);
+    if (!HASHED.has(line.slice(1, end < 0 ? undefined : end))) return;
+    const of = line.indexOf('|[of]');
+    this.hash.update((this.hashed++ ? '\n' : '') + (of < 0 ? line : line.slice(0, of)));
+  }
+
+  sideUpdate(side, line) {
+    if (line.startsWith('|request|')) {
+      this.asked[side] = line.slice(9);
+    } else if (line.startsWith('|error|')) {
+      const message = line.slice(7);
+      if (message.startsWith('[Unavailable choice]')) this.retry[side] = true; // a new request follows
+      else this.refusals.push([side, message]);
+    }
+  }
+
+  /** Writes lines to the battle, then answers team previews and emits the states that wait for an action. */
+  write(text) {
+    this.stream._write(text);
+    this.settle();
+  }
+
+  settle() {
+    for (let round = 0; ; round++) {
+      for (const [side, message] of this.refusals.splice(0)) this.refused(side, message);
+      const preview = this.takeRequests();
+      if (!preview.length || this.over) break;
+      this.stream._write(preview.join('\n'));
+    }
+    if (this.over) this.end();
+  }
+
+  takeRequests() {
+    const preview = [];
+    for (let side = 0; side < 2; side++) {
+      const text = this.asked[side];
+      if (text === null) continue;
+      this.asked[side] = null;
+      if (!this.views.length) continue;
+      const view = this.views[side];
+      if (text === 'null' || !text) continue;
+      view.ask(text);
+      if (view.request.teamPreview && !this.over) {
+        if (this.spec.leads) preview.push(`>${SIDES[side]} team ${(this.spec.leads[side] % view.request.side.pokemon.length) + 1}`);
+        continue;
+      }
+      if (view.asked && !this.over) this.ask(side, view, text);
+    }
+    return preview;
+  }
+
+  ask(side, view, text) {
+    const table = view.choices();
+    this.choices[side] = table;
+    const legal = table.reduce((bits, choice, action) => (choice ? bits | (1 << action) : bits), 0);
+    const more = (this.want.requests?.[side] ? `,"request":${text}` : '') +
+      (this.want.lines?.[side] ? `,"lines":${JSON.stringify(this.lines[side].splice(0))}` : '');
+    this.emit(`{"event":"ask","lane":${JSON.stringify(this.id)},"side":${side},"turn":${view.turn},"legal":${legal},` +
+      `"forced":${view.forced},"retry":${this.retry[side]}${more},"state":${view.state()}}`);
+    this.retry[side] = false;
+  }
+
+  /** A choice that the battle does not take: said, and answered by the battle's own default so that it goes on. */
+  refused(side, message) {
+    this.emit({ event: 'refused', lane: this.id, side, message, choice: this.lastChoice?.[side] ?? '' });
+    this.stream._write(`>${SIDES[side]} default`);
+  }
+
+  /** @param {(number|null)[]} actions action ids of p1 and p2, null for a player who was not asked */
+  act(actions) {
+    const lines = [];
+    this.lastChoice = [null, null];
+    actions.forEach((action, side) => {
+      if (action === null || action === undefined) return;
+      // An action without a Showdown choice (an empty legal set) is left to the battle's default.
+      const choice = this.choices[side]?.[action];
+      if (!choice) this.emit({ event: 'refused', lane: this.id, side, message: `no legal action ${action} here`, choice: '' });
+      this.lastChoice[side] = choice ?? 'default';
+      lines.push(`>${SIDES[side]} ${choice ?? 'default'}`);
+    });
+    this.write(lines.join('\n'));
+  }
+
+  end() {
+    if (this.done) return;
+    this.done = true;
+    const winner = SIDES.findIndex((side, i) => this.over.winner === this.spec.names[i]);
+    const states = this.views.map((view) => {
+      view.winner = winner < 0 ? 'tie' : SIDES[winner];
+      view.request = null;
+      return view.state();
+    });
+    const more = this.hash ? `,"sha256":"${this.hash.digest('hex')}"` : '';
+    const lines = this.want.lines ? `,"lines":${JSON.stringify(this.lines)}` : '';
+    this.emit(`{"event":"end","lane":${JSON.stringify(this.id)},"winner":${winner},"turns":${this.over.turns ?? 0}${more}${lines},` +
+      `"states":[${states.join(',')}]}`);
+  }
+
+  destroy() {
+    this.stream.destroy(); // the battle with it
+  }
+}
+
+module.exports = { Lane, SIDES, Teams };

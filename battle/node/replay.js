@@ -1,0 +1,83 @@
+'use strict';
+// An input log (seed, teams, every choice of both players) played again: both first-person views, with nothing guessed.
+
+const { Lane, SIDES } = require('./lanes');
+const { clean } = require('./words');
+
+/** The action id of a choice as a player wrote it, −1 where it is none of the 13 (a default, a custom rule's). */
+function actionOf(view, table, text) {
+  const [verb, ...rest] = text.trim().split(/\s+/);
+  const tera = rest[rest.length - 1] === 'terastallize' || rest[rest.length - 1] === 'terastal';
+  const words = tera ? rest.slice(0, -1) : rest;
+  let wanted = null;
+  if (verb === 'move') {
+    const moves = view.request.active?.[0]?.moves ?? [];
+    const id = clean(words.join(' ')).replace(/^hiddenpower.*/, 'hiddenpower');
+    const index = /^\d+$/.test(words[0] ?? '') ? Number(words[0]) - 1 : moves.findIndex((move) => move.id === id);
+    wanted = `move ${index + 1}${tera ? ' terastallize' : ''}`;
+  } else if (verb === 'switch') {
+    const team = view.request.side.pokemon;
+    const name = words.join(' ');
+    const index = /^\d+$/.test(name) ? Number(name) - 1
+      : team.findIndex((p, i) => i > 0 && (p.name === name || clean(p.speciesForme) === clean(name)));
+    wanted = `switch ${index + 1}`;
+  }
+  return wanted === null ? -1 : table.indexOf(wanted);
+}
+
+/**
+ * @param {string} id name for the event
+ * @param {{format: string, word: string, seed: string, teams?: string[], seeds?: string[], choices: string[]}} record
+ * @returns {string} JSON of a "replayed" event: winner, turns, sha256 of the lines, for each side its states, actions
+ *   and legal bits; `unknown` counts choices that are no action of ours
+ */
+function replay(id, record, warn) {
+  const views = [{ states: [], actions: [], legal: [] }, { states: [], actions: [], legal: [] }];
+  const pending = [-1, -1];
+  let unknown = 0;
+  let ended = null;
+  const emit = (event) => {
+    if (typeof event !== 'string') return;
+    // Events come as JSON text in a fixed order of keys; the state, the last of them, is kept as it stands.
+    if (event.startsWith('{"event":"end"')) { ended = event; return; }
+    const at = event.indexOf(',"state":');
+    const head = JSON.parse(`${event.slice(0, at)}}`);
+    const view = views[head.side];
+    if (head.retry && view.states.length) { view.states.pop(); view.actions.pop(); view.legal.pop(); }
+    view.states.push(event.slice(at + 9, -1));
+    view.actions.push(-1);
+    view.legal.push(head.legal);
+    pending[head.side] = -1;
+  };
+  const lane = new Lane(id, { ...record, names: ['Player 1', 'Player 2'], leads: null, want: { hash: true } }, emit, warn);
+  lane.settle();
+  for (const text of record.choices) {
+    if (lane.done) break;
+    const side = SIDES.indexOf(text.slice(0, 2));
+    if (side < 0) {
+      lane.write(`>${text}`);
+      continue;
+    }
+    const choice = text.slice(3);
+    const view = views[side];
+    const current = lane.views[side];
+    if (view.states.length && current.asked) {
+      const at = view.actions.length - 1;
+      const action = choice === 'undo' ? -1 : actionOf(current, lane.choices[side] ?? [], choice);
+      if (action < 0 && choice !== 'undo') unknown++;
+      view.actions[at] = action;
+    }
+    lane.write(`>${text}`);
+  }
+  const refused = lane.refusals.length;
+  lane.destroy();
+  if (!ended) return JSON.stringify({ event: 'replayed', lane: id, problem: 'the log ends before the battle does' });
+  const end = JSON.parse(ended.slice(0, ended.indexOf(',"states":')) + '}');
+  const finals = ended.slice(ended.indexOf(',"states":') + 10, -1);
+  const sides = views.map((view) => `{"states":[${view.states.join(',')}],"actions":${JSON.stringify(view.actions)},` +
+    `"legal":${JSON.stringify(view.legal)}}`);
+  return `{"event":"replayed","lane":${JSON.stringify(id)},"winner":${end.winner},"turns":${end.turns},` +
+    `"sha256":"${end.sha256}","unknown":${unknown},"refused":${refused},"views":[${sides.join(',')}],"finals":${finals}}`;
+}
+
+module.exports = { replay };

@@ -1,0 +1,102 @@
+'use strict';
+// The dictionary: Showdown's data turned into the words and numbers of the battle file, as ready-made JSON.
+//
+// A state repeats the same moves and species hundreds of times in a battle, so what never changes about them is
+// written out once per generation and kept; only hp, pp, boosts and the like are filled in each time.
+
+const { Dex } = require('pokemon-showdown');
+
+const BOOSTS = ['atk', 'spa', 'def', 'spd', 'spe', 'accuracy', 'evasion'];
+const BASE_STATS = ['atk', 'spa', 'def', 'spd', 'spe', 'hp'];
+// Generations 1–3 have no category per move: a damaging move is special by its type.
+const SPECIAL_TYPES = new Set(['Fire', 'Water', 'Electric', 'Grass', 'Ice', 'Psychic', 'Dragon', 'Dark']);
+
+/** Lower-case letters and digits of a name; moves and species. */
+const clean = (text) => String(text ?? '').toLowerCase().replace(/[^a-z0-9]+/g, '');
+/** Lower-case letters of a name; items, abilities, statuses, effects, weathers, fields and conditions. */
+const letters = (text) => String(text ?? '').toLowerCase().replace(/[^a-z]+/g, '');
+/** A float as JSON that reads back as a float in every language (1 becomes 1.0). */
+const float = (x) => (Number.isInteger(x) ? `${x}.0` : String(x));
+
+const typeWord = (type) => (type === '???' ? 'threequestionmarks' : clean(type));
+
+/** Two type words in alphabetical order. */
+function typesWord(types) {
+  const words = types.slice(0, 2).map(typeWord).filter(Boolean);
+  while (words.length < 2) words.push('notype');
+  return words.sort().join(' ');
+}
+
+/** hiddenpowerice70 → hiddenpower, return102 → return (generation 2 writes returnnull); everything else stays. */
+function moveName(id) {
+  if (id.startsWith('hiddenpower')) return 'hiddenpower';
+  return /^(return|frustration)/.test(id) ? id.replace(/(\d+|null)$/, '') : id;
+}
+
+class Words {
+  /** @param {number} gen generation, 1–9 */
+  constructor(gen) {
+    this.gen = gen;
+    this.dex = Dex.forGen(gen);
+    this.moves = new Map();
+    this.kinds = new Map();
+  }
+
+  static of(gen) {
+    if (!Words.cache.has(gen)) Words.cache.set(gen, new Words(gen));
+    return Words.cache.get(gen);
+  }
+
+  /** What is fixed about a move: its cleaned name, JSON up to current_pp, and the PP a full move has. */
+  move(id) {
+    let known = this.moves.get(id);
+    if (known) return known;
+    const typed = id.startsWith('hiddenpower') ? id.replace(/\d+$/, '') : moveName(id);
+    const data = this.dex.moves.get(typed);
+    const name = moveName(id);
+    let category = data.category || 'Status';
+    if (this.gen <= 3 && category !== 'Status') category = SPECIAL_TYPES.has(data.type) ? 'Special' : 'Physical';
+    // The plain Hidden Power is one whose type nobody has seen; a typed one has 70 where power is not shown.
+    const power = name === 'hiddenpower' ? (typed === 'hiddenpower' ? 0 : 70) : data.basePower || 0;
+    const accuracy = typeof data.accuracy === 'number' ? data.accuracy / 100 : 1;
+    const head = `{"name":"${name}","move_type":"${typeWord(data.type || 'Normal')}","category":"${clean(category)}",` +
+      `"base_power":${power},"accuracy":${float(accuracy)},"priority":${data.priority || 0},"current_pp":`;
+    const full = data.noPPBoosts || data.pp === 1 ? data.pp : Math.floor((data.pp * 8) / 5);
+    known = { name, head, maxpp: this.gen <= 2 ? Math.min(full, 61) : full, target: data.target, exists: data.exists };
+    this.moves.set(id, known);
+    return known;
+  }
+
+  /** JSON of one move with its PP. */
+  moveJson(id, pp, maxpp) {
+    const move = this.move(id);
+    const max = maxpp ?? move.maxpp;
+    return `${move.head}${pp ?? max},"max_pp":${max}}`;
+  }
+
+  /** What is fixed about a species (with forme): words, base stats as JSON, its only ability if it has just one. */
+  species(forme) {
+    let known = this.kinds.get(forme);
+    if (known) return known;
+    const data = this.dex.species.get(forme);
+    const abilities = this.gen < 3 ? [] : Object.values(data.abilities || {}).filter(Boolean);
+    const stats = BASE_STATS.map((stat) => `"base_${stat}":${data.baseStats?.[stat] ?? 0}`).join(',');
+    known = {
+      name: clean(forme),
+      base: clean(data.exists ? data.baseSpecies : forme),
+      types: data.types,
+      stats,
+      onlyAbility: abilities.length === 1 ? letters(abilities[0]) : '',
+      exists: data.exists,
+    };
+    this.kinds.set(forme, known);
+    return known;
+  }
+}
+Words.cache = new Map();
+
+const NO_MOVE = '{"name":"nomove","move_type":"nomove","category":"nomove","base_power":0,"accuracy":1.0,"priority":0,' +
+  '"current_pp":0,"max_pp":0}';
+const NO_BOOSTS = BOOSTS.map((stat) => `"${stat}_boost":0`).join(',');
+
+module.exports = { BOOSTS, NO_BOOSTS, NO_MOVE, Words, clean, float, letters, typeWord, typesWord };
