@@ -1,0 +1,128 @@
+"""Actor and critics: a turn's hidden vector and its entities → a policy and Q values per action, for every discount.
+
+An action is scored by the entity that it names: move 2 by the vector of the move in slot 2, a switch by the benched
+Pokémon. Hidden vector and entity meet in a gated layer, then one linear layer gives the outputs of all discounts.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration_turnwise import TurnwiseConfig
+
+
+class ActionFeatures(nn.Module):
+    """hidden [N,D], entities [N,E,e] → features [N,A,width], one row per action, gated like SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: TurnwiseConfig, width: int):
+        super().__init__()
+        named = _entity_of_action(config)
+        self.entity_rows = sorted(set(named.values()))
+        self.rows = [self.entity_rows.index(named[a]) for a in range(config.n_actions)]
+        self.from_hidden = nn.Linear(config.hidden_size, 2 * width)
+        self.from_entity = nn.Linear(config.entity_width, 2 * width, bias=False)
+        self.action = nn.Parameter(torch.zeros(config.n_actions, 2 * width))
+
+    def forward(self, hidden: torch.Tensor, entities: torch.Tensor) -> torch.Tensor:
+        named = self.from_entity(entities[:, self.entity_rows])[:, self.rows]
+        value, gate = (self.from_hidden(hidden).unsqueeze(1) + named + self.action.to(named.dtype)).chunk(2, dim=-1)
+        return value * F.silu(gate)
+
+
+class Actor(nn.Module):
+    """One policy per discount: → unmasked logits [N, G, A]."""
+
+    def __init__(self, config: TurnwiseConfig):
+        super().__init__()
+        self.features = ActionFeatures(config, config.head_width)
+        self.out = nn.Linear(config.head_width, config.n_gammas)
+
+    def forward(self, hidden: torch.Tensor, entities: torch.Tensor) -> torch.Tensor:
+        return self.out(self.features(hidden, entities)).transpose(1, 2)
+
+
+class Critics(nn.Module):
+    """C critics per discount, each with hidden features of its own.
+
+    Outputs are logits over K value bins ("two_hot") or one normalized value (K = 1, "scalar"): [N, actions, C, G, K].
+    """
+
+    def __init__(self, config: TurnwiseConfig):
+        super().__init__()
+        self.critics, self.gammas = config.critics, config.n_gammas
+        self.bins = config.value_bins if config.value_head == "two_hot" else 1
+        self.features = ActionFeatures(config, config.critics * config.head_width)
+        self.weight = nn.Parameter(torch.zeros(config.critics, config.head_width, self.gammas * self.bins))
+        self.bias = nn.Parameter(torch.zeros(config.critics, self.gammas * self.bins))
+
+    def forward(self, hidden: torch.Tensor, entities: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        """With `action` int [N], only that action of each turn: [N, 1, C, G, K]; otherwise all A of them."""
+        features = self.features(hidden, entities)
+        if action is not None:
+            features = features.gather(1, action.view(-1, 1, 1).expand(-1, 1, features.shape[-1]))
+        n, actions, _ = features.shape
+        features = features.view(n, actions, self.critics, -1)
+        out = torch.einsum("nach,cho->naco", features, self.weight.to(features.dtype)) + self.bias.to(features.dtype)
+        return out.view(n, actions, self.critics, self.gammas, self.bins)
+
+
+class PopArt(nn.Module):
+    """Scale and shift of returns per discount for scalar critics (van Hasselt et al. 2016), kept beside the weights.
+
+    The network gives n; its normalized value is w·n + b and its value σ·(w·n + b) + μ. When the statistics move, w and
+    b follow so that no value changes. All fp32 buffers of shape [G].
+    """
+
+    def __init__(self, n_gammas: int, scale: float):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_gammas))
+        self.register_buffer("second", torch.full((n_gammas,), scale**2))
+        self.register_buffer("w", torch.ones(n_gammas))
+        self.register_buffer("b", torch.zeros(n_gammas))
+
+    def std(self) -> torch.Tensor:
+        return (self.second - self.mean**2).clamp_min(1e-6).sqrt()
+
+    def normalized(self, n: torch.Tensor) -> torch.Tensor:
+        """n [..., G] → normalized values [..., G], fp32."""
+        return n.float() * self.w + self.b
+
+    def value(self, n: torch.Tensor) -> torch.Tensor:
+        """n [..., G] → values [..., G] in units of the scaled reward, fp32."""
+        return self.normalized(n) * self.std() + self.mean
+
+    @torch.no_grad()
+    def update(self, first: torch.Tensor, second: torch.Tensor, rate: float) -> None:
+        """Move towards the batch's mean and mean square of targets [G]; values stay as they were."""
+        old_mean, old_std = self.mean.clone(), self.std()
+        self.mean.lerp_(first.float(), rate)
+        self.second.lerp_(second.float(), rate)
+        new_std = self.std()
+        self.w.mul_(old_std / new_std)
+        self.b.copy_((old_std * self.b + old_mean - self.mean) / new_std)
+
+
+def value_support(config: TurnwiseConfig, device=None) -> torch.Tensor:
+    """Values of the K bins, fp32 [K], evenly spaced in value ("linear") or in symlog of it ("symlog")."""
+    low, high = config.value_min, config.value_max
+    if config.value_spacing == "linear":
+        return torch.linspace(low, high, config.value_bins, dtype=torch.float64, device=device).float()
+    low, high = (math.copysign(math.log1p(abs(x)), x) for x in (low, high))
+    even = torch.linspace(low, high, config.value_bins, dtype=torch.float64, device=device)
+    return (even.sign() * even.abs().expm1()).float()
+
+
+def _entity_of_action(config: TurnwiseConfig) -> dict[int, int]:
+    """action id → row of the entity axis. Raises ValueError if the layout leaves an action without an entity."""
+    named, row = {}, 0
+    for group in config.layout["groups"]:
+        actions = group["actions"] or [[]] * len(group["words"])
+        for ids in actions:
+            named.update(dict.fromkeys(ids, row))
+            row += 1
+    missing = set(range(config.n_actions)) - set(named)
+    if missing:
+        raise ValueError(f"config.layout names no entity for actions {sorted(missing)}: take the observation space's")
+    return {a: named[a] for a in range(config.n_actions)}

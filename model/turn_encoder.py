@@ -1,0 +1,158 @@
+"""Words and numbers of one turn → one vector of the turn, and one vector per entity on the field.
+
+Entities (own moves, benched Pokémon, both active ones, the field) come from the configuration's layout. The heads score
+an action by the entity that it names, so a move is known by what it is and not by the slot it happens to stand in.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .attention import dense_attention
+from .configuration_turnwise import TurnwiseConfig
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang & Sennrich 2019), computed in fp32, returned in the input's dtype."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def symlog(x: torch.Tensor) -> torch.Tensor:
+    """sign(x)·log(1+|x|): keeps small shaping rewards and a win's hundred in one range (Hafner et al. 2023)."""
+    return x.sign() * x.abs().log1p()
+
+
+class History(nn.Module):
+    """Embedding of the previous action and reward: [N] each → [N, width]. An unrevealed action has its own row."""
+
+    def __init__(self, config: TurnwiseConfig, width: int):
+        super().__init__()
+        self.use_action, self.use_reward = config.use_previous_action, config.use_previous_reward
+        self.unrevealed = config.n_actions
+        self.action = nn.Embedding(config.n_actions + 1, width)
+        self.reward = nn.Linear(1, width)
+
+    def forward(self, prev_action, prev_action_known, prev_reward):
+        if not self.use_action:
+            prev_action_known = torch.zeros_like(prev_action_known)
+        if not self.use_reward:
+            prev_reward = torch.zeros_like(prev_reward)
+        row = torch.where(prev_action_known, prev_action, self.unrevealed)
+        return self.action(row) + self.reward(symlog(prev_reward).unsqueeze(-1).to(self.reward.weight.dtype))
+
+
+class EntityGroup(nn.Module):
+    """One kind of entity (say, the five benched Pokémon), all rows by the same weights.
+
+    words [N, S, e], numbers [N, F] → [N, rows, width].
+    """
+
+    def __init__(self, group: dict, config: TurnwiseConfig):
+        super().__init__()
+        self.rows, n_words, n_numbers = len(group["words"]), len(group["words"][0]), len(group["numbers"][0])
+        self.word_slots = [slot for row in group["words"] for slot in row]
+        self.number_slots = [slot for row in group["numbers"] for slot in row]
+        self.words_in = nn.Linear(n_words * config.word_width, config.entity_hidden)
+        self.numbers_in = nn.Linear(n_numbers, config.entity_hidden, bias=False) if n_numbers else None
+        self.slot = nn.Parameter(torch.zeros(self.rows, config.entity_hidden))
+        self.out = nn.Linear(config.entity_hidden, config.entity_width)
+        self.norm = RMSNorm(config.entity_width)
+
+    def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        x = self.words_in(words[:, self.word_slots].reshape(words.shape[0], self.rows, -1))
+        if self.numbers_in is not None:
+            x = x + self.numbers_in(numbers[:, self.number_slots].reshape(numbers.shape[0], self.rows, -1))
+        return self.norm(self.out(F.gelu(x + self.slot.to(x.dtype))))
+
+
+class BlocksTurnEncoder(nn.Module):
+    """The default encoder: every entity by a small MLP over its words and numbers, then one projection of all of them.
+
+    About a twentieth of the arithmetic of the paper's encoder, in a handful of large matrix products.
+    """
+
+    def __init__(self, config: TurnwiseConfig):
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.word_width)
+        self.groups = nn.ModuleList(EntityGroup(group, config) for group in config.layout["groups"])
+        self.history = History(config, config.entity_width)
+        parts = sum(group.rows for group in self.groups) + 1
+        self.join = nn.Linear(parts * config.entity_width, config.hidden_size)
+
+    def forward(self, words, numbers, prev_action, prev_action_known, prev_reward):
+        """words int [N,S], numbers float [N,F], the rest [N] → turn [N,D], entities [N,E,entity_width]."""
+        embedded = self.words(words)
+        numbers = numbers.to(embedded.dtype)
+        entities = torch.cat([group(embedded, numbers) for group in self.groups], dim=1)
+        history = self.history(prev_action, prev_action_known, prev_reward).to(entities.dtype)
+        turn = self.join(torch.cat([entities.flatten(1), history], dim=1))
+        return turn, entities
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm transformer layer over the tokens of one turn: [N, tokens, width] → same."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        x = x + self.proj(dense_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class TransformerTurnEncoder(nn.Module):
+    """The Metamon paper's encoder (arXiv 2504.04395, appendix): a transformer over words, numeric and scratch tokens.
+
+    The scratch tokens' outputs, side by side, are the turn's vector. An entity's vector is the output at its first word.
+    """
+
+    def __init__(self, config: TurnwiseConfig):
+        super().__init__()
+        width, self.n_words = config.encoder_width, config.n_words
+        self.words = nn.Embedding(config.vocab_size, width)
+        self.word_position = nn.Parameter(torch.zeros(config.n_words, width))
+        self.numeric_tokens, self.scratch_tokens = config.encoder_numeric_tokens, config.encoder_scratch_tokens
+        self.numeric = nn.Linear(config.n_numbers, self.numeric_tokens * width)
+        self.history = History(config, width)
+        self.scratch = nn.Parameter(torch.zeros(self.scratch_tokens, width))
+        self.layers = nn.ModuleList(EncoderLayer(width, config.encoder_heads) for _ in range(config.encoder_layers))
+        self.norm = RMSNorm(width)
+        self.join = nn.Linear(self.scratch_tokens * width, config.hidden_size)
+        self.first_words = [row[0] for group in config.layout["groups"] for row in group["words"]]
+        self.entity = nn.Linear(width, config.entity_width)
+
+    def forward(self, words, numbers, prev_action, prev_action_known, prev_reward):
+        """words int [N,S], numbers float [N,F], the rest [N] → turn [N,D], entities [N,E,entity_width]."""
+        n = words.shape[0]
+        text = self.words(words) + self.word_position
+        numeric = self.numeric(numbers.to(text.dtype)).view(n, self.numeric_tokens, -1)
+        # The history rides on the first scratch token, so that 87 + 6 + 11 tokens stay what the paper counts.
+        history = self.history(prev_action, prev_action_known, prev_reward).to(text.dtype)
+        scratch = self.scratch.to(text.dtype).expand(n, -1, -1)
+        scratch = torch.cat([scratch[:, :1] + history.unsqueeze(1), scratch[:, 1:]], dim=1)
+        x = torch.cat([text, numeric.to(text.dtype), scratch], dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x)
+        turn = self.join(x[:, -self.scratch_tokens :].flatten(1))
+        return turn, self.entity(x[:, self.first_words])
+
+
+def build_turn_encoder(config: TurnwiseConfig) -> nn.Module:
+    """The encoder that `config.turn_encoder` names."""
+    return {"blocks": BlocksTurnEncoder, "transformer": TransformerTurnEncoder}[config.turn_encoder](config)

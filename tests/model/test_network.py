@@ -1,0 +1,236 @@
+"""The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload without the repository."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from data.observation import SPACES
+from model.attention import IMPLEMENTATIONS, cast_for_kernel
+from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
+from tests.packs import inputs_of, random_pack, tiny_network
+
+NEGLIGIBLE = 1e-5
+
+
+def outputs(network, pack):
+    with torch.no_grad():
+        out = network.eval()(**inputs_of(pack))
+    return out.logits, out.q_values
+
+
+def assert_close(a, b, tolerance=NEGLIGIBLE):
+    for x, y in zip(a, b, strict=True):
+        scale = max(1.0, y[y > torch.finfo(torch.float32).min / 2].abs().max().item())
+        assert (x - y).abs().max().item() <= tolerance * scale
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("tiny", 0.9e6, 1.4e6), ("small", 13e6, 17e6), ("medium", 46e6, 54e6), ("base", 190e6, 210e6)],
+)
+@pytest.mark.parametrize("encoder", ["blocks", "transformer"])
+def test_presets_have_their_sizes(name, low, high, encoder):
+    config = TurnwiseConfig(**preset(name), turn_encoder=encoder, vocab_size=6000, layout=SPACES["default"].layout)
+    with torch.device("meta"):
+        parts = TurnwiseForOfflineRL(config).count_parameters()
+    # The transformer encoder, kept for comparison, is a few percent smaller than the default one.
+    assert 0.95 * low <= parts["total"] <= high if encoder == "transformer" else low <= parts["total"] <= high
+
+
+@pytest.mark.parametrize("encoder", ["blocks", "transformer"])
+@pytest.mark.parametrize("space", list(SPACES))
+def test_every_space_and_encoder_runs_and_is_finite(encoder, space):
+    network = tiny_network(space=space, turn_encoder=encoder)
+    logits, q = outputs(network, random_pack(128, space=space))
+    assert logits.shape == (128, 4, 13)
+    assert q.shape == (128, 4, 4, 13)
+    assert torch.isfinite(q).all()
+    assert torch.isfinite(logits.softmax(-1)).all()
+
+
+def test_a_later_turn_changes_no_earlier_output():
+    network, pack = tiny_network(), random_pack(128, lengths=[60, 68])
+    before = outputs(network, pack)
+    for turn in (31, 90):
+        changed = {key: value.clone() for key, value in pack.items()}
+        changed["words"][turn] = 5
+        changed["numbers"][turn] += 1.0
+        changed["prev_reward"][turn] += 3.0
+        after = outputs(network, changed)
+        assert_close([x[:turn] for x in after], [x[:turn] for x in before])
+        assert not torch.allclose(after[1][turn], before[1][turn])
+
+
+def test_other_battles_in_the_pack_change_nothing():
+    network = tiny_network()
+    alone = random_pack(70, lengths=[70], seed=3)
+    others = random_pack(150, lengths=[100, 50], seed=4)
+    packed = random_pack(220, lengths=[100, 70, 50], seed=5)
+    for key in inputs_of(alone):
+        if key not in ("segment", "cu_seqlens", "position"):
+            packed[key] = torch.cat([others[key][:100], alone[key], others[key][100:]])
+    for ours, theirs in zip(outputs(network, packed), outputs(network, alone), strict=True):
+        assert_close([ours[100:170]], [theirs])
+
+
+@pytest.mark.parametrize("lengths", [[128, 128], [1, 2, 125, 64, 64], [37] * 7, [2] * 40])
+def test_blocked_attention_equals_eager(lengths):
+    network = tiny_network()
+    pack = random_pack(sum(lengths), lengths=lengths)
+    results = {}
+    for implementation in ("sdpa", "eager"):
+        network.attention = implementation
+        out = network.train()(**inputs_of(pack))
+        network.zero_grad()
+        (
+            out.q_values.square().mean() + out.logits[pack["legal"].unsqueeze(1).expand_as(out.logits)].square().mean()
+        ).backward()
+        results[implementation] = (
+            out,
+            {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None},
+        )
+    assert_close([results["sdpa"][0].q_values], [results["eager"][0].q_values])
+    for name, gradient in results["eager"][1].items():
+        assert torch.allclose(results["sdpa"][1][name], gradient, atol=1e-4 * gradient.abs().max().item() + 1e-7), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_every_implementation_present_equals_eager_on_gpu(implementation):
+    from model.attention import available_implementations
+
+    if implementation not in available_implementations("cuda"):
+        pytest.skip(f"{implementation} is not installed")
+    network = tiny_network().cuda()
+    pack = {key: value.cuda() for key, value in random_pack(256).items()}
+    network.attention = "eager"
+    expected = outputs(network, pack)
+    network.attention = implementation
+    assert_close(outputs(network, pack), expected, 3e-2)
+
+
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "varlen_attn"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_flash_kernels_never_meet_fp32(implementation, dtype):
+    q, k, v = torch.randn(4, 2, 8), torch.randn(4, 2, 8), torch.randn(4, 2, 8, dtype=dtype)
+    got = {t.dtype for t in cast_for_kernel(q, k, v, implementation)}
+    assert got == {torch.bfloat16 if dtype == torch.float32 else dtype}
+
+
+def test_cached_play_equals_the_full_forward():
+    network, pack = tiny_network(), random_pack(100, lengths=[60, 40])
+    logits, q = outputs(network, pack)
+    cache = network.new_cache(3)
+    keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward", "legal")
+    lanes = {0: (2, 0, 60), 1: (0, 60, 100)}  # window → (lane, first row, end)
+    played = torch.zeros_like(q)
+    played_logits = torch.zeros_like(logits)
+    for turn in range(60):
+        live = [(lane, start + turn) for lane, start, end in lanes.values() if start + turn < end]
+        rows = torch.tensor([row for _, row in live])
+        out = network.step(
+            {k: pack[k][rows].unsqueeze(1) for k in keys}, cache, torch.tensor([lane for lane, _ in live])
+        )
+        played[rows], played_logits[rows] = out.q_values, out.logits
+    assert_close([played_logits, played], [logits, q])
+
+
+def test_a_prefill_equals_single_steps_and_a_full_window_is_refused():
+    network, pack = tiny_network(max_turns=16), random_pack(16, lengths=[16])
+    keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward", "legal")
+    _, q = outputs(network, pack)
+    cache, lane = network.new_cache(1), torch.tensor([0])
+    first = network.step({k: pack[k][:10].unsqueeze(0) for k in keys}, cache, lane)
+    second = network.step({k: pack[k][10:].unsqueeze(0) for k in keys}, cache, lane)
+    assert_close([torch.cat([first.q_values, second.q_values])], [q])
+    with pytest.raises(ValueError, match="slide the window"):
+        network.step({k: pack[k][:1].unsqueeze(0) for k in keys}, cache, lane)
+
+
+def test_illegal_actions_have_no_probability_and_an_empty_set_stays_finite():
+    pack = random_pack(64)
+    pack["legal"][5] = False
+    logits, q = outputs(tiny_network(), pack)
+    probs = logits.softmax(-1)
+    rows = pack["legal"].any(-1)
+    assert probs[rows].masked_select(~pack["legal"][rows].unsqueeze(1).expand(-1, 4, -1)).max() == 0
+    assert torch.isfinite(probs).all()
+    assert torch.isfinite(q).all()
+
+
+def test_an_unrevealed_previous_action_differs_from_every_known_one():
+    network, pack = tiny_network(), random_pack(64, lengths=[64])
+    pack["prev_action_known"][:] = True
+    seen = []
+    for action in range(13):
+        pack["prev_action"][10] = action
+        seen.append(outputs(network, pack)[1][10].clone())
+    pack["prev_action_known"][10] = False
+    unrevealed = outputs(network, pack)[1][10]
+    assert all(not torch.allclose(unrevealed, known) for known in seen)
+
+
+def test_bf16_is_finite_and_near_fp32():
+    network, pack = tiny_network(), random_pack(64)
+    logits, q = outputs(network, pack)
+    with torch.autocast("cpu", torch.bfloat16):
+        half_logits, half_q = outputs(network, pack)
+    assert torch.isfinite(half_q).all()
+    legal = pack["legal"].unsqueeze(1).expand_as(logits)
+    assert (half_logits - logits)[legal].abs().max() < 0.1 * logits[legal].abs().max()
+    assert (half_q - q).abs().max() < 0.1 * q.abs().max()
+
+
+def test_forward_changes_no_input():
+    pack = random_pack(64)
+    before = {key: value.clone() for key, value in pack.items()}
+    outputs(tiny_network(), pack)
+    assert all(torch.equal(pack[key], before[key]) for key in pack)
+
+
+def test_save_and_load_give_equal_outputs(tmp_path):
+    network, pack = tiny_network(), random_pack(64)
+    network.save_pretrained(tmp_path)
+    again = TurnwiseForOfflineRL.from_pretrained(tmp_path)
+    for a, b in zip(outputs(network, pack), outputs(again, pack), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_auto_model_loads_remote_code_without_the_repository(tmp_path):
+    network, pack = tiny_network(), random_pack(64)
+    network.save_pretrained(tmp_path / "saved")
+    torch.save((inputs_of(pack), outputs(network, pack)), tmp_path / "expected.pt")
+    script = (
+        "import sys, torch; from transformers import AutoModel; import importlib.util as u;"
+        "assert u.find_spec('model') is None and u.find_spec('data') is None;"
+        "inputs, expected = torch.load('expected.pt');"
+        "m = AutoModel.from_pretrained('saved', trust_remote_code=True).eval();"
+        "out = m(**inputs); assert type(m).__name__ == 'TurnwiseForOfflineRL';"
+        "assert torch.equal(out.logits, expected[0]) and torch.equal(out.q_values, expected[1]); print('equal')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "equal" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"num_heads": 3}, "num_heads"), ({"turn_encoder": "rnn"}, "turn_encoder"), ({"value_head": "x"}, "value_head"),
+        ({"layout": None}, "layout"), ({"act_gamma": 0.5}, "act_gamma"), ({"value_min": 2000.0}, "value_min"),
+        ({"value_spacing": "log"}, "value_spacing"),
+    ],
+)  # fmt: skip
+def test_impossible_sizes_are_refused_by_name(change, word):
+    with pytest.raises(ValueError, match=word):
+        tiny_network(**change)
+
+
+def test_presets_are_refused_by_name():
+    assert set(PRESETS) == {"tiny", "small", "medium", "base"}
+    with pytest.raises(ValueError, match="tiny, small, medium, base"):
+        preset("huge")

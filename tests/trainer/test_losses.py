@@ -1,0 +1,211 @@
+"""Every term of the objective against plain NumPy loops in fp64, and the whole loss against their sum."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model.heads import PopArt, value_support
+from tests.packs import random_pack, tiny_network
+from trainer import losses
+from trainer.objective import ObjectiveConfig, OfflineRL, derived_support, polyak_update
+
+N, G, C, A, K = 7, 4, 4, 13, 32
+RNG = np.random.default_rng(0)
+
+
+def tensor(array):
+    return torch.from_numpy(np.asarray(array))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_log_prob_and_state_value():
+    logits, action = RNG.normal(size=(N, G, A)), RNG.integers(0, A, N)
+    q = RNG.normal(size=(N, G, A))
+    log_prob = losses.action_log_prob(tensor(logits), tensor(action))
+    value = losses.state_value(tensor(softmax(logits)), tensor(q))
+    for n in range(N):
+        for g in range(G):
+            p = softmax(logits[n, g])
+            assert log_prob[n, g].item() == pytest.approx(math.log(p[action[n]]), rel=1e-5)
+            assert value[n, g].item() == pytest.approx(sum(p[a] * q[n, g, a] for a in range(A)), rel=1e-4, abs=1e-5)
+
+
+def test_advantage_and_filters():
+    q, logits = RNG.normal(size=(N, G, C, A)) * 5, RNG.normal(size=(N, G, A))
+    action = RNG.integers(0, A, N)
+    got = losses.advantage(tensor(q), tensor(softmax(logits)), tensor(action))
+    for n in range(N):
+        for g in range(G):
+            mean_q = [sum(q[n, g, c, a] for c in range(C)) / C for a in range(A)]
+            expected = mean_q[action[n]] - sum(softmax(logits[n, g])[a] * mean_q[a] for a in range(A))
+            assert got[n, g].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            for kind, want in (
+                ("imitation", 1.0),
+                ("binary", float(expected > 0)),
+                ("exponential", min(math.exp(0.5 * expected), 3.0)),
+            ):
+                assert losses.filter_weight(kind, got, 0.5, 3.0)[n, g].item() == pytest.approx(want, rel=1e-4)
+    assert torch.isfinite(losses.filter_weight("exponential", torch.tensor([1e9]), 1.0, 50.0)).all()
+    with pytest.raises(ValueError, match="imitation, binary or exponential"):
+        losses.filter_weight("best", got, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("reduce", ["min", "mean"])
+def test_td_targets_stop_at_the_end_of_a_battle(reduce):
+    q, probs = RNG.normal(size=(N, G, C, A)) * 100, softmax(RNG.normal(size=(N, G, A)))
+    reward, done, gammas = RNG.normal(size=N), RNG.random(N) < 0.4, np.array([0.9, 0.99, 0.999, 0.9999])
+    subset = [2, 0]
+    value = losses.subset_value(tensor(q), torch.tensor(subset), tensor(probs), reduce)
+    poisoned = torch.where(tensor(done).unsqueeze(-1), torch.nan, value)
+    target = losses.td_target(tensor(reward), tensor(done), poisoned, tensor(gammas).float())
+    for n in range(N):
+        for g in range(G):
+            pool = min if reduce == "min" else (lambda pair: sum(pair) / 2)
+            v = sum(probs[n, g, a] * pool([q[n, g, c, a] for c in subset]) for a in range(A))
+            assert value[n, g].item() == pytest.approx(v, rel=1e-4, abs=1e-4)
+            expected = reward[n] if done[n] else reward[n] + gammas[g] * v
+            assert target[n, g].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "symlog"])
+def test_two_hot_cross_entropy(spacing):
+    config = tiny_network(value_spacing=spacing).config
+    support = value_support(config)
+    assert support.dtype == torch.float32
+    assert (support.diff() > 0).all()
+    assert support[0].item() == pytest.approx(config.value_min)
+    assert support[-1].item() == pytest.approx(config.value_max)
+    logits = RNG.normal(size=(N, K))
+    targets = [support[0].item(), support[-1].item(), 5000.0, -5000.0, 0.0, 3.3, -777.7]
+    got = losses.two_hot_loss(tensor(logits), torch.tensor(targets), support)
+    bins = support.double().numpy()
+    for n, target in enumerate(targets):
+        target = min(max(target, bins[0]), bins[-1])
+        label = np.zeros(K)
+        for k in range(K - 1):
+            if bins[k] <= target <= bins[k + 1]:
+                high = (target - bins[k]) / (bins[k + 1] - bins[k])
+                label[:] = 0
+                label[k], label[k + 1] = 1 - high, high
+        assert (label * bins).sum() == pytest.approx(target, abs=1e-3)
+        assert got[n].item() == pytest.approx(-(label * np.log(softmax(logits[n]))).sum(), rel=1e-4)
+
+
+def test_popart_keeps_values_while_its_statistics_move():
+    popart, raw = PopArt(G, scale=50.0), torch.randn(N, G)
+    before = popart.value(raw).clone()
+    popart.update(torch.tensor([3.0, -50.0, 100.0, 7.0]), torch.tensor([90.0, 9000.0, 20000.0, 60.0]), 0.5)
+    assert torch.allclose(popart.value(raw), before, rtol=1e-4, atol=1e-4)
+    expected = (0.5 * torch.tensor([90.0, 9000.0, 20000.0, 60.0]) + 0.5 * 2500 - popart.mean**2).sqrt()
+    assert torch.allclose(popart.std(), expected)
+    assert torch.allclose(popart.normalized(raw), (before - popart.mean) / popart.std(), atol=1e-4)
+
+
+def test_masked_sum_leaves_a_masked_nan_out():
+    values = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [3.0, 4.0]])
+    assert losses.masked_sum(values, torch.tensor([True, False, True])).tolist() == [4.0, 6.0]
+
+
+@pytest.mark.parametrize("filter_kind", ["imitation", "binary", "exponential"])
+@pytest.mark.parametrize("value_head", ["two_hot", "scalar"])
+def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
+    """The module's loss from nothing but its heads' outputs, turn by turn."""
+    network = tiny_network(value_head=value_head).eval()
+    config = ObjectiveConfig(filter=filter_kind, policy_weight=0.7, critic_weight=1.3, target_reduce="min")
+    objective = OfflineRL(network, config)
+    with torch.no_grad():
+        for p in objective.targets.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    pack = random_pack(96, longest=40)
+    subset = torch.tensor([3, 1])
+    counts = objective.counts(pack)
+    loss, metrics = objective(pack, counts, subset)
+
+    with torch.no_grad():
+        hidden, entities = network.features(pack)
+        logits = network.policy_logits(hidden, entities, pack["legal"]).double()
+        out = network.critics(hidden, entities)
+        q = network.expected_values(out).double()
+        target_logits = objective.targets.actor(hidden, entities).double()
+        target_q = network.expected_values(objective.targets.critics(hidden, entities)).double()
+    support = value_support(network.config).double()
+    gammas = network.config.gammas
+    policy_sum = critic_sum = n_policy = n_critic = 0.0
+    for n in range(96):
+        if not (pack["action_known"][n] and pack["decision"][n]):
+            continue
+        n_critic += 1
+        n_policy += bool(pack["legal"][n].any())
+        a = int(pack["action"][n])
+        for g in range(G):
+            p = logits[n, g].softmax(-1)
+            mean_q = q[n, g].mean(0)
+            advantage = mean_q[a] - (p * mean_q).sum()
+            weight = {"imitation": 1.0, "binary": float(advantage > 0)}.get(filter_kind)
+            weight = min(math.exp(0.5 * advantage), 50.0) if weight is None else weight
+            policy_sum += weight * -p[a].log().item() if pack["legal"][n].any() else 0.0
+            target = pack["reward"][n].item() * 10.0
+            if not pack["done"][n]:
+                legal = pack["legal"][n + 1]
+                masked = (
+                    target_logits[n + 1, g].masked_fill(~legal, -torch.inf) if legal.any() else target_logits[n + 1, g]
+                )
+                pooled = torch.minimum(target_q[n + 1, g, 3], target_q[n + 1, g, 1])
+                target += gammas[g] * (masked.softmax(-1) * pooled).sum().item()
+            for c in range(C):
+                if value_head == "scalar":
+                    popart = network.popart
+                    normal = (target - popart.mean[g]) / popart.std()[g]
+                    critic_sum += ((popart.normalized(out[n, a, c, :, 0])[g] - normal) ** 2).item() / C
+                else:
+                    critic_sum += (
+                        losses.two_hot_loss(out[n, a, c, g].double(), torch.tensor(target), support.float()).item() / C
+                    )
+    assert counts.tolist() == [n_policy, n_critic]
+    policy, critic = policy_sum / n_policy / G, critic_sum / n_critic / G
+    assert metrics["loss/policy"].item() == pytest.approx(policy, rel=1e-4)
+    assert metrics["loss/critic"].item() == pytest.approx(critic, rel=1e-4)
+    assert loss.item() == pytest.approx(0.7 * policy + 1.3 * critic, rel=1e-4)
+
+
+def test_gradients_reach_what_they_should():
+    objective = OfflineRL(tiny_network(), ObjectiveConfig())
+    pack = random_pack(96)
+    objective(pack, objective.counts(pack), torch.tensor([0, 1]))[0].backward()
+    assert all(p.grad is None for p in objective.targets.parameters())
+    without = [name for name, p in objective.network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_unrecorded_actions_have_no_loss():
+    objective = OfflineRL(tiny_network(), ObjectiveConfig(filter="imitation"))
+    pack = random_pack(96)
+    pack["action_known"][:] = False
+    loss, _ = objective(pack, objective.counts(pack), torch.tensor([0, 1]))
+    assert loss.item() == 0.0
+    assert torch.isfinite(loss)
+
+
+def test_polyak_moves_targets_in_fp32():
+    objective = OfflineRL(tiny_network(), ObjectiveConfig())
+    before = {name: p.clone() for name, p in objective.targets.named_parameters()}
+    with torch.no_grad():
+        for p in objective.network.parameters():
+            p.add_(1.0)
+    polyak_update(objective, 0.004)
+    for name, p in objective.targets.named_parameters():
+        assert p.dtype == torch.float32
+        assert torch.allclose(p, before[name] + 0.004, atol=1e-6)
+
+
+def test_derived_support_covers_the_largest_return():
+    assert derived_support("shaped", 10.0)[1] >= 1000.0
+    assert derived_support("aggressive", 10.0)[1] >= 2000.0
+    with pytest.raises(ValueError, match="shaped"):
+        derived_support("other", 10.0)

@@ -1,0 +1,177 @@
+"""The run's configuration: the dataclasses of all parts, composed; defaults → YAML file → `a.b=c` on the command line.
+
+An unknown key, a wrong type or a syntax error is refused with the place and the nearest known name. Nothing is "auto"
+in a saved configuration except what depends on the machine (attention, precision, compile), and the run prints those.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import yaml
+
+from data.dataset import DataConfig
+from data.loader import BatchConfig
+from trainer.objective import ObjectiveConfig
+from trainer.optim import OptimConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the file, the key and the mend."""
+
+
+@dataclass
+class ModelChoice:
+    """The network: a preset, and what of it to change. Sizes left at None are the preset's."""
+
+    preset: str = "base"
+    turn_encoder: str = "blocks"  # blocks | transformer (the paper's)
+    attention: str = "auto"  # eager | sdpa | flash_attention_2 | varlen_attn | flex_attention
+    dropout: float = 0.0
+    gammas: list[float] = field(default_factory=lambda: [0.9, 0.99, 0.999, 0.9999])
+    act_gamma: float = 0.999
+    critics: int = 4
+    value_head: str = "two_hot"  # two_hot | scalar (PopArt)
+    value_bins: int | None = None
+    value_spacing: str = "linear"  # linear | symlog
+    value_min: float | None = None  # None: from the reward's kind and scale
+    value_max: float | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    mlp_size: int | None = None
+    head_width: int | None = None
+    word_width: int | None = None
+    entity_width: int | None = None
+    entity_hidden: int | None = None
+    use_previous_action: bool = True
+    use_previous_reward: bool = True
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class EvalConfig:
+    every: int = 500  # optimizer steps between held-out evaluations; 0: only at the end
+    battles: int | None = 1000  # held-out battles read at each; None: all
+    calibration_battles: int = 1000  # training battles that the value calibration is fitted on
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 2000  # optimizer steps; one is always written at the end
+    keep: int = 3  # newest ones kept, beside the best
+
+
+@dataclass
+class LogConfig:
+    every: int = 10  # optimizer steps between rows of training_log.csv
+    wandb: bool = False
+    tensorboard: bool = False
+    project: str = "turnwise"
+    progress: bool = True
+    profile: int = 0  # optimizer steps to profile (0: none); the trace goes to OUTPUT/profile
+
+
+@dataclass
+class RunConfig:
+    output: str = "runs/run"
+    seed: int = 0
+    epochs: float | None = 3.0
+    max_steps: int | None = None  # ends the run where it comes before `epochs` do
+    processes: int | None = None  # asserted against the world that was launched
+    precision: str = "auto"  # auto: bf16 on CUDA, fp32 on CPU | fp32 | bf16
+    compile: str = "auto"  # auto: on CUDA | on | off
+    resume: str = "auto"  # auto: from OUTPUT's newest checkpoint if any | never | a checkpoint's folder
+    model: ModelChoice = field(default_factory=ModelChoice)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig:
+    """Defaults → YAML file → overrides `a.b=c` (values in YAML's syntax). Raises ConfigError."""
+    tree: dict[str, Any] = {}
+    if path is not None:
+        merge(tree, _read_yaml(Path(path)), RunConfig, str(path))
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"command line: {text!r} is no setting: write it as a.b=c")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"command line: the value of {text!r} is not YAML: {error}") from error
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        merge(tree, parsed, RunConfig, "command line")
+    return from_tree(tree, str(path or "command line"))
+
+
+def from_tree(tree: dict, source: str) -> RunConfig:
+    """A RunConfig from a plain dict of already known keys. Raises ConfigError naming the key of a wrong type."""
+    try:
+        config = msgspec.convert(tree, RunConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    config.objective.check()
+    return config
+
+
+def to_tree(config: RunConfig) -> dict:
+    """The resolved configuration as plain dicts, to be saved with every checkpoint."""
+    return dataclasses.asdict(config)
+
+
+def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") -> None:
+    """Lay `new` over `tree`, refusing keys that `schema` does not have. Raises ConfigError with the nearest name."""
+    if not isinstance(new, dict):
+        raise ConfigError(f"{source}: {prefix or 'the file'} holds {type(new).__name__}, where keys were expected")
+    hints = get_type_hints(schema)
+    for key, value in new.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise ConfigError(f"{source}: unknown key {name!r}{_nearest(str(key), hints)}")
+        inner = _dataclass_of(hints[key])
+        if inner is not None and isinstance(value, dict):
+            merge(tree.setdefault(key, {}), value, inner, source, f"{name}.")
+        elif isinstance(value, str) and float in (hints[key], *get_args(hints[key])):
+            tree[key] = _number(value, name, source)
+        else:
+            tree[key] = value
+
+
+def _number(value: str, name: str, source: str) -> float:
+    # YAML 1.1 reads 3e-4 as text; people write it all the same.
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {name}={value!r} is not a number") from error
+
+
+def _dataclass_of(hint: Any) -> type | None:
+    for candidate in (hint, *get_args(hint)):
+        if dataclasses.is_dataclass(candidate):
+            return candidate
+    return None
+
+
+def _nearest(key: str, known) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(known)}"
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --config an existing YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return tree or {}

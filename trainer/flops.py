@@ -1,0 +1,42 @@
+"""Floating-point operations per turn, counted from the modules by torch's own counter (no formula of ours to go stale)."""
+
+import copy
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.attention import BLOCK
+from trainer.objective import OfflineRL
+
+
+def flops_per_turn(objective: OfflineRL, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Forward FLOPs per turn by part (encoder, trunk, actor, critics, targets) and a training step's, `train`.
+
+    A batch gives the shapes; everything runs on the meta device, so nothing is computed. A training step counts the
+    forward once, and twice more for what has a gradient. Products and attention are counted, elementwise work is not.
+    Attention is counted as the blocked implementation does it: about BLOCK·3 keys a turn.
+    """
+    turns = 4 * BLOCK
+    meta = copy.deepcopy(objective.network).to("meta")
+    meta.attention = "sdpa"
+    pack = {k: torch.empty((turns, *v.shape[1:]), dtype=v.dtype, device="meta") for k, v in batch.items()}
+    counted = {}
+
+    def count(function, *arguments):
+        with FlopCounterMode(display=False) as counter:
+            result = function(*arguments)
+        return result, counter.get_total_flops() / turns
+
+    encoder = meta.model.turn_encoder
+    keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward")
+    with torch.no_grad():
+        (_, entities), counted["encoder"] = count(encoder, *(pack[k] for k in keys))
+        (hidden, _), both = count(meta.features, pack)
+        counted["trunk"] = both - counted["encoder"]
+        _, counted["actor"] = count(meta.actor, hidden, entities)
+        _, counted["critics"] = count(meta.critics, hidden, entities)
+        _, taken = count(meta.critics, hidden, entities, pack["action"])
+    with_gradient = counted["encoder"] + counted["trunk"] + counted["actor"] + taken
+    counted["targets"] = counted["actor"] + counted["critics"]
+    counted["train"] = 3 * with_gradient + counted["critics"] + counted["targets"]
+    return counted

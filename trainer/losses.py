@@ -1,0 +1,86 @@
+"""The terms of offline reinforcement learning as pure functions of tensors; each is tested against plain NumPy loops.
+
+Shapes: N turns, G discounts, C critics, A actions, K value bins. Everything that decides a sign or moves slowly
+(advantages, targets, projections) is fp32 (law 13).
+"""
+
+import math
+
+import torch
+
+
+def action_log_prob(logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """log π(a|s) of the recorded action: logits [N,G,A] (illegal ones masked), action int [N] → fp32 [N,G]."""
+    log_probs = logits.float().log_softmax(-1)
+    return log_probs.gather(-1, action.view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(-1)
+
+
+def state_value(probs: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """V(s) = Σ_a π(a|s)·Q(s,a): probs [N,G,A], q [N,G,A] → fp32 [N,G]. An impossible action adds nothing."""
+    return (probs.float() * q.float()).sum(-1)
+
+
+def advantage(q: torch.Tensor, probs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """A = mean_c Q(s,a) − Σ_a π(a|s)·mean_c Q(s,a) (Metamon, arXiv 2504.04395, eq. 3; CRR, Wang et al. 2020).
+
+    q [N,G,C,A], probs [N,G,A], action int [N] → fp32 [N,G], without gradient.
+    """
+    mean_q = q.detach().float().mean(2)
+    taken = mean_q.gather(-1, action.view(-1, 1, 1).expand(-1, mean_q.shape[1], 1)).squeeze(-1)
+    return taken - state_value(probs.detach(), mean_q)
+
+
+def filter_weight(kind: str, advantage: torch.Tensor, beta: float, clip: float) -> torch.Tensor:
+    """Weight of the cloned action: `imitation` 1; `binary` [A > 0]; `exponential` min(exp(β·A), clip). Shape kept."""
+    if kind == "imitation":
+        return torch.ones_like(advantage)
+    if kind == "binary":
+        return (advantage > 0).to(advantage.dtype)
+    if kind == "exponential":
+        # The exponent is clipped before exp, so that a large advantage never becomes inf.
+        return (beta * advantage).clamp_max(math.log(clip)).exp()
+    raise ValueError(f"objective.filter={kind!r}: choose imitation, binary or exponential")
+
+
+def td_target(reward: torch.Tensor, done: torch.Tensor, next_value: torch.Tensor, gammas: torch.Tensor) -> torch.Tensor:
+    """r + γ(1−done)·V'(s'): reward fp32 [N] (scaled), done bool [N], next_value [N,G], gammas [G] → fp32 [N,G]."""
+    alive = (~done).to(torch.float32).unsqueeze(-1)
+    # where, not a product: the value after a battle's end is not a number that anything has learned.
+    return reward.float().unsqueeze(-1) + gammas * torch.where(alive > 0, next_value.float(), 0.0)
+
+
+def subset_value(q: torch.Tensor, subset: torch.Tensor, probs: torch.Tensor, reduce: str) -> torch.Tensor:
+    """V'(s) from a random subset of the critics (REDQ, Chen et al. 2021): Σ_a π'(a|s)·min_c Q'_c(s,a).
+
+    q [N,G,C,A], subset int [2], probs [N,G,A], reduce "min" or "mean" → fp32 [N,G].
+    """
+    chosen = q.float().index_select(2, subset)
+    pooled = chosen.amin(2) if reduce == "min" else chosen.mean(2)
+    return state_value(probs, pooled)
+
+
+def two_hot_loss(logits: torch.Tensor, target: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a categorical value with its target spread over the two nearest bins (Imani & White 2018).
+
+    logits [...,K]; target fp32, broadcastable to [...], in units of the support; support ascending fp32 [K].
+    Returns fp32 [...]. Targets outside the support count as its ends. The two-hot vector is never built.
+    """
+    target = target.clamp(support[0], support[-1])
+    upper = torch.searchsorted(support, target.contiguous(), right=True).clamp(1, support.shape[0] - 1)
+    low, high = support[upper - 1], support[upper]
+    high_weight = ((target - low) / (high - low)).expand(logits.shape[:-1])
+    upper = upper.expand(logits.shape[:-1]).unsqueeze(-1)
+    log_probs = logits.float().log_softmax(-1)
+    log_low, log_high = log_probs.gather(-1, upper - 1).squeeze(-1), log_probs.gather(-1, upper).squeeze(-1)
+    return -((1 - high_weight) * log_low + high_weight * log_high)
+
+
+def scalar_loss(normalized: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared error in PopArt's normalized units (van Hasselt et al. 2016): same shapes → fp32, same shape."""
+    return (normalized.float() - target.float()).square()
+
+
+def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Σ over the first axis where mask [N] holds; a masked NaN stays out. values [N,...] → [...]."""
+    mask = mask.view(-1, *[1] * (values.dim() - 1))
+    return torch.where(mask, values, 0.0).sum(0)

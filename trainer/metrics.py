@@ -1,0 +1,118 @@
+"""What a run tells: one row per logged step to `training_log.csv`, to accelerate's trackers, and to the terminal.
+
+Metrics reach this file as device tensors, summed over micro-batches; they cross to the host on logging steps alone.
+"""
+
+import csv
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float]) -> dict[str, float]:
+    """Sum over processes and read: tensors of shape [] or [G] → floats, `name@γ` per discount. One host sync."""
+    names = sorted(metrics)
+    flat = torch.cat([metrics[name].detach().reshape(-1).float() for name in names])
+    values = iter(accelerator.reduce(flat, reduction="sum").tolist())
+    row = {}
+    for name in names:
+        if metrics[name].dim() == 0:
+            row[name] = next(values)
+        else:
+            row |= {f"{name}@{gamma}": next(values) for gamma in gammas}
+    return row
+
+
+class CsvLog:
+    """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
+
+    Columns are those of the first row; held-out columns stand empty between evaluations.
+    """
+
+    def __init__(self, path: Path, resume_step: int):
+        self.path, self.columns = path, None
+        if path.exists():
+            with open(path, newline="") as handle:
+                rows = [row for row in csv.DictReader(handle) if int(row["step"]) <= resume_step]
+            path.unlink()
+            for row in rows:
+                self.write(row)
+
+    def write(self, row: dict) -> None:
+        """Append a row; a column that the file lacks yet (an evaluation's) makes it be written anew."""
+        if self.columns is None or not set(row) <= set(self.columns):
+            self._widen(row)
+        with open(self.path, "a", newline="") as handle:
+            csv.DictWriter(handle, self.columns, restval="").writerow(row)
+
+    def _widen(self, row: dict) -> None:
+        rows = []
+        if self.path.exists():
+            with open(self.path, newline="") as handle:
+                rows = list(csv.DictReader(handle))
+        self.columns = list(dict.fromkeys([*(self.columns or []), *row]))
+        temporary = self.path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as handle:
+            writer = csv.DictWriter(handle, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+
+
+class FilterWarning:
+    """Says once per γ when the filter keeps under 2% or over 98% of the actions: the critic then teaches nothing."""
+
+    def __init__(self, filter_kind: str):
+        self.active, self.said = filter_kind == "binary", set()
+
+    def check(self, row: dict[str, float], step: int) -> None:
+        for name, share in row.items():
+            outside = name.startswith("filter/share_kept@") and not 0.02 <= share <= 0.98
+            if self.active and outside and step > 0 and name not in self.said:
+                self.said.add(name)
+                log.warning("step %d: %s is %.1f%%, outside 2–98%%: the filter does not tell actions apart", step, name,
+                            100 * share)  # fmt: skip
+
+
+class Progress:
+    """Loss, speed, padding and time left: a bar on a terminal, plain lines otherwise."""
+
+    def __init__(self, total: int, start: int, every: int, enabled: bool):
+        self.bar = tqdm(total=total, initial=start, disable=None if enabled else True, unit="step", dynamic_ncols=True)
+        self.plain = enabled and self.bar.disable
+        self.total, self.every, self.started, self.first = total, every, time.monotonic(), start
+
+    def update(self, step: int, row: dict[str, float] | None) -> None:
+        """Step `step` (from 1) is done; `row` is given on logging steps."""
+        self.bar.update(1)
+        if row is None:
+            return
+        text = {
+            "loss": f"{row['loss/total']:.3f}",
+            "nll": f"{row['policy/nll']:.3f}",
+            "battles/s": f"{row['speed/battles_per_s']:.1f}",
+            "turns/s": f"{row['speed/turns_per_s']:.0f}",
+            "padding": f"{100 * row['data/padding']:.1f}%",
+        }
+        self.bar.set_postfix(text)
+        if self.plain:
+            left = (time.monotonic() - self.started) / (step - self.first) * (self.total - step)
+            parts = " ".join(f"{name} {value}" for name, value in text.items())
+            log.info("step %d/%d %s, %s left", step, self.total, parts, duration(left))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds → "1h02m", "3m20s", "12s"."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,176 @@
+"""One module whose `forward(batch)` returns the loss (law 7): network, target heads and the terms of `losses`.
+
+A researcher who wants another objective changes this file: `OfflineRL.forward` is all that the trainer calls.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from data.reward import REWARDS
+from model.heads import value_support
+from model.modeling_turnwise import TurnwiseForOfflineRL
+from trainer import losses
+from trainer.masters import fp32_master
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is optimized. Beside each coefficient, what the reference (Metamon on AMAGO) uses where it differs."""
+
+    filter: str = "binary"  # imitation | binary | exponential
+    beta: float = 0.5  # of the exponential filter; its released configurations use 1.0
+    clip: float = 50.0  # of the exponential weight; its released configurations use 100
+    policy_weight: float = 1.0
+    critic_weight: float = 1.0  # the reference: 10
+    reward_scale: float = 10.0
+    tau: float = 0.004  # Polyak rate of the target heads
+    target_reduce: str = "min"  # over the random two critics: min | mean
+    popart_rate: float = 0.001  # of the running statistics, scalar critics only
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        if self.filter not in ("imitation", "binary", "exponential"):
+            raise ValueError(f"objective.filter={self.filter!r}: choose imitation, binary or exponential")
+        if self.target_reduce not in ("min", "mean"):
+            raise ValueError(f"objective.target_reduce={self.target_reduce!r}: choose min or mean")
+        if not 0 < self.tau <= 1:
+            raise ValueError(f"objective.tau={self.tau} is no rate: choose a number above 0 and at most 1")
+
+
+class TargetHeads(nn.Module):
+    """fp32 copies of actor and critics, moved by Polyak averaging; never touched by the optimizer."""
+
+    def __init__(self, network: TurnwiseForOfflineRL):
+        super().__init__()
+        self.actor = copy.deepcopy(network.actor).float()
+        self.critics = copy.deepcopy(network.critics).float()
+        self.requires_grad_(False)
+
+
+class OfflineRL(nn.Module):
+    """Actor-critic on recorded battles.
+
+    forward(batch, denominators, critic_subset) → (loss, metrics): `denominators` are the global counts of the step
+    (law 6), so the sum of the losses over micro-batches and processes is the loss of the step. Metrics are detached
+    and already divided: summed over micro-batches and processes they are the step's values, per γ where [G].
+    """
+
+    def __init__(self, network: TurnwiseForOfflineRL, config: ObjectiveConfig):
+        super().__init__()
+        config.check()
+        self.network, self.config = network, config
+        # Kept out of the module tree: a wrapper that casts or shards parameters must not reach the fp32 targets.
+        self._hidden = (TargetHeads(network),)
+        self.register_buffer("gammas", torch.tensor(network.config.gammas, dtype=torch.float64), persistent=False)
+
+    @property
+    def targets(self) -> TargetHeads:
+        return self._hidden[0]
+
+    def counts(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Turns that each term covers in one pack, fp64 [2]: policy (an action to clone), critic (one to evaluate)."""
+        policy, critic = self.masks(batch)
+        return torch.stack([policy.sum(), critic.sum()]).double()
+
+    @staticmethod
+    def masks(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """bool [N] each. An unrecorded action is no target for either; a turn with nothing legal has no policy loss."""
+        critic = batch["action_known"] & batch["decision"]
+        return critic & batch["legal"].any(-1), critic
+
+    def forward(self, batch, denominators: torch.Tensor, critic_subset: torch.Tensor):
+        config, network = self.config, self.network
+        policy_mask, critic_mask = self.masks(batch)
+        # A denominator of 0 (a step without one recorded action) gives a loss of 0, not 0/0.
+        per_policy, per_critic = (1.0 / denominators.clamp_min(1.0)).float()
+
+        hidden, entities = network.features(batch)
+        logits = network.policy_logits(hidden, entities, batch["legal"])
+        log_prob = losses.action_log_prob(logits, batch["action"])
+        with torch.no_grad():
+            frozen, frozen_entities = hidden.detach(), entities.detach()
+            q = network.expected_values(network.critics(frozen, frozen_entities))
+            probs = logits.softmax(-1)
+            advantage = losses.advantage(q, probs, batch["action"])
+            weight = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
+            target = self._td_target(frozen, frozen_entities, batch, critic_subset)
+        policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
+
+        critic_out = network.critics(hidden, entities, batch["action"]).squeeze(1)
+        critic_terms, clipped = self._critic_loss(critic_out, target)
+        critic_loss = losses.masked_sum(critic_terms, critic_mask).mean() * per_critic
+        loss = config.policy_weight * policy_loss + config.critic_weight * critic_loss
+
+        with torch.no_grad():
+            greedy = logits.argmax(-1) == batch["action"].unsqueeze(-1)
+            entropy = -(probs * probs.clamp_min(1e-12).log()).sum(-1)
+            q_data = q.mean(2).gather(-1, batch["action"].view(-1, 1, 1).expand(-1, q.shape[1], 1)).squeeze(-1)
+
+            def over_policy(values: torch.Tensor) -> torch.Tensor:
+                return losses.masked_sum(values.float(), policy_mask) * per_policy
+
+            metrics = {
+                "loss/total": loss.detach(),
+                "loss/policy": policy_loss.detach(),
+                "loss/critic": critic_loss.detach(),
+                "policy/nll": over_policy(-log_prob),
+                "policy/accuracy": over_policy(greedy),
+                "policy/entropy": over_policy(entropy),
+                "filter/share_kept": over_policy(weight > 0),
+                "filter/weight": over_policy(weight),
+                "value/q_data": over_policy(q_data),
+                "value/policy_minus_data": over_policy(-advantage),
+                "value/target": losses.masked_sum(target, critic_mask) * per_critic,
+                "value/target_square": losses.masked_sum(target.square(), critic_mask) * per_critic,
+                "value/td_error": losses.masked_sum((q_data - target).abs(), critic_mask) * per_critic,
+                "value/target_clipped": losses.masked_sum(clipped.float(), critic_mask) * per_critic,
+            }
+        return loss, metrics
+
+    def _td_target(self, hidden, entities, batch, subset) -> torch.Tensor:
+        """Targets fp32 [N,G]; of use where `decision` holds: a turn's successor is the next row of its window."""
+        network = self.network
+        dtype = self.targets.critics.weight.dtype
+        hidden, entities = hidden.to(dtype), entities.to(dtype)
+        legal = batch["legal"]
+        mask = (legal | ~legal.any(-1, keepdim=True)).unsqueeze(1)
+        logits = self.targets.actor(hidden, entities).float()
+        probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
+        q = network.expected_values(self.targets.critics(hidden, entities))
+        next_value = losses.subset_value(q, subset, probs, self.config.target_reduce).roll(-1, 0)
+        reward = batch["reward"].float() * self.config.reward_scale
+        return losses.td_target(reward, batch["done"], next_value, self.gammas.float())
+
+    def _critic_loss(self, critic_out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """critic_out [N,C,G,K], target [N,G] → losses averaged over critics [N,G], targets outside the support [N,G]."""
+        popart = self.network.popart
+        if popart is not None:
+            normalized_target = (target - popart.mean) / popart.std()
+            terms = losses.scalar_loss(popart.normalized(critic_out.squeeze(-1)), normalized_target.unsqueeze(1))
+            return terms.mean(1), torch.zeros_like(target, dtype=torch.bool)
+        support = value_support(self.network.config, target.device)
+        terms = losses.two_hot_loss(critic_out, target.unsqueeze(1), support)
+        return terms.mean(1), (target < support[0]) | (target > support[-1])
+
+
+def derived_support(reward_kind: str, reward_scale: float) -> tuple[float, float]:
+    """(low, high) of the value support: the largest return of the reward's kind, both ways, times its scale.
+
+    Raises ValueError for an unknown kind. The reference writes ±1100 into its configurations by hand.
+    """
+    if reward_kind not in REWARDS:
+        raise ValueError(f"data.reward={reward_kind!r}: choose one of {', '.join(REWARDS)}")
+    largest = REWARDS[reward_kind].max_abs_return * reward_scale
+    return -largest, largest
+
+
+@torch.no_grad()
+def polyak_update(objective: OfflineRL, tau: float) -> None:
+    """target ← (1−τ)·target + τ·online, in fp32, after an optimizer step."""
+    pairs = [(objective.targets.actor, objective.network.actor), (objective.targets.critics, objective.network.critics)]
+    for target, online in pairs:
+        slow, fast = list(target.parameters()), [fp32_master(p) for p in online.parameters()]
+        torch._foreach_lerp_(slow, fast, tau)

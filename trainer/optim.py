@@ -1,0 +1,65 @@
+"""AdamW with weight decay on matrices only, and a learning rate that is a function of the optimizer step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from model.heads import Critics
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 3e-4  # at the default global batch of 128 battles
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.01  # the reference: 1e-4, as an L2 term on everything
+    warmup_steps: int = 500
+    min_lr_ratio: float = 0.1
+    schedule: str = "cosine"  # cosine | constant
+    grad_clip: float = 1.0  # largest global norm; the reference: 1.5
+    name: str = "adamw"  # adamw | sgd (plain, for parity checks)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups: matrices of linear layers (decayed), and everything else (norms, biases, embeddings, slots).
+
+    Raises AssertionError unless every trainable parameter is in exactly one group.
+    """
+    matrices = {
+        id(part.weight) for part in module.modules() if isinstance(part, nn.Linear | Critics) and part.weight.dim() >= 2
+    }
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if id(p) in matrices]
+    plain = [p for p in trainable if id(p) not in matrices]
+    ids = [id(p) for p in decayed + plain]
+    assert len(ids) == len(set(ids)) == len(trainable), "a parameter is missing from the optimizer, or in it twice"
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer that `config.name` names; fused kernels, which also skip a non-finite update on the device."""
+    groups = parameter_groups(module, config.weight_decay)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=True)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, fused=True)
+    raise ValueError(f"optim.name={config.name!r}: choose adamw or sgd")
+
+
+def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Learning rate of optimizer step `step` (from 0): linear warm-up, then a cosine to `min_lr_ratio`·lr, or flat."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule != "cosine":
+        raise ValueError(f"optim.schedule={config.schedule!r}: choose cosine or constant")
+    done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,99 @@
+"""One optimizer step: micro-batches → gradients of one loss → update → targets. The whole of it, on one screen."""
+
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+
+from trainer.objective import OfflineRL, polyak_update
+from trainer.optim import OptimConfig, learning_rate, set_learning_rate
+
+
+class TrainStep:
+    """Runs optimizer steps on prepared parts.
+
+    module: the prepared `OfflineRL`; objective: the same, unwrapped. A step's result depends on (parameters, step,
+    packs, seed) alone: dropout's generator and the critics' draw are seeded from the step.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, module, objective: OfflineRL, optimizer, config: OptimConfig, seed, total
+    ):
+        self.accelerator, self.module, self.objective, self.optimizer = accelerator, module, objective, optimizer
+        self.config, self.seed, self.total_steps = config, seed, total
+        self.deepspeed = accelerator.distributed_type == "DEEPSPEED"
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def __call__(self, step: int, packs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Train on this process's micro-batches of the step. Returns metrics of this process, on the device:
+        summed over processes they are the step's. Nothing here waits for the device."""
+        accelerator, objective = self.accelerator, self.objective
+        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
+        denominators = accelerator.reduce(sum(objective.counts(pack) for pack in packs), reduction="sum")
+        subset = self._critic_subset(step, packs[0]["words"].device)
+        # Data-parallel wrappers average over processes and accelerate divides by the accumulation: undo both.
+        scale = accelerator.num_processes * len(packs)
+        torch.manual_seed(self._seed(step, accelerator.process_index))
+
+        metrics: dict[str, torch.Tensor] = {}
+        for pack in packs:
+            with accelerator.accumulate(self.module):
+                loss, part = self.module(pack, denominators, subset)
+                accelerator.backward(loss * scale)
+            for name, value in part.items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+
+        metrics.update(self._update())
+        polyak_update(objective, objective.config.tau)
+        self._update_popart(metrics)
+        return metrics
+
+    def _update(self) -> dict[str, torch.Tensor]:
+        """Clip, check, step. Under DeepSpeed the engine has done all three at the last backward."""
+        share = 1.0 / self.accelerator.num_processes
+        if self.deepspeed:
+            norm = torch.as_tensor(float(self.module.get_global_grad_norm() or 0.0))
+            return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
+        parts = {f"optim/grad_norm_{name}": norm * share for name, norm in self._norms_by_part().items()}
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        bad = (~norm.isfinite()).float()
+        with found_inf(self.optimizer, bad):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"optim/grad_norm": norm * share, "optim/skipped": bad * share, **parts}
+
+    def _norms_by_part(self) -> dict[str, torch.Tensor]:
+        """Gradient norms of turn encoder, trunk, actor and critics: a critic that drowns the actor is seen here."""
+        network = self.objective.network
+        parts = {"encoder": network.model.turn_encoder, "trunk": network.model.trunk}
+        parts |= {"actor": network.actor, "critics": network.critics}
+        return {
+            name: torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
+            for name, part in parts.items()
+        }
+
+    def _update_popart(self, metrics: dict[str, torch.Tensor]) -> None:
+        if self.objective.network.popart is not None:
+            both = torch.stack([metrics["value/target"], metrics["value/target_square"]])
+            first, second = self.accelerator.reduce(both, reduction="sum")
+            self.objective.network.popart.update(first, second, self.objective.config.popart_rate)
+
+    def _critic_subset(self, step: int, device) -> torch.Tensor:
+        critics = self.objective.network.config.critics
+        generator = torch.Generator().manual_seed(self._seed(step, -1))
+        drawn = torch.randperm(critics, generator=generator)[:2]
+        return (drawn if critics > 1 else drawn.repeat(2)).to(device, non_blocking=True)
+
+    def _seed(self, step: int, process: int) -> int:
+        return hash((self.seed, step, process)) % 2**63  # ints hash alike in every process
+
+
+@contextmanager
+def found_inf(optimizer: torch.optim.Optimizer, bad: torch.Tensor):
+    """Tell torch's fused kernels, through the seam that its GradScaler uses, to leave parameters and moments as they
+    are where `bad` is 1. The decision stays on the device."""
+    optimizer.found_inf, optimizer.grad_scale = bad, None
+    try:
+        yield
+    finally:
+        del optimizer.found_inf, optimizer.grad_scale
