@@ -1,0 +1,157 @@
+"""Windows of battles → one pack of CPU tensors with fixed shapes. The first place in `data/` where torch appears.
+
+Arrays are filled in NumPy and handed over without a copy. N rows, S words, F numbers, R segments:
+
+| key | dtype, shape | meaning |
+| --- | --- | --- |
+| words | int32 [N, S] | token ids; the padding id on padding rows |
+| numbers | float32 [N, F] | 0 on padding rows |
+| prev_action | int64 [N] | action taken at the state before (0 where not known) |
+| prev_action_known | bool [N] | false at a battle's first turn, where unrevealed, on padding |
+| prev_reward | float32 [N] | unscaled reward of the transition into this state (0 at a battle's first turn) |
+| legal | bool [N, 13] | from the state alone |
+| forced | bool [N] | a switch is forced |
+| action | int64 [N] | 0 where not known |
+| action_known | bool [N] | recorded, and a decision of this window |
+| decision | bool [N] | the window holds this state and its successor (row i + 1) |
+| reward | float32 [N] | of the transition i → i + 1, unscaled; 0 where no decision |
+| done | bool [N] | decision whose successor ends the battle with a result |
+| outcome | int8 [N] | 1 won, 0 lost, −1 no result or padding |
+| valid | bool [N] | a real turn |
+| position | int32 [N] | turn number inside the window, from 0 |
+| segment | int32 [N] | segment number in this pack |
+| cu_seqlens | int32 [R + 1] | offsets of the segments; padding in pieces of at most max_turns; then N repeated |
+| windows | int64 [R, 3] | place in the data set, start, length per window; −1 where none |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .dataset import BattleDataset, Reject
+from .encode import EncodedBattle
+from .replay_file import BadBattleFile
+from .sampler import PackShape, Window, drawn_window
+from .schema import N_ACTIONS
+from .tokenizer import PAD_ID
+
+Pack = dict[str, torch.Tensor]
+
+
+class PackReport(NamedTuple):
+    """What happened while a pack was made."""
+
+    seen: int  # files read
+    rejects: list[Reject]
+    dropped_windows: int  # windows that no longer fitted
+    dropped_turns: int
+
+
+def build_pack(dataset: BattleDataset, windows: Sequence[Window], shape: PackShape) -> tuple[Pack, PackReport]:
+    """Read the windows' battles and lay them end to end.
+
+    Windows of a rejected file are left out, as is each that doesn't fit the rows or segments left; what remains of the
+    rows is padding.
+    """
+    builder = _Builder(dataset, shape)
+    rejects: list[Reject] = []
+    dropped_windows = dropped_turns = 0
+    for window in windows:
+        try:
+            battle = dataset[window.battle]
+        except BadBattleFile as error:
+            rejects.append(Reject(error.path, f"{error.field}: {error.reason}"))
+            continue
+        start, length = window.start, window.length
+        if length == 0:
+            start, length = drawn_window(len(battle), shape.max_turns, window.start, window.draw)
+        if not builder.add(window.battle, battle, start, length):
+            dropped_windows += 1
+            dropped_turns += length
+    return builder.finish(), PackReport(len(windows), rejects, dropped_windows, dropped_turns)
+
+
+class _Builder:
+    """A pack being filled from its first row on."""
+
+    def __init__(self, dataset: BattleDataset, shape: PackShape) -> None:
+        n, space = shape.turns, dataset.space
+        self.shape = shape
+        self.kind = dataset.config.reward
+        self.used = 0
+        self.count = 0
+        self.arrays = {
+            "words": np.full((n, space.n_words), PAD_ID, dtype=np.int32),
+            "numbers": np.zeros((n, space.n_numbers), dtype=np.float32),
+            "prev_action": np.zeros(n, dtype=np.int64),
+            "prev_action_known": np.zeros(n, dtype=bool),
+            "prev_reward": np.zeros(n, dtype=np.float32),
+            "legal": np.zeros((n, N_ACTIONS), dtype=bool),
+            "forced": np.zeros(n, dtype=bool),
+            "action": np.zeros(n, dtype=np.int64),
+            "action_known": np.zeros(n, dtype=bool),
+            "decision": np.zeros(n, dtype=bool),
+            "reward": np.zeros(n, dtype=np.float32),
+            "done": np.zeros(n, dtype=bool),
+            "outcome": np.full(n, -1, dtype=np.int8),
+            "valid": np.zeros(n, dtype=bool),
+            "position": np.zeros(n, dtype=np.int32),
+            "segment": np.zeros(n, dtype=np.int32),
+            "cu_seqlens": np.zeros(shape.segments + 1, dtype=np.int32),
+            "windows": np.full((shape.segments, 3), -1, dtype=np.int64),
+        }
+
+    def add(self, place: int, battle: EncodedBattle, start: int, length: int) -> bool:
+        """Lay one window behind the last; false where it doesn't fit."""
+        room = self.shape.turns - self.used - length
+        if room < 0 or self.count + 1 + -(-room // self.shape.max_turns) > self.shape.segments:
+            return False
+        a = self.arrays
+        rows = slice(self.used, self.used + length)
+        states = slice(start, start + length)
+        decisions = slice(self.used, self.used + length - 1)
+        rewards = battle.rewards[self.kind]
+        a["words"][rows] = battle.words[states]
+        a["numbers"][rows] = battle.numbers[states]
+        a["legal"][rows] = battle.legal[states]
+        a["forced"][rows] = battle.forced[states]
+        taken = battle.action[start : start + length - 1]
+        a["action"][decisions] = np.maximum(taken, 0)
+        a["action_known"][decisions] = taken >= 0
+        a["decision"][decisions] = True
+        a["reward"][decisions] = rewards[start : start + length - 1]
+        # What came before a row is what stands at the row above, but for the window's first: that is before the cut.
+        first = max(start - 1, 0)
+        before = slice(self.used + (start == 0), self.used + length)
+        last = battle.action[first : start + length - 1]
+        a["prev_action"][before] = np.maximum(last, 0)
+        a["prev_action_known"][before] = last >= 0
+        a["prev_reward"][before] = rewards[first : start + length - 1]
+        if battle.won or battle.lost:
+            a["done"][self.used + length - 2] = start + length == len(battle)
+            a["outcome"][rows] = battle.won
+        a["valid"][rows] = True
+        a["position"][rows] = np.arange(length)
+        a["segment"][rows] = self.count
+        a["windows"][self.count] = (place, start, length)
+        self.used += length
+        self.count += 1
+        a["cu_seqlens"][self.count] = self.used
+        return True
+
+    def finish(self) -> Pack:
+        """Cut the padding into segments and hand the arrays over as tensors."""
+        a = self.arrays
+        count = self.count
+        for at in range(self.used, self.shape.turns, self.shape.max_turns):
+            stop = min(at + self.shape.max_turns, self.shape.turns)
+            a["segment"][at:stop] = count
+            a["position"][at:stop] = np.arange(stop - at)
+            count += 1
+            a["cu_seqlens"][count] = stop
+        a["cu_seqlens"][count:] = self.shape.turns
+        return {name: torch.from_numpy(array) for name, array in a.items()}

@@ -1,0 +1,399 @@
+"""Index of a tree of battle files: one Arrow table per format in a cache folder, memory-mapped by whoever reads it.
+
+Columns: `path` (relative to the root), `format`, `battle_id`, `rating`, `player`, `opponent`, `date` (ISO text, which
+sorts), `won` (the name's result), `size` (bytes), `split` (uint32, the first 4 bytes of SHA-256 of format and battle
+id: below share · 2**32 is held out) and `turns` (states; −1 not known yet, 0 the file was rejected).
+Rows are in the order of their paths, so the index is a function of the set of files. A format's folder is scanned again
+when its mtime has changed, or when it was scanned so soon after a change that a later one could hide in the same tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .replay_file import DEFAULT_RATING, BadBattleFile, is_battle_file, parse_name
+
+log = logging.getLogger(__name__)
+
+INDEX_VERSION = 1
+UNKNOWN_TURNS = -1
+REJECTED_TURNS = 0
+FIXED_MTIME_NS = 2_000_000_000  # a folder changed less than this before its scan is scanned again next time
+BATCH_ROWS = 65_536
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("format", pa.string()),
+        ("battle_id", pa.string()),
+        ("rating", pa.int32()),
+        ("player", pa.string()),
+        ("opponent", pa.string()),
+        ("date", pa.string()),
+        ("won", pa.bool_()),
+        ("size", pa.int64()),
+        ("split", pa.uint32()),
+        ("turns", pa.int32()),
+    ]
+)
+# The same rule as `replay_file.parse_name`, as one expression over a whole column; a test compares the two.
+_NAME = (
+    r"^(?P<battle_id>[^_]+)_(?P<rating>[^_]*)_(?P<player>[^_]*)_vs_(?P<opponent>[^_]*)_"
+    r"(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12][0-9]|3[01])-(?P<year>[12][0-9]{3})"
+    r"(?P<clock>-(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])?_(?P<result>WIN|LOSS)\.json(?:\.lz4)?$"
+)
+_FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
+
+
+class DataError(ValueError):
+    """A folder that cannot be indexed: which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class BadName:
+    """A file left out of the index for its name."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class FormatIndex:
+    """One format's table, memory-mapped, with the files whose names were no battle's."""
+
+    format: str
+    file: Path | None
+    table: pa.Table
+    bad_names: list[BadName]
+
+
+def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where indexes are kept: the argument, `TURNWISE_CACHE`, or `~/.cache/turnwise`."""
+    if cache_dir:
+        return Path(cache_dir)
+    return Path(os.environ.get("TURNWISE_CACHE") or Path.home() / ".cache" / "turnwise")
+
+
+def folder_for(root: Path, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The cache folder of the index of `root`."""
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:20]
+    return cache_root(cache_dir) / f"index-v{INDEX_VERSION}-{key}"
+
+
+def format_folders(root: Path) -> dict[str, Path]:
+    """The formats under `root`, each with its folder, sorted. A folder that holds battle files itself is one format.
+
+    Raises:
+        DataError: no such folder, or nothing in it that could be a format.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
+    folders: dict[str, Path] = {}
+    archives = direct = 0
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir() and _FORMAT.fullmatch(entry.name):
+                folders[entry.name] = root / entry.name
+            elif entry.name.endswith((".tar.gz", ".tar")):
+                archives += 1
+            elif is_battle_file(entry.name):
+                direct += 1
+    if not folders and direct:
+        return {root.resolve().name: root}
+    if not folders and archives:
+        raise DataError(
+            f"data.path {root}: holds {archives} archives and no format folder; make a token cache of them with "
+            f"`python -m data.prepare cache --from {root} --out DIR`, or unpack them with `download --unpack`"
+        )
+    if not folders:
+        raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
+    return dict(sorted(folders.items()))
+
+
+def open_index(
+    root: str | os.PathLike[str],
+    formats: Sequence[str] = (),
+    cache_dir: str | os.PathLike[str] | None = None,
+    rescan: bool = False,
+    processes: int | None = None,
+) -> list[FormatIndex]:
+    """Tables of the formats asked for (all: an empty list), scanning only folders that changed.
+
+    Args:
+        root: folder of format folders.
+        formats: formats to open.
+        cache_dir: see `cache_root`.
+        rescan: scan every folder.
+        processes: formats scanned at once; default the number of cores.
+
+    Raises:
+        DataError: nothing to index, or a format asked for isn't there.
+    """
+    root = Path(root)
+    folders = format_folders(root)
+    missing = [name for name in formats if name not in folders]
+    if missing:
+        raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(folders)}")
+    wanted = {name: folders[name] for name in (sorted(set(formats)) or folders)}
+    cache = folder_for(root, cache_dir)
+    with locked(cache) as writable:
+        found: dict[str, FormatIndex] = {}
+        if not rescan:
+            for name, folder in wanted.items():
+                kept = _open_kept(cache, name, folder)
+                if kept:
+                    found[name] = kept
+        stale = [name for name in wanted if name not in found]
+        if stale:
+            found.update(
+                _scan_all({name: wanted[name] for name in stale}, cache if writable else None, root, processes)
+            )
+    return [found[name] for name in wanted]
+
+
+def _scan_all(
+    folders: dict[str, Path], cache: Path | None, root: Path, processes: int | None
+) -> dict[str, FormatIndex]:
+    count = min(len(folders), processes or os.cpu_count() or 1)
+    jobs = [(name, folder, cache, root) for name, folder in folders.items()]
+    if count <= 1 or cache is None:
+        return {job[0]: _scan_and_keep(*job) for job in jobs}
+    # Processes hand back only names: tables are opened from the files that they wrote.
+    with get_context("fork").Pool(count) as pool:
+        for name in pool.imap_unordered(_scan_in_process, jobs):
+            log.info("indexed %s", name)
+    found = {}
+    for name, folder in folders.items():
+        kept = _open_kept(cache, name, folder, trust=True)
+        found[name] = kept or _scan_and_keep(name, folder, cache, root)
+    return found
+
+
+def _scan_in_process(job: tuple[str, Path, Path, Path]) -> str:
+    _scan_and_keep(*job)
+    return job[0]
+
+
+def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> FormatIndex:
+    started = time.time_ns()
+    mtime = folder.stat().st_mtime_ns
+    table, bad = scan_format(name, folder, "" if folder == root else f"{name}/")
+    if cache is None:
+        return FormatIndex(name, None, table, bad)
+    old = _open_kept(cache, name, folder, trust=True)
+    if old is not None:
+        table = _with_known_turns(table, old.table)
+    facts = {
+        "version": INDEX_VERSION,
+        "folder": os.fspath(folder.resolve()),
+        "mtime_ns": mtime,
+        "fixed": mtime < started - FIXED_MTIME_NS,
+        "bad_names": [[item.path, item.reason] for item in bad],
+    }
+    try:
+        file = write_table(cache / f"{name}.arrow", table, facts)
+    except OSError as error:
+        log.warning("the index of %s is not kept: %s cannot be written (%s)", folder, cache, error.strerror)
+        return FormatIndex(name, None, table, bad)
+    return FormatIndex(name, file, map_table(file), bad)
+
+
+def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[BadName]]:
+    """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once."""
+    names: list[str] = []
+    sizes: list[int] = []
+    bad: list[BadName] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            file = entry.name
+            if not is_battle_file(file):
+                if not file.startswith(".") and entry.is_file():
+                    bad.append(BadName(prefix + _printable(file), "name: doesn't end in .json.lz4 or .json"))
+                continue
+            try:
+                size = entry.stat().st_size
+            except OSError as error:
+                bad.append(BadName(prefix + _printable(file), f"file: cannot be read ({error.strerror})"))
+                continue
+            names.append(file)
+            sizes.append(size)
+    try:
+        column = pa.array(names, pa.string())
+    except UnicodeEncodeError:
+        column, sizes = _only_text(names, sizes, prefix, bad)
+    order = pc.sort_indices(column)
+    column = column.take(order)
+    size_column = pa.array(np.asarray(sizes, dtype=np.int64)[order.to_numpy()])
+    parts = pc.extract_regex(column, _NAME)
+    good = pc.is_valid(parts)
+    if pc.sum(good).as_py() != len(column):
+        for file in column.filter(pc.invert(good)).to_pylist():
+            bad.append(BadName(prefix + file, _name_reason(name, file)))
+        column, size_column, parts = column.filter(good), size_column.filter(good), parts.filter(good)
+    return _columns(name, prefix, column, size_column, parts), sorted(bad, key=lambda item: item.path)
+
+
+def _columns(name: str, prefix: str, files: pa.Array, sizes: pa.Array, parts: pa.StructArray) -> pa.Table:
+    def part(key: str) -> pa.Array:
+        return parts.field(key)
+
+    number = pc.match_substring_regex(part("rating"), r"^[+-]?[0-9]{1,6}$")
+    rating = pc.if_else(number, pc.replace_substring_regex(part("rating"), r"^\+", ""), str(DEFAULT_RATING))
+    day = pc.binary_join_element_wise(part("year"), part("month"), part("day"), "-")
+    clock = pc.replace_substring_regex(pc.fill_null(part("clock"), ""), "^-", "T")
+    rows = len(files)
+    return pa.Table.from_arrays(
+        [
+            pc.binary_join_element_wise(prefix, files, "") if prefix else files,
+            pa.array([name], pa.string()).take(pa.array(np.zeros(rows, dtype=np.int32))),
+            part("battle_id"),
+            pc.cast(rating, pa.int32()),
+            part("player"),
+            part("opponent"),
+            pc.binary_join_element_wise(day, clock, ""),
+            pc.equal(part("result"), "WIN"),
+            sizes,
+            pa.array(split_draws(name, part("battle_id")), pa.uint32()),
+            pa.array(np.full(rows, UNKNOWN_TURNS, dtype=np.int32)),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def split_draws(name: str, keys: pa.Array) -> np.ndarray:
+    """uint32 per key: the first 4 bytes of SHA-256 of `{format}/{key}`, the draw that decides the side of the split.
+
+    Both views of a battle share their battle id, so they fall on the same side.
+    """
+    sha256 = hashlib.sha256
+    start = sha256(f"{name}/".encode())
+    digests = []
+    for key in keys.to_pylist():
+        state = start.copy()
+        state.update(key.encode())
+        digests.append(state.digest()[:4])
+    return np.frombuffer(b"".join(digests), dtype=">u4").astype(np.uint32)
+
+
+def write_table(file: Path, table: pa.Table, facts: dict) -> Path:
+    """Write a table as an Arrow stream, which `datasets.Dataset.from_file` maps, whole or not at all."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    schema = SCHEMA.with_metadata({b"turnwise": json.dumps(facts).encode()})
+    try:
+        with pa.OSFile(os.fspath(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(table.cast(SCHEMA).replace_schema_metadata(schema.metadata), max_chunksize=BATCH_ROWS)
+        os.replace(temporary, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    return file
+
+
+def map_table(file: Path) -> pa.Table:
+    """Memory-map a written table."""
+    with pa.memory_map(os.fspath(file), "rb") as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def read_facts(table: pa.Table) -> dict:
+    """What `write_table` kept beside the columns."""
+    return json.loads((table.schema.metadata or {}).get(b"turnwise", b"{}"))
+
+
+def set_turns(entry: FormatIndex, turns: np.ndarray) -> FormatIndex:
+    """A format's index with its `turns` column replaced, written back where it is kept."""
+    place = SCHEMA.get_field_index("turns")
+    facts = read_facts(entry.table)
+    table = entry.table.set_column(place, SCHEMA.field("turns"), pa.array(turns, pa.int32()))
+    if entry.file is not None:
+        try:
+            write_table(entry.file, table, facts)
+            return FormatIndex(entry.format, entry.file, map_table(entry.file), entry.bad_names)
+        except OSError as error:
+            log.warning("turns are not kept: %s cannot be written (%s)", entry.file, error.strerror)
+    return FormatIndex(entry.format, None, table, entry.bad_names)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, so that two processes don't scan at once. Gives whether the folder can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): indexes are made anew each time", folder, error.strerror)
+        yield False
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the writes are atomic anyway
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _open_kept(cache: Path, name: str, folder: Path, trust: bool = False) -> FormatIndex | None:
+    file = cache / f"{name}.arrow"
+    try:
+        table = map_table(file)
+        facts = read_facts(table)
+        fresh = trust or (facts["fixed"] and facts["mtime_ns"] == folder.stat().st_mtime_ns)
+        if facts["version"] != INDEX_VERSION or facts["folder"] != os.fspath(folder.resolve()) or not fresh:
+            return None
+        bad = [BadName(path, reason) for path, reason in facts["bad_names"]]
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        log.warning("%s is no index (%s): scanning again", file, error)
+        return None
+    return FormatIndex(name, file, table, bad)
+
+
+def _with_known_turns(table: pa.Table, old: pa.Table) -> pa.Table:
+    """Carry over the turns of files whose path and size are as before."""
+    place = pc.index_in(table["path"], value_set=old["path"].combine_chunks())
+    known = pc.is_valid(place).to_numpy()
+    rows = pc.fill_null(place, 0).to_numpy()
+    if not len(old) or not known.any():
+        return table
+    same = known & (old["size"].to_numpy()[rows] == table["size"].to_numpy())
+    turns = np.where(same, old["turns"].to_numpy()[rows], UNKNOWN_TURNS).astype(np.int32)
+    return table.set_column(SCHEMA.get_field_index("turns"), SCHEMA.field("turns"), pa.array(turns))
+
+
+def _only_text(names: list[str], sizes: list[int], prefix: str, bad: list[BadName]) -> tuple[pa.Array, list[int]]:
+    kept: list[tuple[str, int]] = []
+    for name, size in zip(names, sizes, strict=True):
+        try:
+            name.encode()
+            kept.append((name, size))
+        except UnicodeEncodeError:
+            bad.append(BadName(prefix + _printable(name), "name: is not UTF-8"))
+    return pa.array([name for name, _ in kept], pa.string()), [size for _, size in kept]
+
+
+def _name_reason(format_name: str, file: str) -> str:
+    try:
+        parse_name(f"{format_name}/{file}")
+    except BadBattleFile as error:
+        return f"{error.field}: {error.reason}"
+    return "name: is no battle file's"
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,210 @@
+"""Packs for a training process: a torch DataLoader over planned packs, the same for any number of workers."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .collate import Pack, PackReport, build_pack
+from .dataset import BattleDataset, RejectLedger
+from .index import DataError
+from .sampler import BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
+
+__all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]
+
+log = logging.getLogger(__name__)
+
+# Where lengths aren't known, a pack gets this much more rows than its windows need on average.
+UNPLANNED_ROOM = 1.15
+
+
+class PackLoader:
+    """An iterable of packs for one rank, from one step on; each `for` starts there again.
+
+    Attributes:
+        shape: sizes of every pack.
+        planned: packs are planned from known lengths.
+        ledger: files read and rejected so far.
+        dropped_windows, dropped_turns: what didn't fit, so far (only without known lengths).
+        packs, padding_rows: packs given so far, and their padding rows.
+    """
+
+    def __init__(
+        self, dataset: BattleDataset, plan: Plan, *, rank: int, world: int, start_step: int, steps: int, accumulate: int
+    ) -> None:
+        self.dataset = dataset
+        self.plan = plan
+        self.shape = plan.shape
+        self.planned = plan.planned
+        self.ledger = RejectLedger(dataset.config.max_reject_share)
+        self.ledger.rejects.update(dataset.ledger.rejects)
+        self.ledger.seen = dataset.ledger.seen
+        self.dropped_windows = 0
+        self.dropped_turns = 0
+        self.packs = 0
+        self.padding_rows = 0
+        self._rank = rank
+        self._world = world
+        self._start_step = start_step
+        self._steps = steps
+        self._accumulate = accumulate
+
+    def __len__(self) -> int:
+        """Packs of one pass."""
+        return self._steps * self._accumulate
+
+    def __iter__(self) -> Iterator[Pack]:
+        windows = self.plan.for_rank(self._rank, self._world, self._accumulate, self._start_step)
+        config = self.dataset.config
+        options = {}
+        if config.workers:
+            options = {
+                "prefetch_factor": config.prefetch,
+                "persistent_workers": True,
+                "multiprocessing_context": "fork",
+            }
+        loader = DataLoader(
+            _Packs(self.dataset, self.shape),
+            batch_size=None,
+            sampler=_Sized(itertools.islice(windows, len(self)), len(self)),
+            num_workers=config.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+            # Its own generator: DataLoader would else draw a seed from torch's global one, and change a resumed run.
+            generator=torch.Generator().manual_seed(0),
+            **options,
+        )
+        for pack, report in loader:
+            self._count(pack, report)
+            yield pack
+
+    @property
+    def padding_share(self) -> float:
+        """Share of rows, in the packs given so far, that are padding."""
+        return self.padding_rows / max(1, self.packs * self.shape.turns)
+
+    def _count(self, pack: Pack, report: PackReport) -> None:
+        self.packs += 1
+        self.padding_rows += self.shape.turns - int(pack["valid"].sum())
+        self.dropped_windows += report.dropped_windows
+        self.dropped_turns += report.dropped_turns
+        self.ledger.add(report.seen if not self.planned else 0, report.rejects)
+
+
+class _Packs(Dataset):
+    """Planned windows → pack; what a worker runs."""
+
+    def __init__(self, dataset: BattleDataset, shape: PackShape) -> None:
+        self.dataset = dataset
+        self.shape = shape
+
+    def __getitem__(self, windows: list[Window]) -> tuple[Pack, PackReport]:
+        return build_pack(self.dataset, windows, self.shape)
+
+
+class _Sized:
+    """An iterator with a length: what DataLoader asks of a sampler."""
+
+    def __init__(self, items: Iterator[list[Window]], n: int) -> None:
+        self._items = items
+        self._n = n
+
+    def __iter__(self) -> Iterator[list[Window]]:
+        return self._items
+
+    def __len__(self) -> int:
+        return self._n
+
+
+def shape_for(dataset: BattleDataset, batch: BatchConfig) -> PackShape:
+    """Pack sizes for a data set: its mean window, with room to spare where lengths aren't known.
+
+    Raises:
+        DataError: a plan of packs is asked for and lengths aren't known.
+    """
+    if batch.plan == "packed" and dataset.lengths is None:
+        raise DataError(
+            "batch.plan is packed, but the lengths of the battles aren't known; run `python -m data.prepare index "
+            f"--turns {dataset.root}`, set data.turns to always, or batch.plan to battles"
+        )
+    room = 1.0 if _is_planned(dataset, batch) else UNPLANNED_ROOM
+    return pack_shape(batch, dataset.config.max_turns, dataset.mean_window() * room)
+
+
+def make_loader(
+    dataset: BattleDataset,
+    batch: BatchConfig,
+    *,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    start_step: int = 0,
+    max_steps: int,
+    shape: PackShape | None = None,
+) -> PackLoader:
+    """The packs of one rank for steps start_step … max_steps − 1, `batch.accumulate` a step.
+
+    Args:
+        dataset: battles to train on.
+        batch: what a step holds.
+        seed: of order and cuts.
+        rank, world: this process, and how many there are.
+        start_step: the global cursor; a resumed run gives the number of steps done.
+        max_steps: the step to stop before.
+        shape: pack sizes (default: `shape_for`); a resumed run must give the same.
+
+    Raises:
+        DataError, ValueError: nothing to draw from, or sizes that don't fit.
+    """
+    if start_step < 0 or max_steps < start_step:
+        raise ValueError(f"steps {start_step} … {max_steps}: give 0 ≤ start_step ≤ max_steps")
+    shape = shape or shape_for(dataset, batch)
+    plan = Plan(
+        shape,
+        seed=seed,
+        n=len(dataset),
+        lengths=dataset.lengths if _is_planned(dataset, batch) else None,
+        rates=dataset.rates,
+        battles=batch.battles,
+    )
+    return PackLoader(
+        dataset,
+        plan,
+        rank=rank,
+        world=world,
+        start_step=start_step,
+        steps=max_steps - start_step,
+        accumulate=batch.accumulate,
+    )
+
+
+def heldout_packs(
+    dataset: BattleDataset, batch: BatchConfig, rank: int = 0, world: int = 1, shape: PackShape | None = None
+) -> Iterator[Pack]:
+    """Every window of the data set once, in order, cuts at offset 0, in packs of a run's shape.
+
+    With several processes, rank r gets packs r, r + world, …: numbers of packs can then differ by one. Files rejected
+    on the way are counted in the data set's ledger.
+    """
+    shape = shape or shape_for(dataset, batch)
+    ledger = dataset.ledger
+    lengths = dataset.lengths
+    if lengths is None:
+        lengths = dataset.measured_lengths()
+    for windows in itertools.islice(heldout_plan(lengths, shape), rank, None, world):
+        pack, report = build_pack(dataset, windows, shape)
+        ledger.add(0, report.rejects)
+        yield pack
+
+
+def _is_planned(dataset: BattleDataset, batch: BatchConfig) -> bool:
+    return dataset.lengths is not None and batch.plan != "battles"
+
+
+def _one_thread(worker: int) -> None:
+    # Workers copy and decode; threads of torch's own would only contend with the training process.
+    torch.set_num_threads(1)
