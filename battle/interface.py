@@ -24,31 +24,42 @@ def bits_to_mask(bits: int) -> np.ndarray:
 class Observation:
     """One decision that waits for an agent.
 
-    lane: stable name of this battle side from its first state to its last ("battle/side"); the key of per-battle caches.
-    state: universal state dict of this moment.
+    lane: stable name of this battle side from its first state to its last ("battle/side"); key of per-battle caches.
+    state: universal state dict of this moment (decoded from `raw`, its JSON, when first asked for).
     legal: bool [13], the state's legal set intersected with what the request allows. May be all False (a forced switch
         with nobody left): any answer will do then, the battle's default is taken.
     first: True on the first state of a battle.
     request: Showdown's request, for those that ask for it (`wants_requests`), else None.
     lines: protocol lines since this side's last decision, for those that ask for them (`wants_lines`), else [].
-    retry: the battle took the last choice back (a hidden trap showed itself): same state, smaller legal set.
+    retry: the battle took the last choice back (a hidden trap showed itself): an equal state, a smaller legal set.
+    seed: of this battle side: an agent that draws draws from it and its own count, never from a shared generator.
     """
 
     lane: str
-    state: dict[str, Any]
+    raw: bytes
     legal: np.ndarray
     first: bool
     request: dict[str, Any] | None = None
     lines: list[str] = field(default_factory=list)
     retry: bool = False
     seed: int = 0
-    """Seed of this battle side: an agent that draws draws from (seed, its own count), never from a shared generator."""
+    _state: dict[str, Any] | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        if self._state is None:
+            self._state = decode(self.raw)
+        return self._state
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """Optional attributes: `wants_requests`, `wants_lines` (bool), `masses` (float per observation of the last call: the
-    probability that the policy had put on choices which the request refuses), `finished(lane)` (the battle is over)."""
+    """A player. Optional attributes, used where they are there:
+
+    wants_requests, wants_lines (bool): what observations shall carry. `end(lane)`: the battle is over, free its caches.
+    `note_action(lane, action)`: another action than the chosen one was played. `refused_mass`: for each observation of
+    the last call the probability that the policy had put on choices which the state allows and the request refuses.
+    """
 
     name: str
 

@@ -122,7 +122,8 @@ class View {
     // An ability that goes off is no volatile; one that starts (Flash Fire, Slow Start) is.
     if (kind === '-activate' && text.startsWith('ability:')) return;
     const word = letters(text.replace(/^(move|item|ability):/, ''));
-    if (!word) return;
+    // Roost's loss of Flying shows in the types while it lasts; the reference has no effect of that name.
+    if (!word || word === 'roost') return;
     const list = this.effects[side];
     const at = list.findIndex((e) => e === word);
     if (kind === '-end') {

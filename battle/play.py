@@ -1,0 +1,219 @@
+"""Battles between agents: many lanes in lockstep, every agent asked once a round for all that wait for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.simulator import BattleSpec, Event, Simulator
+
+log = logging.getLogger(__name__)
+
+TURN_LIMIT = 300
+
+
+@dataclass(slots=True)
+class Match:
+    """One battle to be played.
+
+    id: unique in the run, also the battle's id in file names. agents: who plays p1 and p2. seed: fixes the battle's
+    dice, the leads, and the agents' own draws. explore: share of decisions replaced by a random legal one, per side.
+    """
+
+    id: str
+    format: str
+    agents: tuple[Agent, Agent]
+    seed: int
+    teams: tuple[str | None, str | None] = (None, None)
+    team_names: tuple[str, str] = ("", "")
+    explore: tuple[float, float] = (0.0, 0.0)
+    lead_rule: str = "first"
+    leads: tuple[int, int] = (0, 0)
+
+    @property
+    def dice(self) -> str:
+        """Showdown's seed: four 16-bit numbers."""
+        words = np.random.SeedSequence(self.seed).generate_state(4, dtype=np.uint32) & 0xFFFF
+        return ",".join(str(int(word)) for word in words)
+
+
+@dataclass(slots=True)
+class View:
+    """One player's side of a battle as it was played: raw state JSON, action ids, request-legal bits, all per state."""
+
+    states: list[bytes] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+    legal: list[int] = field(default_factory=list)
+    explored: list[int] = field(default_factory=list)
+    refused_mass: list[float] = field(default_factory=list)
+
+    def close(self, last: bytes | None) -> None:
+        """The last action is a blank: nothing follows from it."""
+        if last is not None:
+            self.states.append(last)
+            self.actions.append(-1)
+            self.legal.append(0)
+        elif self.actions:
+            self.actions[-1] = -1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a battle went. kind: won, tie, cut (turn limit) or void (no result: the simulator was lost).
+
+    winner: 0 or 1, −1 where nobody won. refused: choices that the battle did not take. unavailable: choices that turned
+    out to be impossible (a hidden trap) and were made again.
+    """
+
+    match: Match
+    kind: str
+    winner: int
+    turns: int
+    views: tuple[View, View]
+    refused: list[str] = field(default_factory=list)
+    unavailable: int = 0
+    message: str = ""
+
+
+class _Table:
+    """A battle in play."""
+
+    def __init__(self, match: Match):
+        self.match = match
+        self.views = (View(), View())
+        self.refused: list[str] = []
+        self.unavailable = 0
+        self.turn = 0
+        self.waiting: list[int | None] = [None, None]
+        seeds = np.random.SeedSequence([match.seed, 7]).spawn(2)
+        self.seeds = [int(s.generate_state(1, dtype=np.uint32)[0]) for s in seeds]
+        self.rngs = [np.random.default_rng(s) for s in seeds] if any(match.explore) else None
+
+    def spec(self) -> BattleSpec:
+        match = self.match
+        wants = lambda name: tuple(bool(getattr(agent, name, False)) for agent in match.agents)  # noqa: E731
+        return BattleSpec(
+            lane=match.id,
+            format=match.format,
+            seed=match.dice,
+            teams=match.teams,
+            leads=match.leads,
+            want_requests=wants("wants_requests"),
+            want_lines=wants("wants_lines"),
+        )
+
+    def observe(self, event: Event) -> Observation:
+        """Takes a state in and makes it an observation."""
+        view, side = self.views[event.side], event.side
+        self.turn = event.turn
+        raw = bytes(event.state)
+        first = not view.states
+        view.states.append(raw)
+        view.legal.append(event.legal)
+        view.actions.append(-1)
+        self.unavailable += event.retry
+        return Observation(
+            lane=f"{self.match.id}/{side}",
+            raw=raw,
+            legal=bits_to_mask(event.legal),
+            first=first,
+            request=decode(event.request) if bytes(event.request) else None,
+            lines=decode(event.lines),
+            retry=event.retry,
+            seed=self.seeds[side],
+        )
+
+    def take(self, side: int, action: int) -> None:
+        """Notes an agent's action, or the random one that stands in its place."""
+        view, agent = self.views[side], self.match.agents[side]
+        if self.rngs and self.rngs[side].random() < self.match.explore[side]:
+            legal = [a for a in range(13) if view.legal[-1] >> a & 1]
+            if legal:
+                action = int(self.rngs[side].choice(legal))
+                view.explored.append(len(view.states) - 1)
+                if hasattr(agent, "note_action"):
+                    agent.note_action(f"{self.match.id}/{side}", action)
+        view.actions[-1] = action
+        self.waiting[side] = action
+
+    def outcome(self, kind: str, winner: int, turns: int, last: list[bytes] | None, message: str = "") -> Outcome:
+        for side, view in enumerate(self.views):
+            view.close(last[side] if last else None)
+            agent = self.match.agents[side]
+            if view.states and hasattr(agent, "end"):
+                agent.end(f"{self.match.id}/{side}")
+        return Outcome(self.match, kind, winner, turns, self.views, self.refused, self.unavailable, message)
+
+
+def play(sim: Simulator, matches: Iterable[Match], lanes: int = 64, turn_limit: int = TURN_LIMIT) -> Iterator[Outcome]:
+    """Plays all matches, `lanes` at a time, and yields each one's outcome as it ends.
+
+    The same matches, agents, lanes and processes give the same outcomes in the same order.
+    """
+    upcoming = iter(matches)
+    tables: dict[str, _Table] = {}
+    exhausted = False
+    while True:
+        while not exhausted and len(tables) < lanes:
+            match = next(upcoming, None)
+            if match is None:
+                exhausted = True
+                break
+            tables[match.id] = _Table(match)
+            sim.start(tables[match.id].spec())
+        if not tables:
+            return
+        yield from _round(sim, tables, turn_limit)
+
+
+def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterator[Outcome]:
+    asked: dict[int, list[tuple[_Table, int, Observation]]] = {}
+    agents: dict[int, Agent] = {}
+    for event in sim.step():
+        table = tables.get(event.lane)
+        if table is None:
+            continue
+        if event.event == "ask":
+            agent = table.match.agents[event.side]
+            agents[id(agent)] = agent
+            asked.setdefault(id(agent), []).append((table, event.side, table.observe(event)))
+        elif event.event == "refused":
+            table.refused.append(f"{event.message} (chose {event.choice!r})")
+            table.views[event.side].actions[-1] = -1
+            log.warning("%s side %d: refused: %s (chose %r)", event.lane, event.side, event.message, event.choice)
+        elif event.event == "end":
+            del tables[event.lane]
+            last = [bytes(state) for state in event.states]
+            kind = "won" if event.winner >= 0 else "tie"
+            yield table.outcome(kind, event.winner, event.turns, last)
+        elif event.event == "void":
+            del tables[event.lane]
+            log.error("%s is void: %s", event.lane, event.message)
+            yield table.outcome("void", -1, table.turn, None, event.message)
+    for key, waiting in asked.items():
+        agent = agents[key]
+        waiting = [entry for entry in waiting if entry[0].match.id in tables]
+        if not waiting:
+            continue
+        actions = agent.choose([observation for _, _, observation in waiting])
+        masses = getattr(agent, "refused_mass", None)
+        for place, ((table, side, _), action) in enumerate(zip(waiting, actions, strict=True)):
+            table.take(side, int(action))
+            if masses is not None:
+                table.views[side].refused_mass.append(float(masses[place]))
+    yield from _send(sim, tables, turn_limit)
+
+
+def _send(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterator[Outcome]:
+    for lane, table in list(tables.items()):
+        if table.turn > turn_limit:
+            del tables[lane]
+            sim.drop(lane)
+            yield table.outcome("cut", -1, table.turn, None)
+        elif table.waiting != [None, None]:
+            sim.act(lane, table.waiting)
+            table.waiting = [None, None]

@@ -1,0 +1,132 @@
+"""Battles as files: both views of each, whole or not at all, in the format that `data/` reads.
+
+Names: `{format}/{battle_id}_{rating}_{player}_vs_{opponent}_{date}_{WIN|LOSS}.json.lz4`. A tie, or a battle cut by the
+turn limit, has no winner in its states; both its files are named LOSS (nobody won), and readers believe the states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lz4.frame
+import msgspec
+
+from battle.errors import BattleError
+from battle.play import Outcome, View
+
+
+class CannotRecord(BattleError):  # noqa: N818
+    """A battle file could not be written (disk full, no permission); nothing half-written is left behind."""
+
+
+def word(text: str) -> str:
+    """A part of a file name: `_` and `/` would break it, so they go."""
+    return re.sub(r"[^A-Za-z0-9.:-]+", "", text) or "player"
+
+
+def run_id() -> str:
+    """Unique across hosts and runs: 10 hexadecimal digits."""
+    return hashlib.sha256(f"{socket.gethostname()} {os.getpid()} {time.time_ns()} {uuid.uuid4()}".encode()).hexdigest()[
+        :10
+    ]
+
+
+def content(states: list[bytes], actions: list[int], meta: dict[str, Any]) -> bytes:
+    """The JSON of a battle file from ready state JSON."""
+    tail = msgspec.json.encode({"actions": actions, "meta": meta})
+    return b'{"states":[' + b",".join(states) + b"]," + tail[1:]
+
+
+@dataclass
+class Recorder:
+    """Writes battle files under `root`.
+
+    run: part of every battle id, so that two hosts never write one name. date: MM-DD-YYYY or MM-DD-YYYY-HH:MM:SS; None:
+    the moment of writing. level: lz4 compression, 0 fast to 12 small.
+    """
+
+    root: Path
+    run: str
+    version: str
+    date: str | None = None
+    level: int = 0
+
+    def record(self, outcome: Outcome, players: tuple[str, str] | None = None) -> list[Path]:
+        """Both views of a finished battle, none of a void one; the paths written."""
+        if outcome.kind == "void":
+            return []
+        match = outcome.match
+        names = players or (match.agents[0].name, match.agents[1].name)
+        written = []
+        for side, view in enumerate(outcome.views):
+            if len(view.states) < 2:
+                continue
+            meta = self._meta(outcome, side, view)
+            written.append(self._file(match.format, match.id, names, side, outcome.winner, view, meta))
+        return written
+
+    def _meta(self, outcome: Outcome, side: int, view: View) -> dict[str, Any]:
+        match, agent = outcome.match, outcome.match.agents[side]
+        return {
+            "agent": agent.name,
+            "gamma": getattr(agent, "gamma", None),
+            "temperature": getattr(agent, "temperature", None),
+            "forced_random": view.explored,
+            "seed": match.seed,
+            "side": side,
+            "team": match.team_names[side],
+            "lead": {"rule": match.lead_rule, "place": match.leads[side]},
+            "request_legal": view.legal,
+            "outcome": outcome.kind,
+            "turns": outcome.turns,
+            "refused": len(outcome.refused),
+            "simulator": f"pokemon-showdown {self.version}",
+            "recorder": "turnwise 1",
+        }
+
+    def _file(
+        self, battle_format: str, battle: str, names: tuple[str, str], side: int, winner: int, view: View, meta: dict
+    ) -> Path:
+        return self.write(
+            battle_format,
+            f"{self.run}-{battle}",
+            "Unrated",
+            (names[side], names[1 - side]),
+            winner == side,
+            content(view.states, view.actions, meta),
+        )
+
+    def write(
+        self, battle_format: str, battle: str, rating: str, players: tuple[str, str], won: bool, data: bytes
+    ) -> Path:
+        """One view under its name, atomically. battle: its id without the format, which goes in front.
+
+        players: this view's player, then the opponent. Raises CannotRecord where the disk takes no more.
+        """
+        date = self.date or time.strftime("%m-%d-%Y-%H:%M:%S")
+        me, foe = (word(name) for name in players)
+        stem = f"{battle_format}-{word(battle)}_{rating}_{me}_vs_{foe}_{date}_{'WIN' if won else 'LOSS'}"
+        path = self.root / battle_format / f"{stem}.json.lz4"
+        packed = lz4.frame.compress(data, compression_level=self.level, content_checksum=True)
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+                temporary = Path(file.name)
+                file.write(packed)
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise CannotRecord(f"{path}: {error.strerror}: free some space or choose another --out") from error
+        return path

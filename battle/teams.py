@@ -1,0 +1,65 @@
+"""Teams: folders of `*.{format}_team` files in Showdown's export format (or packed, one team a line).
+
+Our own stand under `battle/teams/{format}/training` and `…/evaluation`; the latter are for measuring play and are never
+recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. Random-battle formats have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from battle.errors import InvalidTeam
+from battle.simulator import Simulator
+
+OWN = Path(__file__).parent / "teams"
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    name: str
+    packed: str | None
+
+
+def makes_own_teams(battle_format: str) -> bool:
+    """True for the random formats, whose teams come from the battle's seed."""
+    return "random" in battle_format
+
+
+def team_files(battle_format: str, source: Path | None, purpose: str) -> list[Path]:
+    """Team files of a format. source: a folder of somebody's teams, None: our own for `purpose`
+    ("training" or "evaluation")."""
+    folders = [OWN / battle_format / purpose] if source is None else [source / battle_format, source]
+    for folder in folders:
+        found = sorted(folder.glob(f"*.{battle_format}_team")) if folder.is_dir() else []
+        if found:
+            return found
+    where = " or ".join(str(folder) for folder in folders)
+    raise InvalidTeam(
+        f"no *.{battle_format}_team file in {where}: give --teams a folder that has some, or play another format"
+    )
+
+
+def load_teams(
+    sim: Simulator, battle_format: str, source: Path | None = None, purpose: str = "training", strict: bool = True
+) -> list[Team]:
+    """All teams of a format, passed by Showdown's validator and packed.
+
+    Raises InvalidTeam with the validator's words for the first bad one; with strict=False bad ones are left out as long
+    as one is good.
+    """
+    if makes_own_teams(battle_format):
+        return [Team("random", None)]
+    teams, refused = [], None
+    for path in team_files(battle_format, source, purpose):
+        try:
+            packed = sim.pack_team(battle_format, path.read_text(encoding="utf-8"), str(path))
+        except InvalidTeam as error:
+            if strict:
+                raise
+            refused = error
+            continue
+        teams.append(Team(path.name.removesuffix(f".{battle_format}_team"), packed))
+    if not teams:
+        raise refused
+    return teams
