@@ -54,6 +54,7 @@ ABSENT = (
     "recharge",
     "fight",
     "fnt",
+    "snow",  # snowscape, as older recorders wrote it
 )
 # fmt: off
 TIERS = (
