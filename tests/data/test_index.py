@@ -1,0 +1,220 @@
+"""The index: what a scan finds, warm starts, changes noticed, caches that cannot be written."""
+
+import os
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.dataset import BattleDataset, DataConfig
+from data.index import DataError, folder_for, map_table, open_index, scan_format
+from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
+from data.tokenizer import Tokenizer
+from tests.battle_files import Style, make_battle, write_battle, write_battles
+
+
+def age(root):
+    """Make every folder look long unchanged: an index of a folder changed just now is not trusted."""
+    for folder in [root, *root.iterdir()]:
+        os.utime(folder, (1, 1))
+
+
+def paths(parts):
+    return [path for part in parts for path in part.table["path"].to_pylist()]
+
+
+def test_columns_say_what_names_say(tmp_path):
+    files = write_battles(tmp_path / "b", 25, style=Style(max_turns=4))
+    parts = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    rows = [row for part in parts for row in part.table.to_pylist()]
+    assert [row["path"] for row in rows] == sorted(str(file.relative_to(tmp_path / "b")) for file in files)
+    for row in rows:
+        name = parse_name(tmp_path / "b" / row["path"])
+        assert (row["format"], row["battle_id"], row["rating"]) == (name.format, name.battle_id, name.rating)
+        assert (row["player"], row["opponent"]) == (name.player, name.opponent)
+        assert row["date"] == iso_date(name.date)
+        assert row["won"] == (name.result == "WIN")
+        assert row["size"] == (tmp_path / "b" / row["path"]).stat().st_size
+        assert row["turns"] == -1
+
+
+part_text = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), max_size=8)
+PARTS = [
+    "x",
+    "1500",
+    "vs",
+    "WIN",
+    "LOSS",
+    "01-31-2024",
+    "01-31-2024-10:20:30",
+    "02-30-2024",
+    "",
+    "Unrated",
+    "-7",
+    "+12",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(PARTS) | part_text, min_size=5, max_size=9),
+    st.sampled_from([".json.lz4", ".json", ".txt"]),
+)
+def test_the_columns_rule_is_parse_names_rule(tmp_path_factory, parts, suffix):
+    name = "_".join(parts) + suffix
+    if not is_battle_file(name) or len(name.encode()) > 200:
+        return
+    folder = tmp_path_factory.mktemp("one") / "gen1ou"
+    folder.mkdir()
+    (folder / name).touch()
+    table, bad = scan_format("gen1ou", folder, "gen1ou/")
+    try:
+        parsed = parse_name(folder / name)
+    except BadBattleFile:
+        assert len(table) == 0
+        assert [item.path for item in bad] == [f"gen1ou/{name}"]
+        assert "is no battle file's" not in bad[0].reason
+        return
+    row = table.to_pylist()[0]
+    assert (row["battle_id"], row["rating"], row["player"], row["opponent"]) == (
+        parsed.battle_id,
+        parsed.rating,
+        parsed.player,
+        parsed.opponent,
+    )
+
+
+def test_a_well_formed_name_passes_both_rules(tmp_path):
+    folder = tmp_path / "gen1ou"
+    folder.mkdir()
+    name = "a [b]\n C_+12_é_vs__12-31-2026-23:59:59_LOSS.json.lz4"
+    (folder / name).touch()
+    table, bad = scan_format("gen1ou", folder, "gen1ou/")
+    assert not bad
+    assert table.to_pylist()[0]["rating"] == parse_name(folder / name).rating == 12
+
+
+def test_bad_names_are_listed_with_reasons(tmp_path):
+    write_battles(tmp_path / "b", 5, style=Style(max_turns=4))
+    (tmp_path / "b" / "gen1ou" / "oops.json.lz4").write_bytes(b"")
+    (tmp_path / "b" / "gen1ou" / "notes.txt").write_text("hello")
+    (tmp_path / "b" / "gen1ou" / ".hidden.json.lz4").write_bytes(b"")
+    (Path(os.fsencode(tmp_path / "b" / "gen1ou").decode()) / os.fsdecode(b"\xff_1_a_vs_b_01-01-2024_WIN.json")).touch()
+    part = next(part for part in open_index(tmp_path / "b", cache_dir=tmp_path / "c") if part.format == "gen1ou")
+    reasons = {item.path: item.reason for item in part.bad_names}
+    assert len(reasons) == 3
+    assert "splits into 1" in reasons["gen1ou/oops.json.lz4"]
+    assert "end in" in reasons["gen1ou/notes.txt"]
+    assert "name: is not UTF-8" in reasons.values()
+
+
+def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch):
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=4))
+    age(tmp_path / "b")
+    first = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+
+    def no_scan(*arguments):
+        raise AssertionError("scanned again")
+
+    monkeypatch.setattr("data.index.scan_format", no_scan)
+    second = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    assert paths(first) == paths(second)
+    assert all(part.file is not None for part in second)
+    with pytest.raises(AssertionError):
+        open_index(tmp_path / "b", cache_dir=tmp_path / "c", rescan=True, processes=1)
+
+
+def test_changed_folders_are_scanned_again_and_keep_known_turns(tmp_path):
+    root = tmp_path / "b"
+    write_battles(root, 10, style=Style(max_turns=6))
+    age(root)
+    config = DataConfig(path=str(root), cache_dir=str(tmp_path / "c"), heldout_share=0.0, workers=0)
+    BattleDataset(config, Tokenizer.load())
+    new = write_battle(root, make_battle(999, "gen1ou", Style(max_turns=6)))
+    os.utime(root / "gen1ou", (2, 2))
+    parts = {part.format: part for part in open_index(root, cache_dir=tmp_path / "c")}
+    turns = dict(zip(*(parts["gen1ou"].table[key].to_pylist() for key in ("path", "turns")), strict=True))
+    assert turns.pop(f"gen1ou/{new.name}") == -1
+    assert len(turns) == 2
+    assert min(turns.values()) > 0
+    assert min(parts["gen2ou"].table["turns"].to_pylist()) > 0
+    (root / "gen1ou" / new.name).unlink()
+    os.utime(root / "gen1ou", (3, 3))
+    assert f"gen1ou/{new.name}" not in paths(open_index(root, cache_dir=tmp_path / "c"))
+
+
+def test_a_folder_changed_just_now_is_not_trusted(tmp_path):
+    """Two changes can fall in one tick of the clock: the second must not be missed."""
+    root = tmp_path / "b"
+    write_battles(root, 5, style=Style(max_turns=4))
+    open_index(root, cache_dir=tmp_path / "c")
+    stamp = (root / "gen1ou").stat()
+    write_battle(root, make_battle(999, "gen1ou", Style(max_turns=4)))
+    os.utime(root / "gen1ou", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert time.time_ns() - stamp.st_mtime_ns < 60e9
+    assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 6
+
+
+def test_a_folder_of_one_format(tmp_path):
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=4))
+    (part,) = open_index(tmp_path / "b" / "gen1ou", cache_dir=tmp_path / "c")
+    assert part.format == "gen1ou"
+    assert all("/" not in path for path in paths([part]))
+    config = DataConfig(path=str(tmp_path / "b" / "gen1ou"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
+    assert len(BattleDataset(config, Tokenizer.load())[0]) >= 2
+
+
+def test_nothing_to_index_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="no folder"):
+        open_index(tmp_path / "none", cache_dir=tmp_path / "c")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no battle file"):
+        open_index(tmp_path / "empty", cache_dir=tmp_path / "c")
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "gen1ou.tar.gz").touch()
+    with pytest.raises(DataError, match=r"data\.prepare cache"):
+        open_index(tmp_path / "tars", cache_dir=tmp_path / "c")
+    write_battles(tmp_path / "b", 2, style=Style(max_turns=4))
+    with pytest.raises(DataError, match="gen3ou not under"):
+        open_index(tmp_path / "b", ["gen3ou"], cache_dir=tmp_path / "c")
+    (tmp_path / "hollow" / "gen1ou").mkdir(parents=True)
+    with pytest.raises(DataError, match="no battle file"):
+        BattleDataset(DataConfig(path=str(tmp_path / "hollow"), cache_dir=str(tmp_path / "c")), Tokenizer.load())
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(tmp_path, caplog):
+    write_battles(tmp_path / "b", 6, style=Style(max_turns=4))
+    (tmp_path / "file").write_text("")
+    parts = open_index(tmp_path / "b", cache_dir=tmp_path / "file")
+    assert len(paths(parts)) == 6
+    assert "cannot be written" in caplog.text
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "file"), heldout_share=0.0, workers=0)
+    data = BattleDataset(config, Tokenizer.load())
+    assert len(data) == 6
+    assert data.lengths is not None
+
+
+def test_a_spoilt_index_is_made_again(tmp_path, caplog):
+    root = tmp_path / "b"
+    write_battles(root, 6, style=Style(max_turns=4))
+    age(root)
+    open_index(root, cache_dir=tmp_path / "c")
+    for file in folder_for(root, tmp_path / "c").glob("*.arrow"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 6
+    assert "scanning again" in caplog.text
+
+
+def test_the_kept_table_opens_as_a_hugging_face_data_set(tmp_path):
+    write_battles(tmp_path / "b", 6, formats=("gen1ou",), style=Style(max_turns=4))
+    (part,) = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    rows = datasets.Dataset.from_file(str(part.file))
+    assert rows["path"][:] == map_table(part.file)["path"].to_pylist()
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0, workers=0)
+    data = BattleDataset(config, Tokenizer.load())
+    assert isinstance(data.index, datasets.Dataset)
+    assert np.array_equal(data.lengths, [len(data[i]) for i in range(len(data))])

@@ -1,0 +1,191 @@
+"""Windows and packs: every decision once an epoch, whatever the number of processes; a pure function of its inputs."""
+
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.sampler import (
+    BatchConfig,
+    PackShape,
+    Plan,
+    cut_windows,
+    drawn_window,
+    first_cut,
+    heldout_plan,
+    mix,
+    pack_shape,
+    permutation,
+)
+
+lengths_lists = st.lists(st.integers(2, 300), min_size=1, max_size=60)
+
+
+def shape_of(lengths, max_turns=50, battles=8, **options):
+    windows = np.minimum(lengths, max_turns)
+    return pack_shape(BatchConfig(battles=battles, **options), max_turns, float(np.mean(windows)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths_lists, st.integers(2, 130), st.integers(0, 2**40), st.integers(0, 1000))
+def test_windows_cover_each_decision_once(lengths, max_turns, seed, epoch):
+    lengths = np.array(lengths)
+    battles = np.arange(len(lengths)) + 7
+    cuts = first_cut(seed, epoch, battles, max_turns)
+    assert (cuts >= 1).all()
+    assert (cuts < max_turns).all()
+    battle, start, length = cut_windows(battles, lengths, max_turns, cuts)
+    assert (length >= 2).all()
+    assert (length <= max_turns).all()
+    for place, n in zip(battles, lengths, strict=True):
+        mine = battle == place
+        covered = [t for s, k in zip(start[mine], length[mine], strict=True) for t in range(s, s + k - 1)]
+        assert covered == list(range(n - 1))
+        if n <= max_turns:
+            assert mine.sum() == 1
+
+
+def test_cuts_vary_by_epoch():
+    lengths = np.full(50, 300)
+    cuts = [first_cut(0, epoch, np.arange(50), 128) for epoch in range(4)]
+    assert len({tuple(c) for c in cuts}) == 4
+    starts = {int(s) for cut in cuts for s in cut_windows(np.arange(50), lengths, 128, cut)[1]}
+    assert len(starts) > 100
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 400), st.integers(2, 130), st.floats(0, 1, exclude_max=True), st.integers(1, 1000))
+def test_a_drawn_window_is_one_of_the_cuts(n, max_turns, draw, cut):
+    cut = 1 + cut % (max_turns - 1)
+    start, length = drawn_window(n, max_turns, cut, draw)
+    _, starts, lengths = cut_windows(np.zeros(1, int), np.array([n]), max_turns, np.array([cut]))
+    assert (start, length) in set(zip(starts.tolist(), lengths.tolist(), strict=True))
+
+
+def test_mixing_is_the_same_everywhere():
+    """Pinned: a change here changes the order of every run."""
+    assert mix(1, 2, 3).item() == 7041752555471512236
+    assert permutation(5, 0, 8).tolist() == [1, 7, 5, 6, 4, 2, 3, 0]
+    assert permutation(5, 1, 8).tolist() == [1, 3, 7, 0, 2, 5, 6, 4]
+    assert permutation(5, 0, 1000).tolist() != permutation(5, 1, 1000).tolist()
+    assert sorted(permutation(5, 1, 1000).tolist()) == list(range(1000))
+    uniform = mix(9, np.arange(100_000)).astype(np.float64) / 2**64
+    assert abs(uniform.mean() - 0.5) < 0.01
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_lists, st.integers(0, 100), st.integers(2, 60))
+def test_packs_hold_every_window_of_an_epoch_once(lengths, seed, max_turns):
+    lengths = np.array(lengths)
+    shape = shape_of(lengths, max_turns)
+    plan = Plan(shape, seed=seed, n=len(lengths), lengths=lengths)
+    seen = Counter()
+    expected = Counter(zip(*(part.tolist() for part in plan.epoch_windows(0)), strict=True))
+    newest = 0
+    for pack in plan.packs():
+        assert pack
+        assert sum(window.length for window in pack) <= shape.turns
+        padding = shape.turns - sum(window.length for window in pack)
+        assert len(pack) + -(-padding // shape.max_turns) <= shape.segments
+        seen.update((w.battle, w.start, w.length) for w in pack if w.epoch == 0)
+        newest = max(newest, *(w.epoch for w in pack))
+        if sum(seen.values()) >= sum(expected.values()):
+            break
+        assert newest <= 20 + 300 // len(lengths)
+    assert seen == expected
+
+
+def test_the_stream_repeats_and_ranks_share_it():
+    lengths = np.random.default_rng(0).integers(2, 200, 300)
+    shape = shape_of(lengths)
+    packs = list(islice(Plan(shape, seed=3, n=300, lengths=lengths).packs(), 48))
+    again = list(islice(Plan(shape, seed=3, n=300, lengths=lengths).packs(), 48))
+    assert packs == again
+    for world, accumulate in ((1, 1), (2, 2), (3, 2)):
+        per_step = world * accumulate
+        for start in (0, 2):
+            for rank in range(world):
+                mine = Plan(shape, seed=3, n=300, lengths=lengths).for_rank(rank, world, accumulate, start)
+                steps = 48 // per_step - start
+                for step in range(steps):
+                    for micro in range(accumulate):
+                        assert next(mine) == packs[(start + step) * per_step + micro * world + rank]
+
+
+def test_unplanned_packs_hold_each_file_once_an_epoch():
+    shape = PackShape(512, 40, 50)
+    plan = Plan(shape, seed=3, n=70, battles=8)
+    packs = list(islice(plan.packs(), 35))
+    flat = [window for pack in packs for window in pack]
+    for epoch in range(4):
+        assert sorted(w.battle for w in flat if w.epoch == epoch) == list(range(70))
+    assert {w.length for w in flat} == {0}
+    for rank, world, start in ((0, 2, 3), (2, 3, 1)):
+        mine = list(islice(Plan(shape, seed=3, n=70, battles=8).for_rank(rank, world, 2, start), 6))
+        expected = packs[start * world * 2 + rank :: world]
+        assert mine == expected[: len(mine)]
+
+
+@pytest.mark.parametrize("kind", ["like real ones", "all long", "all short", "mixed"])
+def test_padding_is_under_two_percent(kind):
+    rng = np.random.default_rng(1)
+    lengths = {
+        "like real ones": np.clip(rng.lognormal(3.5, 0.6, 5000).astype(int), 2, 400),
+        "all long": rng.integers(100, 375, 3000),
+        "all short": rng.integers(4, 12, 8000),
+        "mixed": np.concatenate([np.full(3000, 8), np.full(500, 128)]),
+    }[kind]
+    shape = pack_shape(BatchConfig(battles=64, turns=2688, segments=600 if kind == "all short" else None), 128, 41)
+    packs = list(islice(Plan(shape, seed=0, n=len(lengths), lengths=lengths).packs(), 60))
+    rows = sum(window.length for pack in packs for window in pack)
+    assert rows > 0.98 * 60 * shape.turns
+
+
+def test_rates_draw_without_replacement_in_proportion():
+    rates = np.array([1.0] * 50 + [0.25] * 100 + [0.0] * 10)
+    lengths = np.full(160, 10)
+    plan = Plan(shape_of(lengths), seed=1, n=160, lengths=lengths, rates=rates)
+    counts = np.zeros(160, dtype=int)
+    for epoch in range(8):
+        members = plan.members(epoch)
+        assert len(set(members.tolist())) == len(members)
+        counts[members] += 1
+    assert (counts[:50] == 8).all()
+    assert (counts[50:150] == 2).all()
+    assert (counts[150:] == 0).all()
+
+
+def test_rejected_battles_are_left_out():
+    lengths = np.array([10, 0, 12, 0])
+    plan = Plan(shape_of(np.array([10])), seed=0, n=4, lengths=lengths)
+    assert set(plan.epoch_windows(0)[0].tolist()) == {0, 2}
+    with pytest.raises(ValueError, match="no battle is left"):
+        Plan(shape_of(np.array([10])), seed=0, n=2, lengths=np.zeros(2, int))
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths_lists, st.integers(2, 60))
+def test_heldout_packs_hold_every_window_in_order(lengths, max_turns):
+    lengths = np.array(lengths)
+    shape = shape_of(lengths, max_turns)
+    flat = [window for pack in heldout_plan(lengths, shape) for window in pack]
+    covered = [(w.battle, t) for w in flat for t in range(w.start, w.start + w.length - 1)]
+    assert covered == [(i, t) for i, n in enumerate(lengths) for t in range(n - 1)]
+    assert all(w.start % (max_turns - 1) == 0 for w in flat)
+
+
+def test_sizes():
+    assert pack_shape(BatchConfig(), 128, 41.0).turns == 2688
+    assert pack_shape(BatchConfig(turns=3000), 128, 41.0).turns == 3000
+    assert pack_shape(BatchConfig(battles=1), 128, 20.0).turns == 128
+    with pytest.raises(ValueError, match=r"batch\.turns"):
+        pack_shape(BatchConfig(turns=100), 128, 41.0)
+    with pytest.raises(ValueError, match=r"batch\.segments"):
+        pack_shape(BatchConfig(segments=3), 128, 41.0)
+    with pytest.raises(ValueError, match=r"batch\.battles"):
+        BatchConfig(battles=0)
+    with pytest.raises(ValueError, match=r"batch\.plan"):
+        BatchConfig(plan="random")
