@@ -143,7 +143,9 @@ def cast_for_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, implement
     for them fp32 becomes bf16.
     """
     device = q.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else v.dtype
+    # The meta device, on which FLOPs are counted, knows no autocast.
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else v.dtype
     if implementation in ("flash_attention_2", "varlen_attn") and dtype not in (torch.float16, torch.bfloat16):
         dtype = torch.bfloat16
     return q.to(dtype), k.to(dtype), v.to(dtype)

@@ -36,7 +36,8 @@ class TurnwiseConfig(PretrainedConfig):
     """Configuration of `TurnwiseModel` and `TurnwiseForOfflineRL`.
 
     Stamps (law 14), compared with the data's at load:
-        observation_space, vocabulary_hash, action_space, reward_kind, schema_version, reward_scale.
+        observation_space, vocabulary_hash, action_space, reward_kind, schema_version, reward_scale;
+        heldout_share and split_by say which battles the model has never seen.
     Observation:
         vocab_size: words of the tokenizer, reserved ids included. n_words (S), n_numbers (F), n_actions (A).
         layout: `{"groups": [{"name", "words": rows of word slots, "numbers": rows of number slots,
@@ -58,6 +59,8 @@ class TurnwiseConfig(PretrainedConfig):
     reward_kind: str = "shaped"
     reward_scale: float = 10.0
     schema_version: int = 1
+    heldout_share: float = 0.02
+    split_by: str = "battle"
 
     vocab_size: int = 0
     n_words: int = 87

@@ -1,4 +1,4 @@
-"""`TurnwiseModel` (turns → hidden vectors) and `TurnwiseForOfflineRL` (with a policy and critics for every discount)."""
+"""`TurnwiseModel`: turns → hidden vectors. `TurnwiseForOfflineRL`: with a policy and critics for every discount."""
 
 from dataclasses import dataclass
 

@@ -118,7 +118,7 @@ class EncoderLayer(nn.Module):
 class TransformerTurnEncoder(nn.Module):
     """The Metamon paper's encoder (arXiv 2504.04395, appendix): a transformer over words, numeric and scratch tokens.
 
-    The scratch tokens' outputs, side by side, are the turn's vector. An entity's vector is the output at its first word.
+    The scratch tokens' outputs, side by side, are the turn's vector. An entity's is the output at its first word.
     """
 
     def __init__(self, config: TurnwiseConfig):

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: written to a temporary folder, listed in a manifest, then renamed.
 
-    OUTPUT/step_00002000/   model/ (reloads with from_pretrained), optimizer.pt, targets.safetensors, run.json, manifest.json
+    OUTPUT/step_00002000/   model/ (reloads with from_pretrained), optimizer.pt, targets.safetensors, run.json,
+                            manifest.json
     OUTPUT/best.json        which of them has the best held-out likelihood
     OUTPUT/model/           the agent that the run leaves behind
 

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from data.dataset import DataConfig
-from data.loader import BatchConfig
+from data.sampler import BatchConfig
 from trainer.objective import ObjectiveConfig
 from trainer.optim import OptimConfig
 

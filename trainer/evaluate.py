@@ -2,18 +2,16 @@
 
     python -m trainer.evaluate --checkpoint DIR --data DIR
 
-Counted are recorded decisions with two or more legal choices, by format and by kind, against two baselines: uniform over
-the legal actions, and the legal slot that is most frequent in training. Intervals are 95%, bootstrapped by battle (both
+Counted are recorded decisions with two or more legal choices, by format and by kind, against two baselines: uniform
+over the legal actions, and the legal slot that is most frequent in training. Intervals are 95%, bootstrapped by battle (both
 views of a battle are one unit). Values are judged over battles that have a result.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -158,7 +156,7 @@ def bootstrap(measures: dict[str, np.ndarray], units: np.ndarray) -> dict[str, l
 
 
 def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict) -> list[dict]:
-    """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated win chance."""
+    """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance."""
     known = decisions["outcome"] >= 0
     outcome = decisions["outcome"][known]
     if len(np.unique(outcome)) < 2:
@@ -208,16 +206,17 @@ def as_text(result: dict) -> str:
     """The evaluation as an aligned table."""
     lines = [f"policy at γ = {result['gamma']}, decisions with two or more legal choices, 95% intervals by battle", ""]
     lines.append(
-        f"{'':32}{'decisions':>10}{'top-1 %':>20}{'top-3 %':>9}{'NLL':>22}{'uniform':>9}{'frequent slot':>23}{'NLL':>8}"
+        f"{'':32}{'decisions':>9}{'top-1 %':>20}{'top-3 %':>9}{'NLL':>22}"
+        f"{'uniform %':>11}{'frequent slot %':>21}{'its NLL':>9}"
     )
     for row in result["policy"]:
-        top1, top3, nll = row["top1"], row["top3"], row["nll"]
-        frequent = row["frequent_top1"]
+        top1, frequent = ([100 * x for x in row[name]] for name in ("top1", "frequent_top1"))
+        nll = row["nll"]
         lines.append(
-            f"{row['group'][:31]:32}{row['decisions']:>10}"
-            f"{100 * top1[0]:>8.1f} [{100 * top1[1]:4.1f},{100 * top1[2]:5.1f}]{100 * top3[0]:>8.1f} "
-            f"{nll[0]:>8.3f} [{nll[1]:5.3f},{nll[2]:6.3f}]{100 * row['uniform_top1'][0]:>8.1f}"
-            f"{100 * frequent[0]:>9.1f} [{100 * frequent[1]:4.1f},{100 * frequent[2]:5.1f}]{row['frequent_nll'][0]:>9.3f}"
+            f"{row['group'][:31]:32}{row['decisions']:>9}"
+            f"{top1[0]:>7.1f} [{top1[1]:4.1f},{top1[2]:5.1f}]{100 * row['top3'][0]:>9.1f}"
+            f"{nll[0]:>7.3f} [{nll[1]:5.3f},{nll[2]:6.3f}]{100 * row['uniform_top1'][0]:>11.1f}"
+            f"{frequent[0]:>8.1f} [{frequent[1]:4.1f},{frequent[2]:5.1f}]{row['frequent_nll'][0]:>9.3f}"
         )
     for row in result["values"]:
         brier = f", Brier {row['brier']:.3f}" if "brier" in row else ""

@@ -1,4 +1,4 @@
-"""Floating-point operations per turn, counted from the modules by torch's own counter (no formula of ours to go stale)."""
+"""Floating-point operations per turn, counted from the modules by torch's own counter: no formula to go stale."""
 
 import copy
 

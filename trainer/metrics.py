@@ -84,10 +84,10 @@ class FilterWarning:
 class Progress:
     """Loss, speed, padding and time left: a bar on a terminal, plain lines otherwise."""
 
-    def __init__(self, total: int, start: int, every: int, enabled: bool):
+    def __init__(self, total: int, start: int, gamma: float, enabled: bool):
         self.bar = tqdm(total=total, initial=start, disable=None if enabled else True, unit="step", dynamic_ncols=True)
         self.plain = enabled and self.bar.disable
-        self.total, self.every, self.started, self.first = total, every, time.monotonic(), start
+        self.total, self.gamma, self.started, self.first = total, gamma, time.monotonic(), start
 
     def update(self, step: int, row: dict[str, float] | None) -> None:
         """Step `step` (from 1) is done; `row` is given on logging steps."""
@@ -96,7 +96,7 @@ class Progress:
             return
         text = {
             "loss": f"{row['loss/total']:.3f}",
-            "nll": f"{row['policy/nll']:.3f}",
+            f"nll@{self.gamma}": f"{row[f'policy/nll@{self.gamma}']:.3f}",
             "battles/s": f"{row['speed/battles_per_s']:.1f}",
             "turns/s": f"{row['speed/turns_per_s']:.0f}",
             "padding": f"{100 * row['data/padding']:.1f}%",

@@ -23,6 +23,10 @@ class ObjectiveConfig:
     filter: str = "binary"  # imitation | binary | exponential
     beta: float = 0.5  # of the exponential filter; its released configurations use 1.0
     clip: float = 50.0  # of the exponential weight; its released configurations use 100
+    filter_warmup: int = (
+        1000  # steps that clone every action, until the critics have something to say; the reference: 0
+    )
+    filter_floor: float = 0.0  # least weight of a recorded action, whatever the filter says
     policy_weight: float = 1.0
     critic_weight: float = 1.0  # the reference: 10
     reward_scale: float = 10.0
@@ -36,6 +40,8 @@ class ObjectiveConfig:
             raise ValueError(f"objective.filter={self.filter!r}: choose imitation, binary or exponential")
         if self.target_reduce not in ("min", "mean"):
             raise ValueError(f"objective.target_reduce={self.target_reduce!r}: choose min or mean")
+        if not 0 <= self.filter_floor <= 1:
+            raise ValueError(f"objective.filter_floor={self.filter_floor}: choose a number from 0 to 1")
         if not 0 < self.tau <= 1:
             raise ValueError(f"objective.tau={self.tau} is no rate: choose a number above 0 and at most 1")
 
@@ -53,9 +59,10 @@ class TargetHeads(nn.Module):
 class OfflineRL(nn.Module):
     """Actor-critic on recorded battles.
 
-    forward(batch, denominators, critic_subset) → (loss, metrics): `denominators` are the global counts of the step
-    (law 6), so the sum of the losses over micro-batches and processes is the loss of the step. Metrics are detached
-    and already divided: summed over micro-batches and processes they are the step's values, per γ where [G].
+    forward(batch, denominators, critic_subset, filtering) → (loss, metrics): `denominators` are the global counts of
+    the step (law 6), `filtering` is 0 while every action is cloned and 1 once the filter is on. The sum of the losses
+    over micro-batches and processes is the loss of the step. Metrics are detached and already divided: summed over
+    micro-batches and processes they are the step's values, per γ where [G].
     """
 
     def __init__(self, network: TurnwiseForOfflineRL, config: ObjectiveConfig):
@@ -81,7 +88,7 @@ class OfflineRL(nn.Module):
         critic = batch["action_known"] & batch["decision"]
         return critic & batch["legal"].any(-1), critic
 
-    def forward(self, batch, denominators: torch.Tensor, critic_subset: torch.Tensor):
+    def forward(self, batch, denominators: torch.Tensor, critic_subset: torch.Tensor, filtering: torch.Tensor):
         config, network = self.config, self.network
         policy_mask, critic_mask = self.masks(batch)
         # A denominator of 0 (a step without one recorded action) gives a loss of 0, not 0/0.
@@ -95,7 +102,8 @@ class OfflineRL(nn.Module):
             q = network.expected_values(network.critics(frozen, frozen_entities))
             probs = logits.softmax(-1)
             advantage = losses.advantage(q, probs, batch["action"])
-            weight = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
+            kept = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
+            weight = torch.where(filtering > 0, kept.clamp_min(config.filter_floor), 1.0)
             target = self._td_target(frozen, frozen_entities, batch, critic_subset)
         policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
 
@@ -119,7 +127,7 @@ class OfflineRL(nn.Module):
                 "policy/nll": over_policy(-log_prob),
                 "policy/accuracy": over_policy(greedy),
                 "policy/entropy": over_policy(entropy),
-                "filter/share_kept": over_policy(weight > 0),
+                "filter/share_kept": over_policy(kept > 0),
                 "filter/weight": over_policy(weight),
                 "value/q_data": over_policy(q_data),
                 "value/policy_minus_data": over_policy(-advantage),
@@ -145,7 +153,7 @@ class OfflineRL(nn.Module):
         return losses.td_target(reward, batch["done"], next_value, self.gammas.float())
 
     def _critic_loss(self, critic_out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """critic_out [N,C,G,K], target [N,G] → losses averaged over critics [N,G], targets outside the support [N,G]."""
+        """critic_out [N,C,G,K], target [N,G] → mean loss of the critics [N,G], and where clipped [N,G]."""
         popart = self.network.popart
         if popart is not None:
             normalized_target = (target - popart.mean) / popart.std()

@@ -30,7 +30,8 @@ class TrainStep:
         accelerator, objective = self.accelerator, self.objective
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
         denominators = accelerator.reduce(sum(objective.counts(pack) for pack in packs), reduction="sum")
-        subset = self._critic_subset(step, packs[0]["words"].device)
+        subset = self._critic_subset(step, denominators.device)
+        filtering = torch.full((), float(step >= objective.config.filter_warmup), device=denominators.device)
         # Data-parallel wrappers average over processes and accelerate divides by the accumulation: undo both.
         scale = accelerator.num_processes * len(packs)
         torch.manual_seed(self._seed(step, accelerator.process_index))
@@ -38,7 +39,7 @@ class TrainStep:
         metrics: dict[str, torch.Tensor] = {}
         for pack in packs:
             with accelerator.accumulate(self.module):
-                loss, part = self.module(pack, denominators, subset)
+                loss, part = self.module(pack, denominators, subset, filtering)
                 accelerator.backward(loss * scale)
             for name, value in part.items():
                 metrics[name] = metrics[name] + value if name in metrics else value

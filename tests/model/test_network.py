@@ -1,4 +1,4 @@
-"""The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload without the repository."""
+"""The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload elsewhere."""
 
 import subprocess
 import sys

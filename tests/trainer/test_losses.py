@@ -13,6 +13,7 @@ from trainer.objective import ObjectiveConfig, OfflineRL, derived_support, polya
 
 N, G, C, A, K = 7, 4, 4, 13, 32
 RNG = np.random.default_rng(0)
+ON = torch.tensor(1.0)
 
 
 def tensor(array):
@@ -125,7 +126,7 @@ def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
     pack = random_pack(96, longest=40)
     subset = torch.tensor([3, 1])
     counts = objective.counts(pack)
-    loss, metrics = objective(pack, counts, subset)
+    loss, metrics = objective(pack, counts, subset, ON)
 
     with torch.no_grad():
         hidden, entities = network.features(pack)
@@ -177,7 +178,7 @@ def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
 def test_gradients_reach_what_they_should():
     objective = OfflineRL(tiny_network(), ObjectiveConfig())
     pack = random_pack(96)
-    objective(pack, objective.counts(pack), torch.tensor([0, 1]))[0].backward()
+    objective(pack, objective.counts(pack), torch.tensor([0, 1]), ON)[0].backward()
     assert all(p.grad is None for p in objective.targets.parameters())
     without = [name for name, p in objective.network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
@@ -187,7 +188,7 @@ def test_unrecorded_actions_have_no_loss():
     objective = OfflineRL(tiny_network(), ObjectiveConfig(filter="imitation"))
     pack = random_pack(96)
     pack["action_known"][:] = False
-    loss, _ = objective(pack, objective.counts(pack), torch.tensor([0, 1]))
+    loss, _ = objective(pack, objective.counts(pack), torch.tensor([0, 1]), ON)
     assert loss.item() == 0.0
     assert torch.isfinite(loss)
 

@@ -1,0 +1,115 @@
+"""Held-out evaluation joined to data: which battles are read, what is known of each, and where results go."""
+
+import json
+import logging
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.dataset import BattleDataset, DataConfig
+from data.loader import heldout_packs
+from data.sampler import BatchConfig
+from data.tokenizer import Tokenizer
+from model.attention import choose_implementation
+from model.modeling_turnwise import TurnwiseForOfflineRL
+from trainer.checkpoint import model_folder
+from trainer.evaluate import calibrate, collect, report
+
+log = logging.getLogger(__name__)
+TEAMS_UP_TO = 20_000
+
+
+def some_packs(dataset: BattleDataset, battles: int | None, batch: BatchConfig | None = None):
+    """Packs of up to `battles` whole battles of a split, every window once."""
+    batch = batch or BatchConfig(battles=32)
+    read = 0
+    for pack in heldout_packs(dataset, batch):
+        yield pack
+        read += len(np.unique(pack["windows"][:, 0].numpy())) - 1
+        if battles is not None and read >= battles:
+            return
+
+
+def training_teams(dataset: BattleDataset) -> set[int] | None:
+    """Hashes of the teams seen in training; None where that would mean reading too many files."""
+    if len(dataset) > TEAMS_UP_TO:
+        log.warning("%d training battles: too many to read for their teams; seen and unseen are not told apart",
+                    len(dataset))  # fmt: skip
+        return None
+    return {battle.team for _, battle in dataset.sample(len(dataset))}
+
+
+def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -> dict[int, dict]:
+    """What is known of each battle evaluated: {row: {"format", "battle_id", "seen_team"}}."""
+    about = {}
+    for row in np.unique(rows).tolist():
+        info = dataset.info(row)
+        seen = None if teams is None else dataset[row].team in teams
+        about[row] = {"format": info["format"], "battle_id": info["battle_id"], "seen_team": seen}
+    return about
+
+
+def evaluate_folder(
+    checkpoint: str, data: str, gamma: float | None = None, battles: int | None = None, out: str | None = None
+) -> tuple[dict, Path]:
+    """Evaluate a saved model on a folder's held-out battles. Returns the result and where its JSON was written.
+
+    The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
+    fitted on the folder's training battles.
+    """
+    folder = model_folder(checkpoint)
+    network = TurnwiseForOfflineRL.from_pretrained(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
+    network.attention = choose_implementation("auto", device)
+    tokenizer = Tokenizer.load(folder / "vocabulary.json")
+    config = network.config
+    source = DataConfig(
+        path=data, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
+        heldout_share=config.heldout_share, split_by=config.split_by,
+    )  # fmt: skip
+    train, heldout = BattleDataset(source, tokenizer, "train"), BattleDataset(source, tokenizer, "heldout")
+    fitted = folder / "calibration.json"
+    if fitted.exists():
+        calibration = json.loads(fitted.read_text())
+    else:
+        calibration = calibrate(network, some_packs(train, 1000))
+    result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
+    path = Path(out) if out else folder.parent / "evaluation.json"
+    path.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
+    return result, path
+
+
+def evaluate_dataset(
+    network: TurnwiseForOfflineRL,
+    heldout: BattleDataset,
+    train: BattleDataset,
+    calibration: dict,
+    gamma: float | None = None,
+    battles: int | None = None,
+) -> dict:
+    """The report of `evaluate.report` over a held-out data set."""
+    decisions = collect(network, some_packs(heldout, battles), gamma)
+    about = describe(heldout, decisions["row"], training_teams(train))
+    used = network.config.gammas[network.config.gamma_index(gamma)]
+    return report(decisions, calibration, network.config.gammas, used, about)
+
+
+def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: int | None, accelerator) -> dict:
+    """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    share = islice(some_packs(heldout, battles), rank, None, world)
+    sums = torch.zeros(3, dtype=torch.float64)
+    try:
+        decisions = collect(network, share)
+        choice = decisions["legal"].sum(1) >= 2
+        counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
+        sums += torch.tensor([float(x) for x in counted], dtype=torch.float64)
+    except ValueError:
+        if world == 1:
+            raise
+        # Fewer packs than processes: this one has none to add.
+    nll, top1, count = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
+    return {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}

@@ -1,0 +1,134 @@
+"""From a configuration to the parts of a run: accelerator, network, objective. Nothing here trains."""
+
+import logging
+import os
+from dataclasses import fields
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import DataLoaderConfiguration
+
+from data.dataset import DataConfig
+from data.observation import space_named
+from data.schema import SCHEMA_VERSION
+from data.tokenizer import Tokenizer
+from model.attention import choose_implementation
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
+from trainer.config import ConfigError, ModelChoice, RunConfig
+from trainer.objective import derived_support
+
+log = logging.getLogger(__name__)
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """The accelerator of the world that was launched. Raises ConfigError where that is not the world asked for."""
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
+    if asked > 1 and not cuda:
+        # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}.get(config.precision)
+    if precision is None:
+        raise ConfigError(f"precision={config.precision!r}: choose auto, fp32 or bf16")
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if asked > 1 and not cuda else []
+    trackers = [
+        name for name, wanted in (("wandb", config.log.wandb), ("tensorboard", config.log.tensorboard)) if wanted
+    ]
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=config.batch.accumulate,
+        kwargs_handlers=handlers,
+        log_with=trackers or None,
+        project_dir=config.output,
+        step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
+    )
+    for name, expected in (("WORLD_SIZE", asked), ("processes", config.processes)):
+        if expected is not None and accelerator.num_processes != expected:
+            raise ConfigError(
+                f"{name} asks for {expected} processes but the world has {accelerator.num_processes}: launch with "
+                "`torchrun --nproc-per-node N -m trainer.train …` or an `accelerate launch` file of launch/accelerate"
+            )
+    if accelerator.distributed_type == "DEEPSPEED":
+        plugin = accelerator.state.deepspeed_plugin.deepspeed_config
+        plugin["train_micro_batch_size_per_gpu"] = config.batch.battles
+        plugin["gradient_accumulation_steps"] = config.batch.accumulate
+        plugin["gradient_clipping"] = config.optim.grad_clip
+    return accelerator
+
+
+def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, reward_scale: float) -> TurnwiseConfig:
+    """The model's configuration: preset, what the run changes of it, and the data's sizes and stamps."""
+    space = space_named(data.space)
+    known = {f.name for f in fields(ModelChoice)} - {"preset", "attention", "gradient_checkpointing"}
+    changed = {name: getattr(choice, name) for name in known if getattr(choice, name) is not None}
+    low, high = derived_support(data.reward, reward_scale)
+    sizes = {"value_min": low, "value_max": high, **preset(choice.preset), **changed}
+    return TurnwiseConfig(
+        **sizes,
+        observation_space=space.name,
+        vocabulary_hash=tokenizer.hash,
+        reward_kind=data.reward,
+        reward_scale=reward_scale,
+        schema_version=SCHEMA_VERSION,
+        heldout_share=data.heldout_share,
+        split_by=data.split_by,
+        vocab_size=len(tokenizer),
+        n_words=space.n_words,
+        n_numbers=space.n_numbers,
+        layout=space.layout,
+        max_turns=data.max_turns,
+    )
+
+
+def build_network(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> TurnwiseForOfflineRL:
+    """A fresh network, its weights a function of the seed."""
+    torch.manual_seed(config.seed)
+    network = TurnwiseForOfflineRL(
+        network_config(config.model, config.data, tokenizer, config.objective.reward_scale)
+    ).to(device)
+    network.attention = choose_implementation(config.model.attention, device)
+    if config.model.gradient_checkpointing:
+        network.gradient_checkpointing_on()
+    return network
+
+
+def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Tokenizer, source: str) -> None:
+    """Raises ConfigError naming the stamp in which a saved model and the data at hand differ (law 14)."""
+    pairs = {
+        "observation_space": data.space,
+        "vocabulary_hash": tokenizer.hash,
+        "reward_kind": data.reward,
+        "schema_version": SCHEMA_VERSION,
+    }
+    for name, here in pairs.items():
+        saved = getattr(model_config, name)
+        if saved != here:
+            raise ConfigError(
+                f"{source}: the model's {name} is {saved!r} and the data's {here!r}: "
+                "use the model's own (data.space, data.reward, its vocabulary.json), or train a new model"
+            )
+
+
+def check_observations(packs: list[dict], tokenizer: Tokenizer, max_unknown: float) -> dict[str, float]:
+    """Shares of unknown and of padding words among the first packs' real turns.
+
+    Raises ConfigError over `max_unknown`, or where every word of a real turn is padding or `<blank>`: such a run
+    would learn from nothing (the prior attempt's first version did).
+    """
+    words = torch.cat([pack["words"][pack["valid"]] for pack in packs])
+    blank = words == tokenizer.id("<blank>")
+    padding, unknown = words == tokenizer.pad_id, words == tokenizer.unknown_id
+    shares = {
+        "data/unknown_words": unknown.float().mean().item(),
+        "data/padding_words": padding.float().mean().item(),
+        "data/blank_words": blank.float().mean().item(),
+    }
+    if shares["data/unknown_words"] > max_unknown:
+        raise ConfigError(
+            f"{100 * shares['data/unknown_words']:.1f}% of the words are unknown to the vocabulary (at most "
+            f"{100 * max_unknown:.0f}%, data.max_unknown_share): build one with `python -m data.prepare vocabulary`"
+        )
+    if (blank | padding).all(1).any():
+        raise ConfigError("observations hold nothing but padding or <blank>: the battle files' states were not read")
+    return shares

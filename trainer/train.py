@@ -1,0 +1,47 @@
+"""Train: `python -m trainer.train --config launch/runs/quickstart.yaml [--data_path DIR] [a.b=c …]`.
+
+The same under `accelerate launch -m trainer.train`, `torchrun -m trainer.train` and `deepspeed --module trainer.train`.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from trainer.config import load_config
+from trainer.loop import Run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 refused with a reason, 75 told to stop and saved (start again to go on)."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", help="YAML of the run (launch/runs/*.yaml); defaults where absent")
+    parser.add_argument("--data_path", help="folder of battle files: the same as data.path=DIR")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it
+    parser.add_argument("settings", nargs="*", metavar="a.b=c", help="settings laid over the file's")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "filelock", "fsspec", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    settings = list(arguments.settings)
+    if arguments.data_path:
+        settings.append(f"data.path={arguments.data_path}")
+    try:
+        return Run(load_config(arguments.config, settings)).train()
+    except (ValueError, RuntimeError, OSError) as error:
+        if _is_ours(error):
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        raise
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error was raised by this project, with a message for its user; others keep their traceback."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "").split(".")[0] in ("data", "model", "trainer")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
