@@ -26,9 +26,10 @@ class Lane {
   /**
    * @param {string} id the lane's name
    * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: number[],
-   *   want: {requests?: boolean[], lines?: boolean[], hash?: boolean, views?: boolean}}} spec
-   *   seed: as Showdown writes it; teams: packed, or null where the format makes them; leads: place of the lead at team
-   *   preview; want: what the events carry beside the states
+   *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean}}} spec
+   *   seed: as Showdown writes it; teams: packed, or null where the format makes them (from `seeds`, if given); leads:
+   *   place of the lead at team preview; strict: a refused choice is only reported; want: what the events carry beside
+   *   the states
    * @param {(event: object|string) => void} emit
    * @param {(message: string) => void} warn
    */
@@ -37,7 +38,7 @@ class Lane {
     this.spec = spec;
     this.emit = emit;
     this.want = spec.want ?? {};
-    this.views = this.want.views === false ? [] : SIDES.map((side) => new View((message) => warn(`lane ${id} ${side}: ${message}`)));
+    this.views = SIDES.map((side) => new View((message) => warn(`lane ${id} ${side}: ${message}`)));
     for (const view of this.views) view.format = spec.word ?? spec.format;
     this.asked = [null, null]; // JSON of the request to answer
     this.retry = [false, false];
@@ -78,7 +79,7 @@ class Lane {
   }
 
   feed(side, line) {
-    if (this.views.length) this.views[side].feed(line);
+    this.views[side].feed(line);
     if (this.want.lines?.[side]) this.lines[side].push(line);
   }
 
@@ -106,7 +107,7 @@ class Lane {
   }
 
   settle() {
-    for (let round = 0; ; round++) {
+    for (;;) {
       for (const [side, message] of this.refusals.splice(0)) this.refused(side, message);
       const preview = this.takeRequests();
       if (!preview.length || this.over) break;
@@ -121,7 +122,6 @@ class Lane {
       const text = this.asked[side];
       if (text === null) continue;
       this.asked[side] = null;
-      if (!this.views.length) continue;
       const view = this.views[side];
       if (text === 'null' || !text) continue;
       view.ask(text);
@@ -148,7 +148,7 @@ class Lane {
   /** A choice that the battle does not take: said, and answered by the battle's own default so that it goes on. */
   refused(side, message) {
     this.emit({ event: 'refused', lane: this.id, side, message, choice: this.lastChoice?.[side] ?? '' });
-    this.stream._write(`>${SIDES[side]} default`);
+    if (!this.spec.strict) this.stream._write(`>${SIDES[side]} default`);
   }
 
   /** @param {(number|null)[]} actions action ids of p1 and p2, null for a player who was not asked */

@@ -33,11 +33,14 @@ function actionOf(view, table, text) {
  */
 function replay(id, record, warn) {
   const views = [{ states: [], actions: [], legal: [] }, { states: [], actions: [], legal: [] }];
-  const pending = [-1, -1];
   let unknown = 0;
   let ended = null;
+  let refused = 0;
   const emit = (event) => {
-    if (typeof event !== 'string') return;
+    if (typeof event !== 'string') {
+      if (event.event === 'refused') refused++;
+      return;
+    }
     // Events come as JSON text in a fixed order of keys; the state, the last of them, is kept as it stands.
     if (event.startsWith('{"event":"end"')) { ended = event; return; }
     const at = event.indexOf(',"state":');
@@ -47,9 +50,8 @@ function replay(id, record, warn) {
     view.states.push(event.slice(at + 9, -1));
     view.actions.push(-1);
     view.legal.push(head.legal);
-    pending[head.side] = -1;
   };
-  const lane = new Lane(id, { ...record, names: ['Player 1', 'Player 2'], leads: null, want: { hash: true } }, emit, warn);
+  const lane = new Lane(id, { ...record, names: ['Player 1', 'Player 2'], leads: null, strict: true, want: { hash: true } }, emit, warn);
   lane.settle();
   for (const text of record.choices) {
     if (lane.done) break;
@@ -69,7 +71,6 @@ function replay(id, record, warn) {
     }
     lane.write(`>${text}`);
   }
-  const refused = lane.refusals.length;
   lane.destroy();
   if (!ended) return JSON.stringify({ event: 'replayed', lane: id, problem: 'the log ends before the battle does' });
   const end = JSON.parse(ended.slice(0, ended.indexOf(',"states":')) + '}');

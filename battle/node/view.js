@@ -196,6 +196,9 @@ class View {
     const shown = side.active[0];
     const kept = shown?.moveSlots;
     this.client.update(request);
+    // The client adds a Pokémon that it hears of for the first time without its health: the second pass has it.
+    if (side.team.some((pokemon) => pokemon.maxhp === 0)) this.client.update(request);
+    if (side.team.length !== request.side.pokemon.length) this.warn(`own team of ${side.team.length} in the client`);
     const active = side.team[0];
     if (shown === active && kept?.length > active.moveSlots.length) active.moveSlots = kept;
     // An Illusion: the log spoke of the Pokémon that it looked like, the request names the true one.

@@ -1,0 +1,291 @@
+"""Input logs → battle files: `python -m battle.import_inputlogs FILES… --out DIR`.
+
+An input log holds a battle's seed, its teams and every choice of both players. Played again on the simulator it gives
+both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: one object a line with id, format, seed,
+teams, choices, and if there winner, lines_sha256, ratings, date) and Showdown's own input logs (`.inputlog`, one battle
+a file). What does not replay is left out with its reason. Names of people are not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gzip
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+from battle.errors import BattleError
+from battle.recorder import Recorder, content
+from battle.simulator import Event, Simulator
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "imported.jsonl"
+
+
+class BadLog(BattleError):  # noqa: N818
+    """A log that cannot be read as a battle: which, and why."""
+
+
+class _View(msgspec.Struct):
+    states: list[msgspec.Raw]
+    actions: list[int]
+    legal: list[int]
+
+
+@dataclass
+class Log:
+    """One battle to replay. teams: packed; seeds: team seeds where there are no teams."""
+
+    id: str
+    format: str
+    seed: Any
+    choices: list[str]
+    teams: list[str] | None = None
+    seeds: list[Any] | None = None
+    winner: str | None = None
+    sha256: str | None = None
+    ratings: list[Any] = field(default_factory=lambda: [None, None])
+    date: str = "2000-01-01"
+
+    def message(self) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "word": re.sub(r"[^a-z0-9]", "", self.format.split("@@@")[0].lower()),
+            "seed": self.seed,
+            "teams": self.teams,
+            "seeds": self.seeds,
+            "choices": self.choices,
+        }
+
+
+def read_jsonl(path: Path) -> Iterator[Log | BadLog]:
+    """The battles of a JSONL file, a BadLog for a line that is none."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                yield Log(
+                    id=str(record["id"]),
+                    format=record["format"],
+                    seed=record["seed"],
+                    choices=record["choices"],
+                    teams=record.get("teams"),
+                    seeds=record.get("seeds"),
+                    winner=record.get("winner"),
+                    sha256=record.get("lines_sha256"),
+                    ratings=record.get("ratings") or [None, None],
+                    date=record.get("date") or "2000-01-01",
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                yield BadLog(f"{path}:{number}: not a battle: {type(error).__name__} {error}")
+
+
+def read_inputlog(path: Path) -> Log | BadLog:
+    """One `.inputlog` file as Showdown writes it."""
+    found = Log(id=re.sub(r"[^A-Za-z0-9-]", "", path.stem), format="", seed=None, choices=[])
+    teams: list[str | None] = [None, None]
+    seeds: list[Any] = [None, None]
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            verb, _, rest = line.removeprefix(">").partition(" ")
+            if not line.startswith(">") or verb.startswith("version") or verb == "chat":
+                continue
+            if verb == "start":
+                options = json.loads(rest)
+                found.format, found.seed = options["formatid"], options.get("seed")
+            elif verb == "player":
+                side, _, text = rest.partition(" ")
+                player = json.loads(text)
+                teams[("p1", "p2").index(side)] = player.get("team")
+                seeds[("p1", "p2").index(side)] = player.get("seed")
+            else:
+                found.choices.append(f"{verb} {rest}")
+    except (OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+        return BadLog(f"{path}: not an input log: {type(error).__name__} {error}")
+    if not found.format or found.seed is None:
+        return BadLog(f"{path}: no >start line with formatid and seed: give a complete input log")
+    found.teams, found.seeds = (teams, None) if all(teams) else (None, seeds)
+    return found
+
+
+def read_logs(paths: Sequence[Path]) -> Iterator[Log | BadLog]:
+    """All battles of the files given, in order."""
+    for path in paths:
+        if path.suffix == ".inputlog":
+            yield read_inputlog(path)
+        else:
+            yield from read_jsonl(path)
+
+
+class Importer:
+    """Replays logs over the simulator's processes and writes both views of each.
+
+    out: folder of battle files, and of the journal that lets a stopped run go on where it was.
+    """
+
+    def __init__(self, sim: Simulator, out: Path, level: int = 0):
+        self.sim = sim
+        self.recorder = Recorder(out, run="human", version=sim.version, level=level)
+        self.reasons: collections.Counter[str] = collections.Counter()
+        self.battles = self.views = self.states = self.blanks = self.unknown = 0
+        out.mkdir(parents=True, exist_ok=True)
+        self.journal = out / JOURNAL
+        self.done = self._read_journal()
+        self.skipped = 0
+
+    def _read_journal(self) -> set[str]:
+        if not self.journal.exists():
+            return set()
+        done = set()
+        for line in self.journal.read_text(encoding="utf-8").splitlines():
+            try:
+                done.add(json.loads(line)["id"])
+            except (ValueError, KeyError):
+                continue  # the line that was being written when the run was killed
+        return done
+
+    def run(self, logs: Iterator[Log | BadLog], batch: int = 4, total: int | None = None) -> None:
+        waiting: list[Log] = []
+        with tqdm(total=total, unit="battle", smoothing=0.05) as bar, self.journal.open("a", encoding="utf-8") as notes:
+            for entry in logs:
+                if isinstance(entry, BadLog):
+                    self._drop(notes, "", "unreadable", str(entry))
+                elif entry.id in self.done:
+                    self.skipped += 1
+                elif "@@@" in entry.format:
+                    self._drop(notes, entry.id, "custom rules", entry.format)
+                else:
+                    waiting.append(entry)
+                if len(waiting) >= batch * len(self.sim.workers):
+                    self._replay(waiting, notes)
+                    waiting = []
+                bar.update()
+            self._replay(waiting, notes)
+
+    def _replay(self, logs: list[Log], notes: Any) -> None:
+        if not logs:
+            return
+        for number, entry in enumerate(logs):
+            self.sim.command("replay", entry.id, entry.message(), worker=number % len(self.sim.workers))
+        by_id = {entry.id: entry for entry in logs}
+        for event in self.sim.step():
+            if event.lane in by_id:
+                self._take(by_id.pop(event.lane), event, notes)
+        for entry in by_id.values():
+            self._drop(notes, entry.id, "lost with its process", "")
+        notes.flush()
+
+    def _take(self, entry: Log, event: Event, notes: Any) -> None:
+        reason = self._problem(entry, event)
+        if reason:
+            self._drop(notes, entry.id, reason, event.message or event.problem)
+            return
+        views = msgspec.json.decode(bytes(event.views), type=list[_View])
+        finals = msgspec.json.decode(bytes(event.finals), type=list[msgspec.Raw])
+        year, month, day = entry.date[:10].split("-")
+        self.recorder.date = f"{month}-{day}-{year}"
+        for side, (view, final) in enumerate(zip(views, finals, strict=True)):
+            meta = {
+                "source": "input log",
+                "side": side,
+                "ratings": entry.ratings,
+                "request_legal": [*view.legal, 0],
+                "turns": event.turns,
+                "simulator": f"pokemon-showdown {self.sim.version}",
+                "recorder": "turnwise 1",
+            }
+            states = [bytes(state) for state in view.states] + [bytes(final)]
+            data = content(states, [*view.actions, -1], meta)
+            rating = entry.ratings[side]
+            self.recorder.write(
+                entry.message()["word"],
+                entry.id,
+                str(int(rating)) if rating else "Unrated",
+                (f"p{side + 1}", f"p{2 - side}"),
+                event.winner == side,
+                data,
+            )
+            self.views += 1
+            self.states += len(states)
+            self.blanks += sum(action < 0 for action in view.actions)
+        self.unknown += event.unknown
+        self.battles += 1
+        notes.write(json.dumps({"id": entry.id}) + "\n")
+
+    @staticmethod
+    def _problem(entry: Log, event: Event) -> str:
+        """Why a replay is not the battle that was played; empty where it is."""
+        if event.event == "void":
+            return "the simulator failed on it"
+        if event.problem:
+            return event.problem
+        if event.refused:
+            return "a choice was refused (teams of another version?)"
+        if entry.sha256 and entry.sha256 != event.sha256:
+            return "other lines than were played"
+        if entry.winner and entry.winner != ("p1", "p2", "tie")[event.winner]:
+            return "another winner than was played"
+        return ""
+
+    def _drop(self, notes: Any, battle: str, reason: str, detail: str) -> None:
+        self.reasons[reason] += 1
+        log.info("left out %s: %s %s", battle, reason, detail)
+        if battle:
+            notes.write(json.dumps({"id": battle, "dropped": reason}) + "\n")
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        tried = self.battles + sum(n for reason, n in self.reasons.items() if reason != "custom rules")
+        return {
+            "battles": self.battles,
+            "views": self.views,
+            "states": self.states,
+            "dropped": dict(self.reasons),
+            "replayed_share": self.battles / tried if tried else None,
+            "choices_missing": self.blanks,
+            "choices_unknown": self.unknown,
+            "already_there": self.skipped,
+            "seconds": round(seconds, 1),
+            "views_per_second": round(self.views / seconds, 2) if seconds else None,
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m battle.import_inputlogs", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write the report here too")
+    parser.add_argument("-v", "--verbose", action="store_true", help="one line for each battle left out")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
+    for path in args.files:
+        if not path.is_file():
+            parser.error(f"{path}: no such file: give .jsonl, .jsonl.gz or .inputlog files")
+    started = time.monotonic()
+    try:
+        with Simulator(processes=args.processes) as sim:
+            importer = Importer(sim, args.out)
+            importer.run(read_logs(args.files))
+    except BattleError as error:
+        print(f"error: {error}")
+        return 1
+    report = importer.report(time.monotonic() - started)
+    print(json.dumps(report, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
