@@ -27,8 +27,8 @@ from .index import (
     folder_for,
     locked,
     open_index,
+    pair_draws,
     set_turns,
-    split_draws,
 )
 from .observation import BLANK, ObservationSpace, space_named
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
@@ -354,12 +354,7 @@ class BattleDataset:
     def _split_rows(self) -> np.ndarray:
         table = self.index.data
         if self.config.split_by == "players":
-            pair = pc.binary_join_element_wise(
-                pc.min_element_wise(table.column("player"), table.column("opponent")),
-                pc.max_element_wise(table.column("player"), table.column("opponent")),
-                "_",
-            )
-            draws = split_draws("players", pair)
+            draws = pair_draws(table.column("player"), table.column("opponent"))
         else:
             draws = table.column("split").to_numpy()
         if self.split == "all":

@@ -2,7 +2,8 @@
 
 Columns: `path` (relative to the root), `format`, `battle_id`, `rating`, `player`, `opponent`, `date` (ISO text, which
 sorts), `won` (the name's result), `size` (bytes), `split` (uint32, the first 4 bytes of SHA-256 of format and battle
-id: below share · 2**32 is held out) and `turns` (states; −1 not known yet, 0 the file was rejected).
+id: below share · 2**32 is held out), `key` (a hash of format and file name: what orders draw on, so that they don't
+hang on where a battle lies) and `turns` (states; −1 not known yet, 0 the file was rejected).
 Rows are in the order of their paths, so the index is a function of the set of files. A format's folder is scanned again
 when its mtime has changed, or when it was scanned so soon after a change that a later one could hide in the same tick.
 """
@@ -21,16 +22,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .replay_file import DEFAULT_RATING, BadBattleFile, is_battle_file, parse_name
+from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, parse_name
+from .sampler import mix
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 UNKNOWN_TURNS = -1
 REJECTED_TURNS = 0
 FIXED_MTIME_NS = 2_000_000_000  # a folder changed less than this before its scan is scanned again next time
@@ -47,6 +50,7 @@ SCHEMA = pa.schema(
         ("won", pa.bool_()),
         ("size", pa.int64()),
         ("split", pa.uint32()),
+        ("key", pa.uint64()),
         ("turns", pa.int32()),
     ]
 )
@@ -214,30 +218,10 @@ def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> F
 
 def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[BadName]]:
     """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once."""
-    names: list[str] = []
-    sizes: list[int] = []
-    bad: list[BadName] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            file = entry.name
-            if not is_battle_file(file):
-                if not file.startswith(".") and entry.is_file():
-                    bad.append(BadName(prefix + _printable(file), "name: doesn't end in .json.lz4 or .json"))
-                continue
-            try:
-                size = entry.stat().st_size
-            except OSError as error:
-                bad.append(BadName(prefix + _printable(file), f"file: cannot be read ({error.strerror})"))
-                continue
-            names.append(file)
-            sizes.append(size)
-    try:
-        column = pa.array(names, pa.string())
-    except UnicodeEncodeError:
-        column, sizes = _only_text(names, sizes, prefix, bad)
-    order = pc.sort_indices(column)
-    column = column.take(order)
-    size_column = pa.array(np.asarray(sizes, dtype=np.int64)[order.to_numpy()])
+    names, bad = _list_names(folder, prefix)
+    names, sizes = _sizes(folder, names, prefix, bad)
+    column = pa.array(names, pa.string())
+    size_column = pa.array(sizes, pa.int64())
     parts = pc.extract_regex(column, _NAME)
     good = pc.is_valid(parts)
     if pc.sum(good).as_py() != len(column):
@@ -256,6 +240,7 @@ def _columns(name: str, prefix: str, files: pa.Array, sizes: pa.Array, parts: pa
     day = pc.binary_join_element_wise(part("year"), part("month"), part("day"), "-")
     clock = pc.replace_substring_regex(pc.fill_null(part("clock"), ""), "^-", "T")
     rows = len(files)
+    draws, keys = draws_and_keys(name, part("battle_id"), files)
     return pa.Table.from_arrays(
         [
             pc.binary_join_element_wise(prefix, files, "") if prefix else files,
@@ -267,26 +252,34 @@ def _columns(name: str, prefix: str, files: pa.Array, sizes: pa.Array, parts: pa
             pc.binary_join_element_wise(day, clock, ""),
             pc.equal(part("result"), "WIN"),
             sizes,
-            pa.array(split_draws(name, part("battle_id")), pa.uint32()),
+            pa.array(draws, pa.uint32()),
+            pa.array(keys, pa.uint64()),
             pa.array(np.full(rows, UNKNOWN_TURNS, dtype=np.int32)),
         ],
         schema=SCHEMA,
     )
 
 
-def split_draws(name: str, keys: pa.Array) -> np.ndarray:
-    """uint32 per key: the first 4 bytes of SHA-256 of `{format}/{key}`, the draw that decides the side of the split.
+def draws_and_keys(name: str, battle_ids: pa.Array, files: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Per file: the draw that decides its side of the split (uint32), and the key that orders draw on (uint64).
 
-    Both views of a battle share their battle id, so they fall on the same side.
+    The draw is the first 4 bytes of SHA-256 of `{format}/{battle id}`: both views of a battle share it, so they fall
+    on the same side. The key mixes 8 further bytes with the CRC of the file's name, which tells the views apart.
     """
     sha256 = hashlib.sha256
-    start = sha256(f"{name}/".encode())
-    digests = []
-    for key in keys.to_pylist():
-        state = start.copy()
-        state.update(key.encode())
-        digests.append(state.digest()[:4])
-    return np.frombuffer(b"".join(digests), dtype=">u4").astype(np.uint32)
+    prefix = f"{name}/".encode()
+    digests = b"".join([sha256(prefix + key.encode()).digest()[:12] for key in battle_ids.to_pylist()])
+    table = np.frombuffer(digests, dtype=[("draw", ">u4"), ("key", ">u8")])
+    checks = np.array([crc32(file.encode()) for file in files.to_pylist()], dtype=np.uint64)
+    return table["draw"].astype(np.uint32), mix(table["key"].astype(np.uint64), checks)
+
+
+def pair_draws(players: pa.ChunkedArray, opponents: pa.ChunkedArray) -> np.ndarray:
+    """uint32 per battle: as the split's draw, but of the two players' names, in either order."""
+    first, second = pc.min_element_wise(players, opponents), pc.max_element_wise(players, opponents)
+    pairs = pc.binary_join_element_wise(first, second, "_").to_pylist()
+    digests = b"".join([hashlib.sha256(pair.encode()).digest()[:4] for pair in pairs])
+    return np.frombuffer(digests, dtype=">u4").astype(np.uint32)
 
 
 def write_table(file: Path, table: pa.Table, facts: dict) -> Path:
@@ -376,15 +369,53 @@ def _with_known_turns(table: pa.Table, old: pa.Table) -> pa.Table:
     return table.set_column(SCHEMA.get_field_index("turns"), SCHEMA.field("turns"), pa.array(turns))
 
 
-def _only_text(names: list[str], sizes: list[int], prefix: str, bad: list[BadName]) -> tuple[pa.Array, list[int]]:
-    kept: list[tuple[str, int]] = []
-    for name, size in zip(names, sizes, strict=True):
+def _list_names(folder: Path, prefix: str) -> tuple[list[str], list[BadName]]:
+    """Names of the battle files in a folder, sorted, and whatever else lies there."""
+    names: list[str] = []
+    bad: list[BadName] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.endswith(SUFFIXES) and name[0] != ".":
+                names.append(name)
+            elif name[0] != "." and entry.is_file():
+                bad.append(BadName(prefix + _printable(name), "name: doesn't end in .json.lz4 or .json"))
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        bad += [BadName(prefix + _printable(name), "name: is not UTF-8") for name in names if not _is_text(name)]
+        names = [name for name in names if _is_text(name)]
+    names.sort()
+    return names, bad
+
+
+def _sizes(folder: Path, names: list[str], prefix: str, bad: list[BadName]) -> tuple[list[str], list[int]]:
+    """Sizes of files, by names relative to an open folder: shorter for the system to look up than full paths."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        stat = os.stat
         try:
-            name.encode()
-            kept.append((name, size))
-        except UnicodeEncodeError:
-            bad.append(BadName(prefix + _printable(name), "name: is not UTF-8"))
-    return pa.array([name for name, _ in kept], pa.string()), [size for _, size in kept]
+            return names, [stat(name, dir_fd=descriptor).st_size for name in names]
+        except OSError:
+            pass  # one of them vanished: go on file by file
+        kept, sizes = [], []
+        for name in names:
+            try:
+                sizes.append(stat(name, dir_fd=descriptor).st_size)
+                kept.append(name)
+            except OSError as error:
+                bad.append(BadName(prefix + name, f"file: cannot be read ({error.strerror})"))
+        return kept, sizes
+    finally:
+        os.close(descriptor)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_reason(format_name: str, file: str) -> str:
