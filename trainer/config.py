@@ -83,7 +83,7 @@ class RunConfig:
     max_steps: int | None = None  # ends the run where it comes before `epochs` do
     processes: int | None = None  # asserted against the world that was launched
     precision: str = "auto"  # auto: bf16 on CUDA, fp32 on CPU | fp32 | bf16
-    compile: str = "auto"  # auto: on CUDA | on | off
+    compile: bool | None = None  # torch.compile; null: on CUDA
     resume: str = "auto"  # auto: from OUTPUT's newest checkpoint if any | never | a checkpoint's folder
     model: ModelChoice = field(default_factory=ModelChoice)
     data: DataConfig = field(default_factory=DataConfig)

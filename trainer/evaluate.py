@@ -3,7 +3,7 @@
     python -m trainer.evaluate --checkpoint DIR --data DIR
 
 Counted are recorded decisions with two or more legal choices, by format and by kind, against two baselines: uniform
-over the legal actions, and the legal slot that is most frequent in training. Intervals are 95%, bootstrapped by battle (both
+over the legal actions, and the legal slot most frequent in training. Intervals are 95%, bootstrapped by battle (both
 views of a battle are one unit). Values are judged over battles that have a result.
 """
 

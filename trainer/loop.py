@@ -3,8 +3,10 @@
 import json
 import logging
 import math
+import os
 import signal
 import time
+import zlib
 from itertools import islice
 from pathlib import Path
 
@@ -34,12 +36,17 @@ class StopRequest:
     """SIGTERM and SIGUSR1 ask for a checkpoint at the end of the step; `asked` says whether one came."""
 
     def __init__(self):
-        self.asked = False
+        self.asked, self.owner = False, os.getpid()
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     def _note(self, number, frame) -> None:
-        self.asked = True
+        if os.getpid() == self.owner:
+            self.asked = True
+        else:
+            # Forked workers inherit the handler; they are told to end by this very signal.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 class Run:
@@ -65,7 +72,7 @@ class Run:
 
     def _prepare(self) -> None:
         config, accelerator = self.config, self.accelerator
-        if config.compile == "on" or (config.compile == "auto" and accelerator.device.type == "cuda"):
+        if accelerator.device.type == "cuda" if config.compile is None else config.compile:
             self.objective.compile(dynamic=False)
         optimizer = build_optimizer(self.objective, config.optim)
         if accelerator.distributed_type == "DEEPSPEED":
@@ -103,7 +110,7 @@ class Run:
             self.dataset, config.batch, seed=config.seed, rank=accelerator.process_index,
             world=accelerator.num_processes, start_step=start, max_steps=self.total,
         )  # fmt: skip
-        packs, clock = iter(loader), Clock()
+        packs, clock, order = iter(loader), Clock(), 0
         for step in range(start, self.total):
             with clock.waiting():
                 micro = list(islice(packs, config.batch.accumulate))
@@ -112,14 +119,23 @@ class Run:
             self.module.train()
             metrics = self.step(step, [self._to_device(pack) for pack in micro])
             clock.count(micro)
+            for pack in micro:
+                order = zlib.crc32(pack["windows"].numpy().tobytes(), order)
             done = step + 1
             row = None
             if done % config.log.every == 0 or done == self.total or done == start + 1:
                 row = reduce_to_host(
                     accelerator, metrics | clock.shares(accelerator), self.objective.network.config.gammas
                 )
-                row = {"step": done, "lr": learning_rate(step, self.total, config.optim), **self._speed(row, clock)}
+                # Which windows were trained on since the last row, as one number: equal for a run and its resumed twin.
+                row = {
+                    "step": done,
+                    "data/order_crc32": order,
+                    "lr": learning_rate(step, self.total, config.optim),
+                    **self._speed(row, clock),
+                }
                 warner.check(row, done)
+                order = 0
             wants_eval = done == self.total or (config.eval.every and done % config.eval.every == 0)
             if wants_eval:
                 scores = quick_score(self.objective.network, self.heldout, config.eval.battles, accelerator)

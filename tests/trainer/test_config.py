@@ -1,0 +1,79 @@
+"""Configuration: order of sources, and every kind of mistake refused with its place and the nearest name."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import ConfigError, load_config, to_tree
+
+RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
+
+
+def test_defaults_then_file_then_command_line(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {lr: 1e-4, warmup_steps: 7}\nmodel: {preset: tiny}\n")
+    config = load_config(path, ["optim.lr=2e-4", "data.formats=[gen1ou, gen2ou]", "max_steps=5"])
+    assert (config.optim.lr, config.optim.warmup_steps, config.optim.grad_clip) == (2e-4, 7, 1.0)
+    assert (config.model.preset, config.data.formats, config.max_steps) == ("tiny", ["gen1ou", "gen2ou"], 5)
+
+
+def test_the_resolved_configuration_loads_again(tmp_path):
+    import yaml
+
+    config = load_config(None, ["model.preset=tiny", "optim.betas=[0.8, 0.9]"])
+    path = tmp_path / "resolved.yaml"
+    path.write_text(yaml.safe_dump(_lists(to_tree(config))))
+    assert load_config(path) == config
+
+
+def _lists(tree):
+    if isinstance(tree, dict):
+        return {k: _lists(v) for k, v in tree.items()}
+    return [_lists(v) for v in tree] if isinstance(tree, list | tuple) else tree
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.learning_rate=1", ["optim.learning_rate", "lr"]),
+        ("batch.battle=3", ["batch.battle", "did you mean 'battles'"]),
+        ("modle.preset=tiny", ["modle", "model"]),
+        ("optim.lr=fast", ["optim.lr", "fast", "number"]),
+        ("batch.battles=many", ["batch.battles"]),
+        ("batch.battles=0", ["battles"]),
+        ("max_steps", ["a.b=c"]),
+        ("data.formats=[gen1ou", ["data.formats", "YAML"]),
+        ("objective.filter=best", ["imitation, binary or exponential"]),
+        ("objective.tau=0", ["objective.tau"]),
+        ("model=tiny", ["model"]),
+    ],
+)
+def test_mistakes_are_named(override, words):
+    with pytest.raises(ValueError) as caught:
+        load_config(None, [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("optim: {lr: 1e-4\nmodel: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="missing"):
+        load_config(tmp_path / "missing.yaml")
+    path.write_text("- a list")
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_run_file_loads(path):
+    assert load_config(path).output
+
+
+def test_the_default_run_is_what_the_project_promises():
+    config = load_config(RUNS[[p.stem for p in RUNS].index("h100_1gpu")])
+    assert (config.model.preset, config.precision, config.compile, config.epochs) == ("base", "bf16", True, 3.0)
+    assert (config.batch.battles, config.batch.accumulate, config.optim.lr) == (64, 2, 3e-4)
+    assert (config.data.workers, config.data.prefetch, config.model.gradient_checkpointing) == (12, 4, False)
+    assert (config.checkpoint.every, config.output) == (2000, "checkpoints/h100_base")
