@@ -6,7 +6,7 @@
 // the order in which volatiles and side conditions came, the last move of each Pokémon, what was spent, tera types.
 // The same view serves battles in this process and a live server: it eats protocol lines and requests, nothing else.
 
-const { Battle } = require('@pkmn/client');
+const { Battle, Pokemon, Side } = require('@pkmn/client');
 const { Generations } = require('@pkmn/data');
 const { Protocol } = require('@pkmn/protocol');
 const { Dex } = require('pokemon-showdown');
@@ -17,6 +17,7 @@ const SPEND_NO_EXTRA_PP = new Set(['self', 'allies', 'allySide', 'adjacentAlly',
 const EFFECT_LINES = new Set(['-start', '-activate', '-singleturn', '-singlemove', '-end']);
 // Pseudo-moves of a request: the only choice there is, action 0, while the Pokémon keeps its own moves.
 const LONE_CHOICES = new Set(['struggle', 'recharge', 'fight']);
+const COPIED_PP = 5; // of each move that Transform copies
 const TERRAIN = /terrain$/;
 
 const KINDS = { item: 'items', ability: 'abilities', move: 'moves' };
@@ -29,11 +30,36 @@ class Client extends Battle {
   }
 }
 
+/** Pressure costs one more PP; the client looks for it under a name that its ability ids never have. */
+class Fighter extends Pokemon {
+  getPressurePP(pp, foes) {
+    return foes.reduce((sum, foe) => sum + (hasPressure(foe) ? 1 : 0), pp);
+  }
+}
+
+function hasPressure(pokemon) {
+  const { ability, baseAbility, side } = pokemon;
+  if (side.battle.gen.num < 3) return false; // requests name abilities there too
+  const known = ability || baseAbility || Words.of(side.battle.gen.num).species(pokemon.speciesForme).onlyAbility;
+  return known === 'pressure' && !pokemon.volatiles.gastroacid;
+}
+
+/** PP that a move slot of the client has spent; Grudge and the like take all. */
+function used(slot) {
+  const spent = Array.isArray(slot.ppUsed) ? slot.ppUsed[0] : slot.ppUsed;
+  return Number.isFinite(spent) ? spent : Infinity;
+}
+
+function newClient() {
+  const fighter = (side, details, set) => new Fighter(side, details, set);
+  return new Client(generations, null, undefined, undefined, (battle, n, sets) => new Side(battle, n, sets, fighter));
+}
+
 class View {
   /** @param {(message: string) => void} warn called with what could not be understood; the battle goes on */
   constructor(warn) {
     this.warn = warn;
-    this.client = new Client(generations);
+    this.client = newClient();
     this.words = Words.of(9);
     this.format = '';
     this.me = null; // 'p1' | 'p2', known from the first request
@@ -94,6 +120,7 @@ class View {
       case 'move': return void this.moved(line.split('|'));
       case 'switch': case 'drag': return void this.switched(line.split('|'));
       case 'turn': this.turn = Number(line.slice(6)); return void this.endOfTurn();
+      case '-boost': case '-unboost': return void this.clampBoost(line.split('|'));
       case '-weather': this.weather = letters(line.split('|')[2]) || 'noweather'; break;
       case '-sidestart': case '-sideend': return void this.sideCondition(kind, line.split('|'));
       case '-swapsideconditions': this.conditions = { p1: this.conditions.p2, p2: this.conditions.p1 }; break;
@@ -105,6 +132,12 @@ class View {
       case 'tie': this.winner = 'tie'; break;
     }
     if (this.weather === 'none') this.weather = 'noweather';
+  }
+
+  /** Generation 1 announces rises that the limit of 6 swallows in part. */
+  clampBoost(parts) {
+    const boosts = this.client.getPokemon(parts[2])?.boosts;
+    if (boosts && Math.abs(boosts[parts[3]]) > 6) boosts[parts[3]] = Math.sign(boosts[parts[3]]) * 6;
   }
 
   switched(parts) {
@@ -179,7 +212,7 @@ class View {
     const key = pp && Object.keys(pp).find((k) => this.words.move(k).name === id);
     if (!key) return;
     const foe = this.client[side].foe.active[0];
-    const pressed = foe?.ability === 'pressure' && !SPEND_NO_EXTRA_PP.has(this.words.move(key).target);
+    const pressed = foe && hasPressure(foe) && id !== 'stickyweb' && !SPEND_NO_EXTRA_PP.has(this.words.move(key).target);
     pp[key][0] = Math.max(0, pp[key][0] - (pressed ? 2 : 1));
   }
 
@@ -195,6 +228,13 @@ class View {
     const side = this.client[this.me];
     const shown = side.active[0];
     const kept = shown?.moveSlots;
+    // The log writes the tera type into a Pokémon's details, the request does not: the client would take it for another.
+    for (const pokemon of request.side.pokemon) {
+      const suffix = `, tera:${pokemon.terastallized}`;
+      if (!pokemon.terastallized || !side.team.some((p) => p.searchid === pokemon.searchid + suffix)) continue;
+      pokemon.details += suffix;
+      pokemon.searchid += suffix;
+    }
     this.client.update(request);
     // The client adds a Pokémon that it hears of for the first time without its health: the second pass has it.
     if (side.team.some((pokemon) => pokemon.maxhp === 0)) this.client.update(request);
@@ -223,7 +263,7 @@ class View {
     const pp = this.ownPp.get(active.originalIdent) ?? {};
     for (const move of moves) {
       if (move.pp === undefined) continue;
-      const id = ids.find((i) => i === move.id || i.startsWith(move.id) && this.words.move(i).name === move.id) ?? move.id;
+      const id = ids.find((i) => this.words.move(i).name === this.words.move(move.id).name) ?? move.id;
       pp[id] = [move.pp, move.maxpp];
     }
     this.ownPp.set(active.originalIdent, pp);
@@ -269,12 +309,12 @@ class View {
   opponentMovesJson(pokemon) {
     const transformed = Boolean(pokemon.volatiles.transform);
     return pokemon.moveSlots.filter((slot) => Boolean(slot.virtual) === transformed).slice(0, 4)
-      .map((slot) => this.words.moveJson(slot.id, this.leftPp(slot))).join(',');
+      .map((slot) => (transformed ? this.words.moveJson(slot.id, Math.max(0, COPIED_PP - used(slot)), COPIED_PP)
+        : this.words.moveJson(slot.id, this.leftPp(slot)))).join(',');
   }
 
   leftPp(slot) {
-    const used = Array.isArray(slot.ppUsed) ? slot.ppUsed[0] : slot.ppUsed;
-    return Math.max(0, this.words.move(slot.id).maxpp - (Number.isFinite(used) ? used : Infinity));
+    return Math.max(0, this.words.move(slot.id).maxpp - used(slot));
   }
 
   /** JSON of one Pokémon. `moves` is ready JSON. */
@@ -307,6 +347,7 @@ class View {
 
   ability(pokemon, kind) {
     if (this.words.gen < 3) return 'noability';
+    if (kind.onlyAbility.startsWith('asone')) return kind.onlyAbility; // announced as the two that it joins
     return letters(pokemon.ability || pokemon.baseAbility) || kind.onlyAbility || 'unknownability';
   }
 
