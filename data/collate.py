@@ -37,6 +37,7 @@ from .encode import EncodedBattle
 from .replay_file import BadBattleFile
 from .sampler import PackShape, Window, drawn_window
 from .schema import N_ACTIONS
+from .token_cache import CachedBattle
 from .tokenizer import PAD_ID
 
 Pack = dict[str, torch.Tensor]
@@ -105,20 +106,16 @@ class _Builder:
             "windows": np.full((shape.segments, 3), -1, dtype=np.int64),
         }
 
-    def add(self, place: int, battle: EncodedBattle, start: int, length: int) -> bool:
+    def add(self, place: int, battle: EncodedBattle | CachedBattle, start: int, length: int) -> bool:
         """Lay one window behind the last; false where it doesn't fit."""
         room = self.shape.turns - self.used - length
         if room < 0 or self.count + 1 + -(-room // self.shape.max_turns) > self.shape.segments:
             return False
         a = self.arrays
         rows = slice(self.used, self.used + length)
-        states = slice(start, start + length)
         decisions = slice(self.used, self.used + length - 1)
-        rewards = battle.rewards[self.kind]
-        a["words"][rows] = battle.words[states]
-        a["numbers"][rows] = battle.numbers[states]
-        a["legal"][rows] = battle.legal[states]
-        a["forced"][rows] = battle.forced[states]
+        rewards = battle.reward(self.kind)
+        battle.fill(start, start + length, a["words"][rows], a["numbers"][rows], a["legal"][rows], a["forced"][rows])
         taken = battle.action[start : start + length - 1]
         a["action"][decisions] = np.maximum(taken, 0)
         a["action_known"][decisions] = taken >= 0

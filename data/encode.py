@@ -93,6 +93,19 @@ class EncodedBattle:
     def __len__(self) -> int:
         return len(self.action)
 
+    def reward(self, kind: str) -> np.ndarray:
+        """Unscaled rewards float32 [n − 1] of a kind."""
+        return self.rewards[kind]
+
+    def fill(
+        self, start: int, stop: int, words: np.ndarray, numbers: np.ndarray, legal: np.ndarray, forced: np.ndarray
+    ) -> None:
+        """Write states [start, stop) into the given rows."""
+        words[:] = self.words[start:stop]
+        numbers[:] = self.numbers[start:stop]
+        legal[:] = self.legal[start:stop]
+        forced[:] = self.forced[start:stop]
+
 
 class Encoder:
     """Turns battles into arrays in one observation space with one vocabulary. Not for several threads at once."""

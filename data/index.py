@@ -220,15 +220,31 @@ def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[Ba
     """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once."""
     names, bad = _list_names(folder, prefix)
     names, sizes = _sizes(folder, names, prefix, bad)
-    column = pa.array(names, pa.string())
-    size_column = pa.array(sizes, pa.int64())
+    table, bad_names = columns_of(name, names, sizes, prefix)
+    return table, sorted([*bad, *bad_names], key=lambda item: item.path)
+
+
+def columns_of(
+    name: str, files: Sequence[str], sizes: Sequence[int] | None = None, prefix: str = ""
+) -> tuple[pa.Table, list[BadName]]:
+    """File names of one format as rows of an index, in their order, and those that are no battle's.
+
+    Args:
+        name: the format.
+        files: file names without folders.
+        sizes: bytes of each; none: 0.
+        prefix: what `path` has before the file name.
+    """
+    column = pa.array(files, pa.string())
+    size_column = pa.array(np.zeros(len(files), dtype=np.int64) if sizes is None else sizes, pa.int64())
+    bad: list[BadName] = []
     parts = pc.extract_regex(column, _NAME)
     good = pc.is_valid(parts)
-    if pc.sum(good).as_py() != len(column):
+    if pc.sum(good, min_count=0).as_py() != len(column):
         for file in column.filter(pc.invert(good)).to_pylist():
             bad.append(BadName(prefix + file, _name_reason(name, file)))
         column, size_column, parts = column.filter(good), size_column.filter(good), parts.filter(good)
-    return _columns(name, prefix, column, size_column, parts), sorted(bad, key=lambda item: item.path)
+    return _columns(name, prefix, column, size_column, parts), bad
 
 
 def _columns(name: str, prefix: str, files: pa.Array, sizes: pa.Array, parts: pa.StructArray) -> pa.Table:

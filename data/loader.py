@@ -129,7 +129,7 @@ def shape_for(dataset: BattleDataset, batch: BatchConfig) -> PackShape:
     if batch.plan == "packed" and dataset.lengths is None:
         raise DataError(
             "batch.plan is packed, but the lengths of the battles aren't known; run `python -m data.prepare index "
-            f"--turns {dataset.root}`, set data.turns to always, or batch.plan to battles"
+            f"--turns {dataset.name}`, set data.turns to always, or batch.plan to battles"
         )
     room = 1.0 if _is_planned(dataset, batch) else UNPLANNED_ROOM
     return pack_shape(batch, dataset.config.max_turns, dataset.mean_window() * room)
@@ -167,6 +167,7 @@ def make_loader(
         shape,
         seed=seed,
         n=len(dataset),
+        keys=dataset.keys,
         lengths=dataset.lengths if _is_planned(dataset, batch) else None,
         rates=dataset.rates,
         battles=batch.battles,

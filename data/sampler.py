@@ -88,9 +88,10 @@ def mix(*values: int | np.ndarray) -> np.ndarray:
     return np.asarray(state)
 
 
-def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Order of n things in an epoch, int64 [n]: a pure function of its arguments, whatever NumPy's generators do."""
-    return np.argsort(mix(seed, epoch, 1, np.arange(n)), kind="stable")
+def permutation(seed: int, epoch: int, keys: np.ndarray, starts: np.ndarray | int = 0) -> np.ndarray:
+    """Order of an epoch's windows, int64 [n]: by a hash of seed, epoch, battle key and start, whatever NumPy's own
+    generators do. It doesn't hang on where a battle lies among the others."""
+    return np.argsort(mix(seed, epoch, 1, keys, starts), kind="stable")
 
 
 def pack_shape(batch: BatchConfig, max_turns: int, mean_length: float) -> PackShape:
@@ -115,9 +116,9 @@ def pack_shape(batch: BatchConfig, max_turns: int, mean_length: float) -> PackSh
     return PackShape(turns, segments, max_turns)
 
 
-def first_cut(seed: int, epoch: int, battles: np.ndarray, max_turns: int) -> np.ndarray:
+def first_cut(seed: int, epoch: int, keys: np.ndarray, max_turns: int) -> np.ndarray:
     """Decisions of each battle's first window, 1 … max_turns − 1, were it cut in this epoch."""
-    return (mix(seed, epoch, 2, battles) % np.uint64(max_turns - 1)).astype(np.int64) + 1
+    return (mix(seed, epoch, 2, keys) % np.uint64(max_turns - 1)).astype(np.int64) + 1
 
 
 def cut_windows(
@@ -161,6 +162,7 @@ class Plan:
         *,
         seed: int,
         n: int,
+        keys: np.ndarray | None = None,
         lengths: np.ndarray | None = None,
         rates: np.ndarray | None = None,
         battles: int = 64,
@@ -170,6 +172,7 @@ class Plan:
             shape: sizes of a pack.
             seed: of every order and cut.
             n: battles of the data set.
+            keys: uint64 [n], a name per battle that its draws hang on; none: its place.
             lengths: int [n], states per battle (0: rejected, left out); none: not known.
             rates: float [n] in [0, 1], how often each battle is drawn, in times per epoch; none: once each.
             battles: files of a micro-batch where lengths aren't known.
@@ -180,7 +183,7 @@ class Plan:
         self.shape = shape
         self.seed = seed
         self.battles = battles
-        self._n = n
+        self._keys = np.arange(n, dtype=np.uint64) if keys is None else np.asarray(keys)
         self._lengths = None if lengths is None else np.asarray(lengths)
         self._rates = rates
         usable = np.ones(n, dtype=bool) if lengths is None else self._lengths >= MIN_WINDOW
@@ -201,17 +204,18 @@ class Plan:
         if self._rates is None:
             return self._usable
         rates = np.asarray(self._rates, dtype=np.float64)[self._usable]
-        phase = mix(self.seed, 3, self._usable).astype(np.float64) / 2.0**64
+        phase = mix(self.seed, 3, self._keys[self._usable]).astype(np.float64) / 2.0**64
         drawn = np.floor(phase + (epoch + 1) * rates) - np.floor(phase + epoch * rates)
         return self._usable[drawn >= 1]
 
     def epoch_windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The windows of an epoch (battle, start, length), in their permuted order. Lengths must be known."""
         members = self.members(epoch)
-        cuts = first_cut(self.seed, epoch, members, self.shape.max_turns)
+        cuts = first_cut(self.seed, epoch, self._keys[members], self.shape.max_turns)
         battle, start, length = cut_windows(members, self._lengths[members], self.shape.max_turns, cuts)
-        order = permutation(self.seed, epoch, len(battle))
-        return battle[order], start[order], length[order]
+        order = permutation(self.seed, epoch, self._keys[battle], start)
+        # int32: an epoch of millions of windows stays in memory while it lasts.
+        return tuple(part[order].astype(np.int32) for part in (battle, start, length))
 
     def packs(self) -> Iterator[list[Window]]:
         """Every pack from the first on."""
@@ -253,12 +257,12 @@ class Plan:
                 skip -= len(members)
                 epoch += 1
                 continue
-            order = members[permutation(self.seed, epoch, len(members))][skip:]
+            order = members[permutation(self.seed, epoch, self._keys[members])][skip:]
             skip = 0
             for at in range(0, len(order), 8192):
                 piece = order[at : at + 8192]
-                draws = mix(self.seed, epoch, 4, piece).astype(np.float64) / 2.0**64
-                cuts = first_cut(self.seed, epoch, piece, self.shape.max_turns)
+                draws = mix(self.seed, epoch, 4, self._keys[piece]).astype(np.float64) / 2.0**64
+                cuts = first_cut(self.seed, epoch, self._keys[piece], self.shape.max_turns)
                 for battle, cut, draw in zip(piece.tolist(), cuts.tolist(), draws.tolist(), strict=True):
                     # `start` carries the first cut until the battle is read and its window drawn.
                     pack.append(Window(battle, cut, 0, epoch, min(draw, 1.0 - 2.0**-53)))

@@ -1,0 +1,138 @@
+"""Reading `.tar.gz` archives of battles safely: regular files only, inside their folder, capped in size and number."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .index import DataError
+from .replay_file import MAX_BYTES, is_battle_file
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".tar.gz", ".tgz", ".tar")
+MAX_MEMBERS = 50_000_000
+
+
+class Member(NamedTuple):
+    """A member of an archive: the file name without its folders, how to read it, or why it is left out."""
+
+    name: str
+    reason: str
+    read: Callable[[], bytes]
+
+
+def archives_under(source: Path) -> dict[str, Path]:
+    """Archives by format, where `source` is one or a folder of them; empty where it is neither.
+
+    Raises:
+        DataError: no such file or folder.
+    """
+    if source.is_file():
+        if not source.name.endswith(ENDINGS):
+            raise DataError(f"{source}: is no archive of battles; give a folder or a {', '.join(ENDINGS)}")
+        return {_format_of(source): source}
+    if not source.is_dir():
+        raise DataError(f"{source}: is no folder and no archive; give one of battle files")
+    files = sorted(entry.name for entry in os.scandir(source) if entry.is_file() and entry.name.endswith(ENDINGS))
+    return {_format_of(source / name): source / name for name in files}
+
+
+def members(file: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> Iterator[Member]:
+    """The members of an archive in its order, streamed; nothing is written.
+
+    Folders are passed over in silence; links, devices, names that lead out of the folder, files too large and files
+    that are no battles come with a reason and aren't read.
+
+    Raises:
+        DataError: the archive is cut or spoilt, or has too many members. Members before that were given.
+    """
+    count = 0
+    try:
+        with tarfile.open(file, mode="r|*") as tar:
+            for info in tar:
+                count += 1
+                if count > max_members:
+                    raise DataError(f"{file}: has over {max_members} members; not an archive of battles")
+                if info.isdir():
+                    continue
+                name = PurePosixPath(info.name).name
+                reason = _reason(info, name, max_bytes)
+                yield Member(_printable(name), reason, lambda info=info: _read(tar, info, file))
+                # tarfile keeps every member it has seen: millions of them would fill the memory.
+                tar.members = []
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(
+            f"{file}: is cut or spoilt after {count} members ({error}); fetch it again (finished shards are kept)"
+        ) from error
+
+
+def unpack_archive(file: Path, to: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> tuple[int, int]:
+    """Write an archive's battle files to `to/{format}/`; files already there with the same size are kept.
+
+    Returns:
+        files there now, and members left out (each is logged with its reason).
+
+    Raises:
+        DataError: as `members`.
+        OSError: the folder is full or cannot be written.
+    """
+    folder = to / _format_of(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = left_out = 0
+    for member in members(file, max_bytes, max_members):
+        if member.reason:
+            left_out += 1
+            log.warning("%s: %s left out: %s", file, member.name, member.reason)
+            continue
+        target = folder / member.name
+        content = member.read()
+        if not (target.is_file() and not target.is_symlink() and target.stat().st_size == len(content)):
+            temporary = folder / f".{member.name}.{os.getpid()}"
+            try:
+                temporary.write_bytes(content)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        written += 1
+    return written, left_out
+
+
+def _reason(info: tarfile.TarInfo, name: str, max_bytes: int) -> str:
+    path = PurePosixPath(info.name)
+    if info.issym() or info.islnk():
+        return "archive: is a link"
+    if not info.isreg():
+        return "archive: is no regular file"
+    if path.is_absolute() or ".." in path.parts:
+        return "archive: leads out of its folder"
+    if info.size > max_bytes:
+        return f"archive: is {info.size} bytes, over the cap of {max_bytes}"
+    if _printable(name) != name:
+        return "name: is not UTF-8"
+    if not is_battle_file(name):
+        return "name: doesn't end in .json.lz4 or .json"
+    return ""
+
+
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> bytes:
+    content = tar.extractfile(info).read()
+    if len(content) != info.size:
+        raise tarfile.ReadError(f"member {info.name!r} of {file} is cut")
+    return content
+
+
+def _format_of(file: Path) -> str:
+    for ending in ENDINGS:
+        if file.name.endswith(ending):
+            return file.name[: -len(ending)]
+    return file.stem
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

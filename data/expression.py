@@ -1,0 +1,168 @@
+"""Small expressions over the columns of an index: filters (`rating >= 1500 and date >= '2020'`) and weights
+(`2.0 if won else 1.0`). Parsed, never run as Python; evaluated a column at a time.
+
+Names: `format`, `battle_id`, `player`, `opponent`, `date` (ISO text), `rating`, `size`, `turns`, `won`, and `year`.
+Allowed: numbers, texts, True and False, `and or not`, comparisons (chained too), `in` a tuple of constants, `+ - * /`,
+`a if condition else b`, `min(…)`, `max(…)`.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .index import DataError
+
+_TEXTS = ("format", "battle_id", "player", "opponent", "date")
+_NUMBERS = ("rating", "size", "turns", "won")
+NAMES = (*_TEXTS, *_NUMBERS, "year")
+_ARITHMETIC = {ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide}
+_COMPARE = {
+    ast.Eq: ("equal", np.equal),
+    ast.NotEq: ("not_equal", np.not_equal),
+    ast.Lt: ("less", np.less),
+    ast.LtE: ("less_equal", np.less_equal),
+    ast.Gt: ("greater", np.greater),
+    ast.GtE: ("greater_equal", np.greater_equal),
+}
+MAX_LENGTH = 2_000
+_Value = np.ndarray | pa.ChunkedArray | str | float | bool
+
+
+def filter_mask(text: str, table: pa.Table, where: str) -> np.ndarray:
+    """Rows for which the expression holds, bool [rows].
+
+    Args:
+        text: the expression; empty: every row.
+        table: rows of an index.
+        where: the configuration key, for errors.
+
+    Raises:
+        DataError: the expression cannot be read, or doesn't give true or false.
+    """
+    if not text.strip():
+        return np.ones(len(table), dtype=bool)
+    value = np.asarray(_evaluate(text, table, where))
+    if value.dtype != bool:
+        raise DataError(f"{where}: {text!r} gives numbers, not true or false; compare them with something")
+    return np.broadcast_to(value, len(table))
+
+
+def weights(text: str, table: pa.Table, where: str) -> np.ndarray:
+    """A weight per row, float64 [rows], finite and not negative.
+
+    Raises:
+        DataError: the expression cannot be read, or a weight is negative or not finite.
+    """
+    if not text.strip():
+        return np.ones(len(table))
+    value = _evaluate(text, table, where)
+    if isinstance(value, (str, pa.ChunkedArray)):
+        raise DataError(f"{where}: {text!r} gives text; a weight is a number")
+    found = np.broadcast_to(np.asarray(value, dtype=np.float64), len(table))
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise DataError(f"{where}: {text!r} gives a weight that is negative or not finite; keep it at 0 or above")
+    return found
+
+
+def _evaluate(text: str, table: pa.Table, where: str) -> _Value:
+    if len(text) > MAX_LENGTH:
+        raise DataError(f"{where}: is {len(text)} characters long; keep it under {MAX_LENGTH}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"{where}: {text!r} is no expression ({error}); e.g. rating >= 1500 and won") from error
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _Evaluation(table, where).value(tree)
+    except (pa.ArrowException, TypeError, RecursionError) as error:
+        raise DataError(f"{where}: {text!r} cannot be evaluated ({error}); compare texts with texts") from error
+
+
+class _Evaluation:
+    def __init__(self, table: pa.Table, where: str) -> None:
+        self.table = table
+        self.where = where
+
+    def value(self, node: ast.AST) -> _Value:
+        """The value of a node, for all rows at once."""
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() as constant):
+                return constant
+            case ast.Name(id=name):
+                return self._column(name)
+            case ast.BoolOp(op=ast.And(), values=parts):
+                return reduce(np.logical_and, [self._truth(part) for part in parts])
+            case ast.BoolOp(op=ast.Or(), values=parts):
+                return reduce(np.logical_or, [self._truth(part) for part in parts])
+            case ast.UnaryOp(op=ast.Not(), operand=inner):
+                return np.logical_not(self._truth(inner))
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return np.negative(self._number(inner))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                return _ARITHMETIC[type(op)](self._number(left), self._number(right))
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                sides = [left, *others]
+                found = [self._compare(sides[i], op, sides[i + 1]) for i, op in enumerate(ops)]
+                return reduce(np.logical_and, found)
+            case ast.IfExp(test=test, body=body, orelse=other):
+                return np.where(self._truth(test), self._number(body), self._number(other))
+            case ast.Call(func=ast.Name(id="min" | "max" as name), args=[_, _, *_] as parts, keywords=[]):
+                joined = np.minimum if name == "min" else np.maximum
+                return reduce(joined, [self._number(part) for part in parts])
+        raise self._refused(node)
+
+    def _column(self, name: str) -> _Value:
+        if name == "year":
+            return pc.cast(pc.utf8_slice_codeunits(self.table["date"], 0, 4), pa.int32()).to_numpy()
+        if name in _TEXTS:
+            return self.table[name]
+        if name in _NUMBERS:
+            return self.table[name].to_numpy()
+        raise DataError(f"{self.where}: {name!r} is no column; there are {', '.join(NAMES)}")
+
+    def _truth(self, node: ast.AST) -> np.ndarray:
+        value = self.value(node)
+        found = np.asarray(value) if not isinstance(value, (str, pa.ChunkedArray)) else None
+        if found is None or found.dtype != bool:
+            raise DataError(f"{self.where}: {ast.unparse(node)!r} is neither true nor false; compare it with something")
+        return found
+
+    def _number(self, node: ast.AST) -> np.ndarray:
+        value = self.value(node)
+        if isinstance(value, (str, pa.ChunkedArray)):
+            raise DataError(f"{self.where}: {ast.unparse(node)!r} is a text, where a number is needed")
+        return np.asarray(value, dtype=np.float64)
+
+    def _compare(self, left: ast.AST, op: ast.cmpop, right: ast.AST) -> np.ndarray:
+        if isinstance(op, (ast.In, ast.NotIn)):
+            if not isinstance(right, (ast.Tuple, ast.List)) or not all(isinstance(e, ast.Constant) for e in right.elts):
+                raise self._refused(right)
+            value, options = self.value(left), [element.value for element in right.elts]
+            if isinstance(value, pa.ChunkedArray):
+                found = pc.is_in(value, value_set=pa.array(options, pa.string())).to_numpy()
+            else:
+                found = np.isin(np.asarray(value), np.array(options))
+            return ~found if isinstance(op, ast.NotIn) else found
+        if type(op) not in _COMPARE:
+            raise self._refused(op)
+        name, compare = _COMPARE[type(op)]
+        a, b = self.value(left), self.value(right)
+        texts = [isinstance(side, (str, pa.ChunkedArray)) for side in (a, b)]
+        if texts[0] != texts[1]:
+            raise DataError(f"{self.where}: compares a text with a number in {ast.unparse(left)!r}; quote the text")
+        if not texts[0]:
+            return compare(np.asarray(a), np.asarray(b))
+        found = getattr(pc, name)(a, b)
+        return found.to_numpy() if isinstance(found, pa.ChunkedArray) else np.asarray(found.as_py())
+
+    def _refused(self, node: ast.AST) -> DataError:
+        shown = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__
+        return DataError(
+            f"{self.where}: {shown!r} is not allowed; use columns ({', '.join(NAMES)}), constants, comparisons, "
+            "and/or/not, + - * /, if/else, min, max"
+        )

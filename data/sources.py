@@ -1,0 +1,244 @@
+"""Folders and token caches behind a data set: opened, joined into one index, split, filtered and weighted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from .data_config import DataConfig, SourceConfig
+from .encode import EncodedBattle, Encoder
+from .expression import filter_mask, weights
+from .index import (
+    REJECTED_TURNS,
+    SCHEMA,
+    DataError,
+    FormatIndex,
+    folder_for,
+    locked,
+    open_index,
+    pair_draws,
+    set_turns,
+)
+from .rejects import Reject, RejectLedger
+from .replay_file import MAX_BYTES, BadBattleFile, read_lean
+from .schema import BadBattle
+from .token_cache import INDEX, TokenCache, is_cache
+from .tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "heldout", "all")
+FILL_TURNS_UP_TO = 20_000
+
+
+@dataclass
+class Source:
+    """One open folder or cache: its rows are [first, first + rows) of the joined index."""
+
+    config: SourceConfig
+    root: Path
+    cache: TokenCache | None
+    first: int
+    rows: int
+
+
+@dataclass
+class Sources:
+    """The open sources and their joined index, one row per battle."""
+
+    parts: list[Source]
+    index: datasets.Dataset
+
+    def find(self, row: int) -> tuple[Source, int]:
+        """The source of a row, and its place there."""
+        for source in self.parts:
+            if row < source.first + source.rows:
+                return source, row - source.first
+        raise IndexError(f"row {row} of {len(self.index)}")
+
+
+def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger) -> Sources:
+    """Open every source; find battles' lengths where the configuration asks for it.
+
+    Raises:
+        DataError: nothing to read, or a cache that doesn't fit the run.
+        TooManyRejects: too many names or files cannot be used.
+    """
+    parts: list[Source] = []
+    tables: list[datasets.Dataset] = []
+    first = 0
+    for source in config.all_sources():
+        root = Path(source.path)
+        if is_cache(root):
+            cache = TokenCache(root)
+            cache.check(config.space, tokenizer)
+            _check_cached_formats(cache, root, source.formats or tuple(config.formats))
+            table = datasets.Dataset.from_file(os.fspath(root / INDEX)).select_columns(SCHEMA.names)
+            pieces = [table]
+        else:
+            cache = None
+            pieces = _open_folder(root, source, config, ledger)
+        rows = sum(len(piece) for piece in pieces)
+        parts.append(Source(source, root, cache, first, rows))
+        tables += pieces
+        first += rows
+    if not first:
+        raise DataError(f"data.path {config.path}: no battle file with a good name in the formats asked for")
+    return Sources(parts, datasets.concatenate_datasets(tables) if len(tables) > 1 else tables[0])
+
+
+def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of one side of the split that pass the filters, and how often each is drawn.
+
+    Returns:
+        rows uint32 [n] of the index; rates float64 [n] in (0, 1], times per epoch, or none: once each.
+    """
+    table = sources.index.data.table if hasattr(sources.index.data, "table") else sources.index.data
+    if config.split_by == "players":
+        draws = pair_draws(table["player"], table["opponent"])
+    else:
+        draws = table["split"].to_numpy()
+    heldout = draws < config.heldout_share * 2.0**32
+    chosen = np.ones(len(draws), dtype=bool) if split == "all" else heldout == (split == "heldout")
+    if config.filter.strip():
+        chosen &= filter_mask(config.filter, table, "data.filter")
+    for number, source in enumerate(sources.parts):
+        mine = slice(source.first, source.first + source.rows)
+        part = table.slice(source.first, source.rows)
+        if source.config.filter.strip():
+            chosen[mine] &= filter_mask(source.config.filter, part, f"data.sources[{number}].filter")
+        if source.cache is not None and (wanted := source.config.formats or tuple(config.formats)):
+            chosen[mine] &= pc.is_in(part["format"], value_set=pa.array(wanted)).to_numpy()
+    rows = np.flatnonzero(chosen).astype(np.uint32)
+    return rows, _rates(sources, config, table, rows)
+
+
+def _rates(sources: Sources, config: DataConfig, table: pa.Table, rows: np.ndarray) -> np.ndarray | None:
+    """How often each row is drawn, as a share of epochs; the most frequent once an epoch, none more than that."""
+    if len(sources.parts) == 1 and not config.weight.strip() and not config.format_weights:
+        return None
+    rates = weights(config.weight, table, "data.weight")[rows].copy()
+    for name, weight in config.format_weights.items():
+        rates[pc.equal(table["format"], name).to_numpy()[rows]] *= weight
+    if len(sources.parts) > 1:
+        for source in sources.parts:
+            mine = (rows >= source.first) & (rows < source.first + source.rows)
+            total = rates[mine].sum()
+            if total > 0:
+                rates[mine] *= source.config.weight / total
+    highest = rates.max(initial=0.0)
+    if not highest > 0:
+        raise DataError("data.weight, data.format_weights: give no battle a weight above 0; raise one")
+    return rates / highest
+
+
+def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> EncodedBattle:
+    """Read and encode one battle file. Raises `BadBattleFile`."""
+    battle = read_lean(path, max_bytes)
+    try:
+        return encoder.encode(battle.states, battle.actions)
+    except BadBattle as error:
+        raise BadBattleFile(path, error.field, error.reason, error.mend) from error
+
+
+def _check_cached_formats(cache: TokenCache, root: Path, wanted: tuple[str, ...]) -> None:
+    there = cache.manifest["formats"]
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise DataError(f"data.formats: {', '.join(missing)} not in the cache {root}; there are {', '.join(there)}")
+
+
+def _open_folder(root: Path, source: SourceConfig, config: DataConfig, ledger: RejectLedger) -> list[datasets.Dataset]:
+    formats = source.formats or tuple(config.formats)
+    indexes = open_index(root, formats, config.cache_dir, config.rescan)
+    bad = [Reject(os.path.join(root, item.path), item.reason) for part in indexes for item in part.bad_names]
+    total = sum(len(part.table) for part in indexes)
+    ledger.add(total + len(bad), bad)
+    if config.turns == "always" or (config.turns == "auto" and total <= FILL_TURNS_UP_TO):
+        indexes, reasons = fill_turns(root, indexes, config)
+        rejects = []
+        for part in indexes:
+            for path in part.table.filter(pc.equal(part.table["turns"], REJECTED_TURNS))["path"].to_pylist():
+                rejects.append(Reject(os.path.join(root, path), reasons.get(path, "states: cannot be read")))
+        ledger.add(0, rejects)
+    return [_as_dataset(part) for part in indexes if len(part.table)]
+
+
+def _as_dataset(part: FormatIndex) -> datasets.Dataset:
+    """A format's table as a data set, memory-mapped where it is kept in a file."""
+    if part.file is not None:
+        return datasets.Dataset.from_file(os.fspath(part.file))
+    return datasets.Dataset(part.table.replace_schema_metadata(None))
+
+
+def fill_turns(
+    root: Path, parts: list[FormatIndex], config: DataConfig, processes: int | None = None, progress: bool = True
+) -> tuple[list[FormatIndex], dict[str, str]]:
+    """Read every file whose number of turns isn't known, and keep it in the index (0 where the file is rejected).
+
+    Returns:
+        the indexes, and the reason of each file rejected (by its path under `root`).
+    """
+    missing = [np.flatnonzero(part.table["turns"].to_numpy() <= REJECTED_TURNS) for part in parts]
+    total = sum(len(rows) for rows in missing)
+    reasons: dict[str, str] = {}
+    if not total:
+        return parts, reasons
+    filled = []
+    count = processes or min(os.cpu_count() or 1, 8)
+    measure = partial(_measure, root=os.fspath(root), illegal=config.illegal_actions, max_bytes=config.max_bytes)
+    with tqdm(total=total, unit="battles", desc="turns", disable=not progress or total < 500) as bar:
+        for part, rows in zip(parts, missing, strict=True):
+            if not len(rows):
+                filled.append(part)
+                continue
+            turns = part.table["turns"].to_numpy().copy()
+            paths = part.table["path"].take(pa.array(rows)).to_pylist()
+            pieces = [paths[at : at + 256] for at in range(0, len(paths), 256)]
+            at = 0
+            for result in _run(measure, pieces, count if total > 2000 else 1):
+                for path, n, reason in result:
+                    turns[rows[at]] = n
+                    at += 1
+                    if reason:
+                        reasons[path] = reason
+                bar.update(len(result))
+            with locked(folder_for(root, config.cache_dir)):
+                filled.append(set_turns(part, turns))
+    return filled, reasons
+
+
+def _run(
+    work: Callable[[list[str]], list], pieces: list[list[str]], processes: int
+) -> Iterator[list[tuple[str, int, str]]]:
+    if processes <= 1 or len(pieces) <= 1:
+        yield from map(work, pieces)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        yield from pool.map(work, pieces)
+
+
+def _measure(paths: list[str], root: str, illegal: str, max_bytes: int) -> list[tuple[str, int, str]]:
+    """States of each file as a reader will see it, or 0 and the reason of its rejection."""
+    # Without a vocabulary: lengths and rejections don't hang on words.
+    encoder = Encoder("default", Tokenizer(()), illegal)
+    found = []
+    for path in paths:
+        try:
+            encoded = encode_file(os.path.join(root, path), encoder, max_bytes)
+            found.append((path, len(encoded), ""))
+        except BadBattleFile as error:
+            found.append((path, REJECTED_TURNS, f"{error.field}: {error.reason}"))
+    return found

@@ -1,0 +1,290 @@
+"""The token cache: encoded battles in Arrow shards, read by offset, decoded to the raw path's very arrays.
+
+A shard is an Arrow stream with one row per battle (`datasets.load_dataset("arrow", data_files=…)` opens it): the
+index's columns, `outcome`, `team`, and per turn `words` (uint16 ids), `codes` (uint8), `hp` (float32), `action` (int8), `legal`
+(uint16: bits 0–12 the legal set, bit 15 a forced switch) and the three rewards (float32, the last 0).
+
+Numbers lie on grids, but for hp: a code is a place in its slot's table of float32 values (`code_tables`), the same for
+every cache of a version. A value that is on no table (a level of 300, say) is kept beside as (turn, slot, float32).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from .index import SCHEMA, DataError
+from .observation import EMPTY_NUMBER, ObservationSpace, space_named
+from .reward import REWARDS
+from .schema import N_ACTIONS, SCHEMA_VERSION
+from .tokenizer import Tokenizer
+
+CACHE_VERSION = 1
+KIND = "turnwise-token-cache"
+MANIFEST = "manifest.json"
+VOCABULARY = "vocabulary.json"
+INDEX = "index.bin"
+FORCED_BIT = 15
+EMPTY_CODE = 255
+WON, LOST = 1, 0
+NO_RESULT = -1
+
+# What the cache's own index adds to an index's columns.
+PLACES = (("shard", pa.int32()), ("batch", pa.int32()), ("row", pa.int32()), ("first", pa.int64()))
+INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
+
+_BITS = 1 << np.arange(N_ACTIONS, dtype=np.uint16)
+_LEGAL = ((np.arange(1 << N_ACTIONS)[:, None] & _BITS) != 0).astype(bool)
+_GRIDS = {
+    # Per divisor-and-offset family: (smallest raw value, number of values); see `code_tables`.
+    "opponents_remaining": (0, 7),
+    "lvl": (0, 255),
+    "base_power": (0, 255),
+    "accuracy": (0, 101),
+    "priority": (-20, 41),
+    "pp": (0, 4),
+    "any_slept": (0, 2),
+    "any_frozen": (0, 2),
+    "can_tera": (0, 2),
+}
+_RAW_DIVISORS = {"base_power": 200.0, "accuracy": 100.0, "priority": 5.0}
+
+
+class Codes:
+    """How a space's numbers are kept: which slots are codes, which are float32, and each code slot's table.
+
+    Attributes:
+        slots: int [C], slots kept as codes; `hp` int [H], slots kept as float32.
+        tables: float32 [C, 256], value per code.
+    """
+
+    def __init__(self, space: ObservationSpace) -> None:
+        names = [slot.name for slot in space.number_slots]
+        self.n = len(names)
+        self.hp = np.array([i for i, name in enumerate(names) if name == "hp_pct"])
+        self.slots = np.array([i for i, name in enumerate(names) if name != "hp_pct"])
+        self._low = np.zeros(len(self.slots))
+        self._divisor = np.zeros(len(self.slots))
+        self._count = np.zeros(len(self.slots))
+        self.tables = np.zeros((len(self.slots), 256), dtype=np.float32)
+        for place, slot in enumerate(self.slots):
+            number = space.number_slots[slot]
+            if number.name.endswith("_boost"):
+                low, count = -6, 13
+            elif number.name.startswith("base_") and number.name != "base_power":
+                low, count = 0, 255
+            else:
+                low, count = _GRIDS[number.name]
+            divisor = _RAW_DIVISORS.get(number.name, number.divisor)
+            self._low[place], self._divisor[place], self._count[place] = low, divisor, count
+            self.tables[place, :count] = ((low + np.arange(count)) / divisor).astype(np.float32)
+            self.tables[place, EMPTY_CODE] = EMPTY_NUMBER
+        self._flat = self.tables.ravel()
+        self._base = (np.arange(len(self.slots)) * 256).astype(np.int32)
+
+    def pack(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Numbers float32 [n, F] → codes uint8 [n, C], hp float32 [n, H], and what is on no table."""
+        values = numbers[:, self.slots]
+        raw = np.rint(values.astype(np.float64) * self._divisor - self._low)
+        raw = np.where((raw >= 0) & (raw < self._count), raw, EMPTY_CODE).astype(np.uint8)
+        decoded = self._flat[raw + self._base]
+        turn, place = np.nonzero(decoded.view(np.uint32) != np.ascontiguousarray(values).view(np.uint32))
+        return raw, numbers[:, self.hp], (turn, self.slots[place], values[turn, place])
+
+    def unpack(self, codes: np.ndarray, hp: np.ndarray, out: np.ndarray) -> None:
+        """Write codes and hp as numbers float32 [n, F] into `out`."""
+        out[:, self.slots] = self._flat.take(codes + self._base)
+        out[:, self.hp] = hp
+
+
+@functools.cache
+def codes_of(space: str) -> Codes:
+    """The number codes of a space, by its name."""
+    return Codes(space_named(space))
+
+
+def legal_bits(legal: np.ndarray, forced: np.ndarray) -> np.ndarray:
+    """Legal sets bool [n, 13] and forced bool [n] as uint16 [n]."""
+    return (legal @ _BITS + (forced.astype(np.uint16) << FORCED_BIT)).astype(np.uint16)
+
+
+@dataclass
+class _Batch:
+    """One record batch's columns, as flat views by turn (no copies)."""
+
+    offsets: np.ndarray
+    words: np.ndarray
+    codes: np.ndarray
+    hp: np.ndarray
+    action: np.ndarray
+    legal: np.ndarray
+    rewards: dict[str, np.ndarray]
+    outcome: np.ndarray
+    team: np.ndarray
+    exact: tuple[pa.Array, pa.Array, pa.Array]
+
+
+class CachedBattle:
+    """A battle in a cache; looks like an `EncodedBattle` to whoever lays windows out. Views, not copies."""
+
+    def __init__(self, batch: _Batch, row: int, codes: Codes) -> None:
+        start, stop = int(batch.offsets[row]), int(batch.offsets[row + 1])
+        self._batch = batch
+        self._codes = codes
+        self._row = row
+        self._start = start
+        self._n = stop - start
+        outcome = batch.outcome[row]
+        self.won = bool(outcome == WON)
+        self.lost = bool(outcome == LOST)
+        self.action = batch.action[start:stop]
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def team(self) -> int:
+        """Hash of the own team."""
+        return int(self._batch.team[self._row])
+
+    def reward(self, kind: str) -> np.ndarray:
+        """Unscaled rewards float32 [n − 1] of a kind."""
+        return self._batch.rewards[kind][self._start : self._start + self._n - 1]
+
+    def fill(
+        self, start: int, stop: int, words: np.ndarray, numbers: np.ndarray, legal: np.ndarray, forced: np.ndarray
+    ) -> None:
+        """Write states [start, stop) into the given rows."""
+        batch, rows = self._batch, slice(self._start + start, self._start + stop)
+        words[:] = batch.words[rows]
+        self._codes.unpack(batch.codes[rows], batch.hp[rows], numbers)
+        bits = batch.legal[rows]
+        legal[:] = _LEGAL.take(bits & (1 << N_ACTIONS) - 1, axis=0)
+        forced[:] = bits >> FORCED_BIT
+        turns, slots, values = batch.exact
+        if turns is not None and len(turns[self._row]):
+            at = np.array(turns[self._row].as_py()) - start
+            inside = (at >= 0) & (at < stop - start)
+            slot, value = np.array(slots[self._row].as_py()), np.array(values[self._row].as_py(), dtype=np.float32)
+            numbers[at[inside], slot[inside]] = value[inside]
+
+
+class TokenCache:
+    """A token cache, open for reading: its manifest, its index, and its battles by place.
+
+    Attributes:
+        path: its folder.
+        manifest: what `prepare cache` wrote about it.
+        table: one row per battle, in the order of format and path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            DataError: no cache, an unfinished one, or one of another version.
+        """
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        try:
+            with pa.memory_map(str(self.path / INDEX), "rb") as source:
+                self.table = pa.ipc.open_stream(source).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{self.path / INDEX}: cannot be read ({error}); make the cache again") from error
+        self._codes = codes_of(self.manifest["space"])
+        self._places = [self.table[name].to_numpy() for name in ("shard", "batch", "row")]
+        self._shards: dict[int, list[_Batch]] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_shards": {}, "table": None, "_places": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(state["path"])
+
+    def __getitem__(self, i: int) -> CachedBattle:
+        """The i-th battle. Raises `DataError` where its shard is gone or spoilt."""
+        shard, batch, row = (int(column[i]) for column in self._places)
+        batches = self._shards.get(shard)
+        if batches is None:
+            batches = self._shards[shard] = self._open(shard)
+        return CachedBattle(batches[batch], row, self._codes)
+
+    def check(self, space: str, tokenizer: Tokenizer) -> None:
+        """Compare the cache with a run's observation space and vocabulary. Raises `DataError`: which of them differs."""
+        if self.manifest["space"] != space:
+            raise DataError(
+                f"{self.path}: holds observations of space {self.manifest['space']!r}, data.space is {space!r}; make a "
+                "cache of that space"
+            )
+        if self.manifest["vocabulary"] != tokenizer.hash:
+            raise DataError(
+                f"{self.path}: was made with vocabulary {self.manifest['vocabulary'][:12]}, this run's is "
+                f"{tokenizer.hash[:12]}; set data.vocabulary to {self.path / VOCABULARY}, or make the cache again"
+            )
+
+    def _open(self, shard: int) -> list[_Batch]:
+        facts = self.manifest["shards"][shard]
+        file = self.path / facts["file"]
+        try:
+            with pa.memory_map(str(file), "rb") as source:
+                reader = pa.ipc.open_stream(source)
+                return [_views(batch, self._codes) for batch in reader]
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
+
+
+def read_manifest(path: Path) -> dict:
+    """A cache's manifest. Raises `DataError`: none there, unfinished, or of another version."""
+    file = Path(path) / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: holds no {MANIFEST}: no token cache, or not finished; run the same `data.prepare cache` again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise DataError(f"{file}: is no token cache's manifest; give another folder")
+    for key, ours in (("version", CACHE_VERSION), ("schema", SCHEMA_VERSION)):
+        if manifest.get(key) != ours:
+            raise DataError(f"{file}: {key} is {manifest.get(key)}, this program's is {ours}; make the cache again")
+    return manifest
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a folder is meant as a token cache."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def _views(batch: pa.RecordBatch, codes: Codes) -> _Batch:
+    def flat(name: str) -> np.ndarray:
+        inner = batch.column(name).values
+        width = 1
+        if pa.types.is_fixed_size_list(inner.type):
+            width, inner = inner.type.list_size, inner.values
+        array = inner.to_numpy(zero_copy_only=True)
+        return array.reshape(-1, width) if width > 1 else array
+
+    exact = tuple(batch.column(f"exact_{part}") for part in ("turn", "slot", "value"))
+    if not len(exact[0].values):
+        exact = (None, None, None)
+    return _Batch(
+        offsets=batch.column("words").offsets.to_numpy(zero_copy_only=True),
+        words=flat("words"),
+        codes=flat("codes"),
+        hp=flat("hp"),
+        action=flat("action"),
+        legal=flat("legal"),
+        rewards={kind: flat(f"reward_{kind}") for kind in REWARDS},
+        outcome=batch.column("outcome").to_numpy(),
+        team=batch.column("team").to_numpy(),
+        exact=exact,
+    )

@@ -1,0 +1,76 @@
+"""Filters and weights: what they give, and what they refuse."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.expression import filter_mask, weights
+from data.index import DataError
+
+TABLE = pa.table(
+    {
+        "format": ["gen1ou", "gen9ou", "gen9ou", "gen4ou"],
+        "rating": pa.array([1000, 1500, 1700, 1200], pa.int32()),
+        "player": ["a", "b", "c", "a"],
+        "date": ["2019-05-01", "2020-01-01", "2024-03-03T10:00:00", "2023-12-31"],
+        "won": [True, False, True, False],
+        "turns": pa.array([10, 20, 30, -1], pa.int32()),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", [1, 1, 1, 1]),
+        ("rating >= 1500", [0, 1, 1, 0]),
+        ("1000 < rating <= 1500", [0, 1, 0, 1]),
+        ("format == 'gen9ou' and won", [0, 0, 1, 0]),
+        ("not won or rating > 1600", [0, 1, 1, 1]),
+        ("date >= '2020-01-01' and date < '2024'", [0, 1, 0, 1]),
+        ("year in (2019, 2023)", [1, 0, 0, 1]),
+        ("player not in ('a', 'b')", [0, 0, 1, 0]),
+        ("turns * 2 - 10 > rating / 100", [0, 1, 1, 0]),
+        ("True", [1, 1, 1, 1]),
+    ],
+)
+def test_filters(text, expected):
+    assert filter_mask(text, TABLE, "data.filter").tolist() == [bool(x) for x in expected]
+
+
+def test_weights():
+    assert weights("2.0 if won else 0.5", TABLE, "data.weight").tolist() == [2.0, 0.5, 2.0, 0.5]
+    assert weights("max(0, rating - 1200) / 100", TABLE, "data.weight").tolist() == [0, 3, 5, 0]
+    assert np.array_equal(weights("", TABLE, "data.weight"), np.ones(4))
+    assert weights("won", TABLE, "data.weight").tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("rating >=", "no expression"),
+        ("elo > 1", "no column"),
+        ("rating", "gives numbers"),
+        ("rating and won", "neither true nor false"),
+        ("format > 3", "text with a number"),
+        ("format + 1 > 2", "is a text"),
+        ("__import__('os').system('true')", "not allowed"),
+        ("(lambda: 1)()", "not allowed"),
+        ("won.real", "not allowed"),
+        ("[x for x in (1,)]", "not allowed"),
+        ("rating in rating", "not allowed"),
+        ("player in (1, 2)", "cannot be evaluated"),
+        ("(" * 500 + "1" + ")" * 500, "no expression"),
+        ("1 +" * 3000 + "1", "characters long"),
+        ("2 ** 9999999 > 1", "not allowed"),
+    ],
+)
+def test_refused(text, match):
+    with pytest.raises(DataError, match=match):
+        filter_mask(text, TABLE, "data.filter")
+
+
+@pytest.mark.parametrize("text", ["-1", "1 / 0", "0 / 0", "'text'", "format"])
+def test_weights_that_are_none(text):
+    with pytest.raises(DataError, match=r"data\.weight"):
+        weights(text, TABLE, "data.weight")
