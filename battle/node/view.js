@@ -20,13 +20,16 @@ const LONE_CHOICES = new Set(['struggle', 'recharge', 'fight']);
 const COPIED_PP = 5; // of each move that Transform copies
 const TERRAIN = /terrain$/;
 
-const KINDS = { item: 'items', ability: 'abilities', move: 'moves' };
+const KINDS = { item: ['items', 'Item'], ability: ['abilities', 'Ability'], move: ['moves', 'Move'] };
 
-/** @pkmn/client asks for "item: Leftovers" as a condition, which its own Dex resolves and Showdown's does not. */
+/** @pkmn/client asks for "item: Leftovers" as a condition and for its kind: its own Dex knows both, Showdown's neither. */
 class Client extends Battle {
   get(type, text) {
     const prefix = type === 'conditions' && text ? /^(item|ability|move): ?(.*)$/.exec(text) : null;
-    return prefix ? super.get(KINDS[prefix[1]], prefix[2]) : super.get(type, text);
+    if (!prefix) return super.get(type, text);
+    const [table, kind] = KINDS[prefix[1]];
+    const { name, id } = super.get(table, prefix[2]);
+    return { name, id, kind };
   }
 }
 
@@ -228,6 +231,8 @@ class View {
     const side = this.client[this.me];
     const shown = side.active[0];
     const kept = shown?.moveSlots;
+    const copied = shown?.volatiles.transform?.pokemon;
+    const theirs = copied?.moveSlots;
     // The log writes the tera type into a Pokémon's details, the request does not: the client would take it for another.
     for (const pokemon of request.side.pokemon) {
       const suffix = `, tera:${pokemon.terastallized}`;
@@ -238,6 +243,11 @@ class View {
     this.client.update(request);
     // The client adds a Pokémon that it hears of for the first time without its health: the second pass has it.
     if (side.team.some((pokemon) => pokemon.maxhp === 0)) this.client.update(request);
+    if (copied) {
+      // The client writes the copy's moves and PP over those of the Pokémon copied: its moves are known, its PP are its own.
+      copied.moveSlots = [...theirs, ...copied.moveSlots.filter((m) => !theirs.some((t) => t.id === m.id)).map((m) => ({
+        id: m.id, name: m.name, ppUsed: 0, virtual: false }))];
+    }
     if (side.team.length !== request.side.pokemon.length) this.warn(`own team of ${side.team.length} in the client`);
     const active = side.team[0];
     if (shown === active && kept?.length > active.moveSlots.length) active.moveSlots = kept;
