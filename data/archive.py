@@ -1,4 +1,4 @@
-"""Reading `.tar.gz` archives of battles safely: regular files only, inside their folder, capped in size and number."""
+"""Reading archives of battles (`.tar.gz`, `.tar.lz4`, `.tar`) safely: regular files only, capped in size and number."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+
+import lz4.frame
 
 from .index import DataError
 from .replay_file import MAX_BYTES, is_battle_file
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".tar.gz", ".tgz", ".tar")
+ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")
 MAX_MEMBERS = 50_000_000
 
 
@@ -43,7 +45,12 @@ def archives_under(source: Path) -> dict[str, Path]:
     return {_format_of(source / name): source / name for name in files}
 
 
-def members(file: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> Iterator[Member]:
+def members(
+    file: Path,
+    max_bytes: int = MAX_BYTES,
+    max_members: int = MAX_MEMBERS,
+    wanted: Callable[[str], bool] = is_battle_file,
+) -> Iterator[Member]:
     """The members of an archive in its order, streamed; nothing is written.
 
     Folders are passed over in silence; links, devices, names that lead out of the folder, files too large and files
@@ -54,7 +61,7 @@ def members(file: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBE
     """
     count = 0
     try:
-        with tarfile.open(file, mode="r|*") as tar:
+        with _opened(file) as source, tarfile.open(fileobj=source, mode="r|*") as tar:
             for info in tar:
                 count += 1
                 if count > max_members:
@@ -62,18 +69,24 @@ def members(file: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBE
                 if info.isdir():
                     continue
                 name = PurePosixPath(info.name).name
-                reason = _reason(info, name, max_bytes)
+                reason = _reason(info, name, max_bytes, wanted)
                 yield Member(_printable(name), reason, lambda info=info: _read(tar, info, file))
                 # tarfile keeps every member it has seen: millions of them would fill the memory.
                 tar.members = []
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
         raise DataError(
             f"{file}: is cut or spoilt after {count} members ({error}); fetch it again (finished shards are kept)"
         ) from error
 
 
-def unpack_archive(file: Path, to: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> tuple[int, int]:
-    """Write an archive's battle files to `to/{format}/`; files already there with the same size are kept.
+def unpack_archive(
+    file: Path,
+    to: Path,
+    max_bytes: int = MAX_BYTES,
+    max_members: int = MAX_MEMBERS,
+    wanted: Callable[[str], bool] = is_battle_file,
+) -> tuple[int, int]:
+    """Write an archive's files to `to/{format}/`; files already there with the same size are kept.
 
     Returns:
         files there now, and members left out (each is logged with its reason).
@@ -85,7 +98,7 @@ def unpack_archive(file: Path, to: Path, max_bytes: int = MAX_BYTES, max_members
     folder = to / _format_of(file)
     folder.mkdir(parents=True, exist_ok=True)
     written = left_out = 0
-    for member in members(file, max_bytes, max_members):
+    for member in members(file, max_bytes, max_members, wanted):
         if member.reason:
             left_out += 1
             log.warning("%s: %s left out: %s", file, member.name, member.reason)
@@ -103,7 +116,12 @@ def unpack_archive(file: Path, to: Path, max_bytes: int = MAX_BYTES, max_members
     return written, left_out
 
 
-def _reason(info: tarfile.TarInfo, name: str, max_bytes: int) -> str:
+def _opened(file: Path) -> BinaryIO:
+    """The archive's bytes; lz4, which tarfile doesn't know, already decompressed."""
+    return lz4.frame.open(file, "rb") if file.name.endswith(".lz4") else open(file, "rb")
+
+
+def _reason(info: tarfile.TarInfo, name: str, max_bytes: int, wanted: Callable[[str], bool]) -> str:
     path = PurePosixPath(info.name)
     if info.issym() or info.islnk():
         return "archive: is a link"
@@ -115,8 +133,8 @@ def _reason(info: tarfile.TarInfo, name: str, max_bytes: int) -> str:
         return f"archive: is {info.size} bytes, over the cap of {max_bytes}"
     if _printable(name) != name:
         return "name: is not UTF-8"
-    if not is_battle_file(name):
-        return "name: doesn't end in .json.lz4 or .json"
+    if not wanted(name):
+        return "name: is none of the files looked for"
     return ""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from .encode import EncodedBattle, Encoder
+from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
 from .replay_file import MAX_BYTES, BadBattleFile, is_battle_file, read_battle, read_lean
 from .schema import BadBattle
@@ -23,7 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("--verbose", action="store_true", help="log what is being done")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_encode, _add_vocabulary):
+    for add in (
+        _add_encode,
+        _add_vocabulary,
+        _add_index,
+        _add_cache,
+        _add_stats,
+        _add_show,
+        _add_verify,
+        _add_download,
+        _add_push,
+    ):
         add(commands)
     options = parser.parse_args(argv)
     logging.basicConfig(
@@ -31,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return options.run(options)
+    except BrokenPipeError:
+        # The reader of our output (a pager, `head`) went away: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (BadBattle, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -118,6 +134,191 @@ def _vocabulary(options: argparse.Namespace) -> int:
         f"{options.out}: {len(tokenizer)} words ({len(kept)} kept from {base}), {files} battle files read, {bad} bad, "
         f"hash {tokenizer.hash[:12]}"
     )
+    return 0
+
+
+def _add_index(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("index", help="index a folder of battle files, with their lengths if asked")
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--formats", nargs="*", default=[])
+    parser.add_argument("--turns", action="store_true", help="read every file to know its number of turns")
+    parser.add_argument("--rescan", action="store_true", help="scan every folder, changed or not")
+    _add_common(parser)
+    parser.set_defaults(run=_index)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.add_argument("--cache-dir", help="where indexes are kept (default: TURNWISE_CACHE or ~/.cache/turnwise)")
+
+
+def _index(options: argparse.Namespace) -> int:
+    from .data_config import DataConfig
+    from .index import REJECTED_TURNS, open_index
+    from .sources import fill_turns
+
+    parts = open_index(options.dir, options.formats, options.cache_dir, options.rescan, options.processes)
+    reasons: dict[str, str] = {}
+    if options.turns:
+        config = DataConfig(path=str(options.dir), cache_dir=options.cache_dir)
+        parts, reasons = fill_turns(options.dir, parts, config, options.processes)
+    for part in parts:
+        turns = part.table["turns"].to_numpy()
+        known = turns[turns > REJECTED_TURNS]
+        print(f"{part.format}: {len(turns):,} battles, {len(known):,} of known length ({known.sum():,} turns)")
+        for item in part.bad_names:
+            print(f"  left out {item.path}: {item.reason}")
+    for path, reason in reasons.items():
+        print(f"  rejected {path}: {reason}")
+    return 0
+
+
+def _add_cache(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("cache", help="make a token cache of battle files or archives")
+    parser.add_argument(
+        "--from", dest="source", type=Path, required=True, help="folder, folder of archives, or archive"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--formats", nargs="*", default=[])
+    parser.add_argument("--space", choices=list(SPACES), default="default")
+    parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped)")
+    parser.add_argument("--illegal-actions", choices=ILLEGAL_RULES, default="reject")
+    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="cap on a battle's decompressed size")
+    parser.add_argument("--battles-per-shard", type=int, default=4096)
+    parser.add_argument("--shard", default="0/1", help="i/n: this machine's share of the work")
+    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.set_defaults(run=_cache)
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from .cache import CacheJob, make_cache
+
+    index, _, count = options.shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise ValueError(f"--shard is {options.shard!r}; give i/n, as 0/4")
+    job = CacheJob(
+        source=str(options.source),
+        out=str(options.out),
+        formats=tuple(options.formats),
+        space=options.space,
+        vocabulary=options.vocabulary,
+        illegal=options.illegal_actions,
+        max_bytes=options.max_bytes,
+        unit=options.battles_per_shard,
+    )
+    manifest = make_cache(job, options.processes, (int(index), int(count)))
+    if manifest is None:
+        print(f"{options.out}: this machine's share is done; other shares are missing")
+        return 0
+    print(
+        f"{options.out}: {manifest['battles']:,} battles, {manifest['turns']:,} turns in "
+        f"{len(manifest['shards'])} shards, {manifest['bytes'] / max(1, manifest['turns']):.0f} bytes a turn, {manifest['rejects']['count']} rejected"
+    )
+    for path, reason in manifest["rejects"]["files"][:20]:
+        print(f"  rejected {path}: {reason}")
+    return 0
+
+
+def _add_stats(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("stats", help="what a folder of battles holds")
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--formats", nargs="*", default=[])
+    parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped)")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--png", type=Path, help="also draw them here")
+    _add_common(parser)
+    parser.set_defaults(run=_stats)
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from .stats import folder_stats, stats_png, stats_text
+
+    stats = folder_stats(options.dir, options.formats, options.vocabulary, options.cache_dir, options.processes)
+    print(stats_text(stats))
+    if options.json:
+        options.json.write_text(json.dumps(stats, indent=1), encoding="utf-8")
+    if options.png:
+        stats_png(stats, options.png)
+    return 0
+
+
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("show", help="print one battle, turn by turn")
+    parser.add_argument("file", type=Path)
+    parser.set_defaults(run=_show)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from .show import show_lines
+
+    for line in show_lines(options.file):
+        print(line)
+    return 0
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("verify", help="check every file against the format; status 1 where any is bad")
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="cap on a battle's decompressed size")
+    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .index import format_folders, scan_format
+    from .parallel import map_pieces
+    from .verify import verify_files
+
+    paths: list[str] = []
+    bad = 0
+    for name, folder in format_folders(options.dir).items():
+        table, bad_names = scan_format(name, folder, "")
+        paths += [str(folder / file) for file in table["path"].to_pylist()]
+        for item in bad_names:
+            bad += 1
+            print(f"{folder / item.path}: {item.reason}")
+    total = len(paths) + bad
+    work = partial(verify_files, max_bytes=options.max_bytes)
+    for findings in map_pieces(work, paths, desc="verify", processes=options.processes):
+        for finding in findings:
+            if finding:
+                bad += 1
+                print(f"{finding.path}: {finding.field}: {finding.reason}")
+    print(f"{total:,} files, {total - bad:,} sound, {bad:,} bad")
+    return 1 if bad or not total else 0
+
+
+def _add_download(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("download", help="fetch a public data set from the Hugging Face Hub")
+    parser.add_argument("--repo", default="jakegrigsby/metamon-parsed-replays")
+    parser.add_argument("--revision", default="main")
+    parser.add_argument("--formats", nargs="*", default=[])
+    parser.add_argument("--subset", default="", help="folder in the repository, as pac-base of the pile")
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--unpack", action="store_true", help="also unpack the archives beside themselves")
+    parser.set_defaults(run=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from .hub import download
+
+    download(options.repo, options.revision, options.formats, options.to, options.subset, options.unpack)
+    return 0
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("push", help="upload battles or a token cache to the Hugging Face Hub")
+    parser.add_argument("--from", dest="source", type=Path, required=True)
+    parser.add_argument("--to", required=True, help="NAME/DATASET")
+    parser.add_argument("--licence", required=True, help="as the Hub names it, e.g. cc-by-4.0")
+    parser.add_argument("--public", action="store_true", help="a new repository is private without this")
+    parser.set_defaults(run=_push)
+
+
+def _push(options: argparse.Namespace) -> int:
+    from .hub import push
+
+    print(push(options.source, options.to, options.licence, private=not options.public))
     return 0
 
 

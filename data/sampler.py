@@ -148,9 +148,13 @@ def cut_windows(
 
 def drawn_window(length: int, max_turns: int, cut: int, draw: float) -> tuple[int, int]:
     """Start and length of the one window drawn of a battle read without its length known; `draw` in [0, 1)."""
-    _, starts, lengths = cut_windows(np.zeros(1, dtype=np.int64), np.array([length]), max_turns, np.array([cut]))
-    chosen = int(draw * len(starts))
-    return int(starts[chosen]), int(lengths[chosen])
+    decisions, step = length - 1, max_turns - 1
+    if decisions <= step:
+        return 0, length
+    first = min(cut, decisions)
+    chosen = int(draw * (1 + -(-(decisions - first) // step)))
+    start = first + (chosen - 1) * step if chosen else 0
+    return start, min(first + chosen * step, decisions) - start + 1
 
 
 class Plan:

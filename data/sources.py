@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
@@ -31,6 +27,7 @@ from .index import (
     pair_draws,
     set_turns,
 )
+from .parallel import map_pieces
 from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .schema import BadBattle
@@ -191,43 +188,27 @@ def fill_turns(
     Returns:
         the indexes, and the reason of each file rejected (by its path under `root`).
     """
-    missing = [np.flatnonzero(part.table["turns"].to_numpy() <= REJECTED_TURNS) for part in parts]
-    total = sum(len(rows) for rows in missing)
     reasons: dict[str, str] = {}
-    if not total:
-        return parts, reasons
     filled = []
-    count = processes or min(os.cpu_count() or 1, 8)
     measure = partial(_measure, root=os.fspath(root), illegal=config.illegal_actions, max_bytes=config.max_bytes)
-    with tqdm(total=total, unit="battles", desc="turns", disable=not progress or total < 500) as bar:
-        for part, rows in zip(parts, missing, strict=True):
-            if not len(rows):
-                filled.append(part)
-                continue
-            turns = part.table["turns"].to_numpy().copy()
-            paths = part.table["path"].take(pa.array(rows)).to_pylist()
-            pieces = [paths[at : at + 256] for at in range(0, len(paths), 256)]
-            at = 0
-            for result in _run(measure, pieces, count if total > 2000 else 1):
-                for path, n, reason in result:
-                    turns[rows[at]] = n
-                    at += 1
-                    if reason:
-                        reasons[path] = reason
-                bar.update(len(result))
-            with locked(folder_for(root, config.cache_dir)):
-                filled.append(set_turns(part, turns))
+    for part in parts:
+        # Rejected ones are read again: that is how their reasons are told, and they may have been mended.
+        rows = np.flatnonzero(part.table["turns"].to_numpy() <= REJECTED_TURNS)
+        if not len(rows):
+            filled.append(part)
+            continue
+        turns = part.table["turns"].to_numpy().copy()
+        paths = part.table["path"].take(pa.array(rows)).to_pylist()
+        at = 0
+        for result in map_pieces(measure, paths, desc=f"turns of {part.format}", processes=processes, bar=progress):
+            for path, n, reason in result:
+                turns[rows[at]] = n
+                at += 1
+                if reason:
+                    reasons[path] = reason
+        with locked(folder_for(root, config.cache_dir)):
+            filled.append(set_turns(part, turns))
     return filled, reasons
-
-
-def _run(
-    work: Callable[[list[str]], list], pieces: list[list[str]], processes: int
-) -> Iterator[list[tuple[str, int, str]]]:
-    if processes <= 1 or len(pieces) <= 1:
-        yield from map(work, pieces)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        yield from pool.map(work, pieces)
 
 
 def _measure(paths: list[str], root: str, illegal: str, max_bytes: int) -> list[tuple[str, int, str]]:

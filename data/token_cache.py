@@ -1,8 +1,8 @@
 """The token cache: encoded battles in Arrow shards, read by offset, decoded to the raw path's very arrays.
 
 A shard is an Arrow stream with one row per battle (`datasets.load_dataset("arrow", data_files=…)` opens it): the
-index's columns, `outcome`, `team`, and per turn `words` (uint16 ids), `codes` (uint8), `hp` (float32), `action` (int8), `legal`
-(uint16: bits 0–12 the legal set, bit 15 a forced switch) and the three rewards (float32, the last 0).
+index's columns, `outcome`, `team`, and per turn `words` (uint16 ids), `codes` (uint8), `hp` (float32), `action` (int8),
+`legal` (uint16: bits 0–12 the legal set, bit 15 a forced switch) and the three rewards (float32, the last 0).
 
 Numbers lie on grids, but for hp: a code is a place in its slot's table of float32 values (`code_tables`), the same for
 every cache of a version. A value that is on no table (a level of 300, say) is kept beside as (turn, slot, float32).
@@ -217,7 +217,7 @@ class TokenCache:
         return CachedBattle(batches[batch], row, self._codes)
 
     def check(self, space: str, tokenizer: Tokenizer) -> None:
-        """Compare the cache with a run's observation space and vocabulary. Raises `DataError`: which of them differs."""
+        """Compare the cache with a run's observation space and vocabulary. Raises `DataError`: which differs."""
         if self.manifest["space"] != space:
             raise DataError(
                 f"{self.path}: holds observations of space {self.manifest['space']!r}, data.space is {space!r}; make a "

@@ -1,0 +1,56 @@
+"""Work over many files by several processes, in order, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+PIECE = 256
+ALONE_UP_TO = 2_000
+BAR_FROM = 500
+
+
+def map_pieces(
+    work: Callable[[Sequence[str]], T],
+    items: Sequence[str],
+    *,
+    desc: str,
+    processes: int | None = None,
+    bar: bool = True,
+) -> Iterator[T]:
+    """`work` on pieces of `items`, results in order.
+
+    Args:
+        work: takes a piece of the items; must be picklable where several processes work.
+        items: file names.
+        desc: the bar's title.
+        processes: how many; default the number of cores, and one for few items.
+        bar: show a bar for more than some hundred items.
+    """
+    count = processes or (1 if len(items) <= ALONE_UP_TO else os.cpu_count() or 1)
+    pieces = [items[at : at + PIECE] for at in range(0, len(items), PIECE)]
+    with tqdm(total=len(items), unit="battles", desc=desc, disable=not bar or len(items) < BAR_FROM) as shown:
+        if count <= 1 or len(pieces) <= 1:
+            for piece in pieces:
+                yield work(piece)
+                shown.update(len(piece))
+            return
+        with ProcessPoolExecutor(count, mp_context=get_context("fork")) as pool:
+            # Few results wait at once, however many files there are.
+            waiting: deque = deque()
+            for piece in pieces:
+                waiting.append((len(piece), pool.submit(work, piece)))
+                if len(waiting) > 4 * count:
+                    n, future = waiting.popleft()
+                    yield future.result()
+                    shown.update(n)
+            for n, future in waiting:
+                yield future.result()
+                shown.update(n)

@@ -1,0 +1,195 @@
+"""What a folder of battles holds: counts, lengths, actions, results, unknown words, rejects; as table, JSON and PNG."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .encode import Encoder
+from .index import open_index
+from .parallel import map_pieces
+from .replay_file import BadBattleFile, parse_name, read_lean
+from .schema import FIRST_SWITCH, FIRST_TERA, BadBattle
+from .tokenizer import GrowingTokenizer, Tokenizer
+
+RATING_STEP = 100
+SHOWN = 20
+KINDS = ("move", "switch", "forced switch", "tera", "not recorded")
+
+
+def folder_stats(
+    root: Path,
+    formats: Sequence[str] = (),
+    vocabulary: str | None = None,
+    cache_dir: str | None = None,
+    processes: int | None = None,
+    bar: bool = True,
+) -> dict[str, Any]:
+    """Read every battle under a folder and count.
+
+    Returns:
+        plain JSON: files, formats, ratings (by 100), years, turns {mean, p50, p99, max, total, histogram}, actions by
+        kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
+        unknown_words {count, share, most}, rejects {count, by_reason, files}.
+
+    Raises:
+        DataError: nothing to read there.
+    """
+    parts = open_index(root, formats, cache_dir)
+    paths = [path for part in parts for path in part.table["path"].to_pylist()]
+    total = Counter()
+    turns: list[int] = []
+    counted = partial(_count, root=os.fspath(root), vocabulary=vocabulary)
+    rejects = [(item.path, item.reason) for part in parts for item in part.bad_names]
+    for counts, lengths, bad in map_pieces(counted, paths, desc="stats", processes=processes, bar=bar):
+        total.update(counts)
+        turns += lengths
+        rejects += bad
+    lengths = np.array(turns or [0])
+    words, unknown = total["words"], total["unknown"]
+    actions = {kind: total["action", kind] for kind in KINDS}
+    edges = np.arange(0, lengths.max() + 10, 10)
+    return {
+        "files": len(paths) + sum(len(part.bad_names) for part in parts),
+        "battles": len(turns),
+        "formats": _table(total, "format"),
+        "ratings": _table(total, "rating"),
+        "years": _table(total, "year"),
+        "turns": {
+            "total": int(lengths.sum()),
+            "mean": float(lengths.mean()),
+            "p50": float(np.percentile(lengths, 50)),
+            "p99": float(np.percentile(lengths, 99)),
+            "max": int(lengths.max()),
+            "histogram": {
+                "edges": edges.tolist(),
+                "counts": np.histogram(lengths, [*edges, edges[-1] + 10])[0].tolist(),
+            },
+        },
+        "actions": actions,
+        "missing_share": actions["not recorded"] / max(1, sum(actions.values())),
+        "results": {"won": total["won"], "lost": total["lost"], "cut short": total["cut short"]},
+        "forfeit_wins": total["forfeit"],
+        "cut_short": total["cut short"],
+        "dropped_tails": total["dropped tail"],
+        "unknown_words": {
+            "count": unknown,
+            "share": unknown / max(1, words),
+            "most": dict(Counter({key[1]: n for key, n in total.items() if key[0] == "unknown"}).most_common(SHOWN)),
+        },
+        "rejects": {
+            "count": len(rejects),
+            "by_reason": dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)),
+            "files": rejects[:1000],
+        },
+    }
+
+
+def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> tuple[Counter, list[int], list[tuple[str, str]]]:
+    tokenizer = Tokenizer.load(vocabulary)
+    encoder = Encoder("opponentmove", tokenizer)
+    counts: Counter = Counter()
+    turns: list[int] = []
+    rejects: list[tuple[str, str]] = []
+    for path in paths:
+        file = os.path.join(root, path)
+        try:
+            name = parse_name(file)
+            battle = read_lean(file)
+            encoded = encoder.encode(battle.states, battle.actions)
+        except BadBattleFile as error:
+            rejects.append((path, f"{error.field}: {error.reason}"))
+            continue
+        except BadBattle as error:
+            rejects.append((path, f"{error.field}: {error.reason}"))
+            continue
+        turns.append(len(encoded))
+        counts["format", name.format] += 1
+        counts["rating", str(name.rating // RATING_STEP * RATING_STEP)] += 1
+        counts["year", name.date[6:10]] += 1
+        last = battle.states[len(encoded) - 1]
+        counts["won" if encoded.won else "lost" if encoded.lost else "cut short"] += 1
+        counts["forfeit"] += encoded.won and last.opponents_remaining > 0
+        counts["dropped tail"] += encoded.dropped_tail
+        counts["words"] += encoded.words.size
+        counts["unknown"] += encoded.n_unknown
+        action, forced = encoded.action[:-1], encoded.forced[:-1]
+        switch = (action >= FIRST_SWITCH) & (action < FIRST_TERA)
+        counts["action", "not recorded"] += int((action < 0).sum())
+        counts["action", "move"] += int(((action >= 0) & (action < FIRST_SWITCH)).sum())
+        counts["action", "tera"] += int((action >= FIRST_TERA).sum())
+        counts["action", "forced switch"] += int((switch & forced).sum())
+        counts["action", "switch"] += int((switch & ~forced).sum())
+        if encoded.n_unknown:
+            for word, n in _unknown_words(battle, tokenizer).items():
+                counts["unknown", word] += n
+    return counts, turns, rejects
+
+
+def _unknown_words(battle, tokenizer: Tokenizer) -> Counter:
+    """The words of a battle that the vocabulary lacks, with their numbers: encoded again, with nothing unknown."""
+    growing = GrowingTokenizer()
+    words = Encoder("opponentmove", growing).encode(battle.states, battle.actions).words
+    ids, counts = np.unique(words, return_counts=True)
+    named = zip(growing.words_of(ids), counts.tolist(), strict=True)
+    return Counter({word: n for word, n in named if word not in tokenizer})
+
+
+def _table(counts: Counter, kind: str) -> dict[str, int]:
+    found = {key[1]: n for key, n in counts.items() if isinstance(key, tuple) and key[0] == kind}
+    return dict(sorted(found.items(), key=lambda item: (int(item[0]) if item[0].lstrip("-").isdigit() else 0, item[0])))
+
+
+def stats_text(stats: dict[str, Any]) -> str:
+    """The statistics as a table for a terminal."""
+    turns, unknown, rejects = stats["turns"], stats["unknown_words"], stats["rejects"]
+    decisions = max(1, sum(stats["actions"].values()))
+    lines = [f"{stats['battles']:,} battles of {stats['files']:,} files, {turns['total']:,} turns", ""]
+    for title in ("formats", "ratings", "years"):
+        lines.append(title)
+        lines += [f"  {name:<20} {n:>12,}" for name, n in stats[title].items()]
+    lines.append("turns")
+    lines.append(
+        f"  mean {turns['mean']:.1f}, half under {turns['p50']:.0f}, 99% under {turns['p99']:.0f}, most {turns['max']}"
+    )
+    lines.append("actions")
+    lines += [f"  {kind:<20} {n:>12,} {n / decisions:7.2%}" for kind, n in stats["actions"].items()]
+    lines.append("results")
+    lines += [f"  {name:<20} {n:>12,}" for name, n in stats["results"].items()]
+    lines.append(f"  won with opponents standing (forfeits) {stats['forfeit_wins']:,}")
+    lines.append(f"  next battle's first state dropped {stats['dropped_tails']:,}")
+    lines.append(f"unknown words {unknown['count']:,} ({unknown['share']:.4%})")
+    lines += [f"  {word:<20} {n:>12,}" for word, n in unknown["most"].items()]
+    lines.append(f"rejected files {rejects['count']:,}")
+    lines += [f"  {reason:<20} {n:>12,}" for reason, n in rejects["by_reason"].items()]
+    return "\n".join(lines)
+
+
+def stats_png(stats: dict[str, Any], file: Path) -> None:
+    """The statistics as a picture: lengths, formats, ratings, actions."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
+    figure.suptitle(f"{stats['battles']:,} battles, {stats['turns']['total']:,} turns")
+    histogram = stats["turns"]["histogram"]
+    panels[0, 0].bar(histogram["edges"], histogram["counts"], width=9, align="edge")
+    panels[0, 0].set(title="turns of a battle", xlabel="turns", ylabel="battles")
+    for panel, key, title in (
+        (panels[0, 1], "formats", "battles by format"),
+        (panels[1, 0], "ratings", "battles by rating"),
+        (panels[1, 1], "actions", "decisions by kind"),
+    ):
+        panel.barh(list(stats[key]), list(stats[key].values()))
+        panel.set_title(title)
+        panel.invert_yaxis()
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
