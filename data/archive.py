@@ -139,10 +139,13 @@ def _reason(info: tarfile.TarInfo, name: str, max_bytes: int, wanted: Callable[[
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> bytes:
-    content = tar.extractfile(info).read()
-    if len(content) != info.size:
-        raise tarfile.ReadError(f"member {info.name!r} of {file} is cut")
-    return content
+    try:
+        return tar.extractfile(info).read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
+        raise DataError(
+            f"{file}: is cut or spoilt in member {_printable(info.name)!r} ({error}); fetch it again (finished shards "
+            "are kept)"
+        ) from error
 
 
 def _format_of(file: Path) -> str:

@@ -197,7 +197,8 @@ tags: [pokemon, reinforcement-learning, offline-rl, turnwise]
 # {repo.rsplit("/", maxsplit=1)[-1]}
 
 A Turnwise token cache: {manifest["battles"]:,} battles, {manifest["turns"]:,} turns, observation space
-`{manifest["space"]}`, vocabulary `{manifest["vocabulary"][:12]}` (`vocabulary.json`), cache version {manifest["version"]}.
+`{manifest["space"]}`, vocabulary `{manifest["vocabulary"][:12]}` (`vocabulary.json`), cache version
+{manifest["version"]}.
 
 | format | battles |
 | --- | --- |

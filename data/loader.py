@@ -6,13 +6,14 @@ import itertools
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .collate import Pack, PackReport, build_pack
 from .dataset import BattleDataset, RejectLedger
 from .index import DataError
-from .sampler import BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
+from .sampler import MIN_WINDOW, BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
 
 __all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]
 
@@ -163,13 +164,18 @@ def make_loader(
     if start_step < 0 or max_steps < start_step:
         raise ValueError(f"steps {start_step} … {max_steps}: give 0 ≤ start_step ≤ max_steps")
     shape = shape or shape_for(dataset, batch)
+    planned = _is_planned(dataset, batch)
+    rates = dataset.rates
+    if not planned and dataset.lengths is not None:
+        # Files known to be rejected aren't drawn, even where the plan doesn't use lengths.
+        rates = np.where(dataset.lengths >= MIN_WINDOW, 1.0 if rates is None else rates, 0.0)
     plan = Plan(
         shape,
         seed=seed,
         n=len(dataset),
         keys=dataset.keys,
-        lengths=dataset.lengths if _is_planned(dataset, batch) else None,
-        rates=dataset.rates,
+        lengths=dataset.lengths if planned else None,
+        rates=rates,
         battles=batch.battles,
     )
     return PackLoader(

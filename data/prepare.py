@@ -211,8 +211,9 @@ def _cache(options: argparse.Namespace) -> int:
         print(f"{options.out}: this machine's share is done; other shares are missing")
         return 0
     print(
-        f"{options.out}: {manifest['battles']:,} battles, {manifest['turns']:,} turns in "
-        f"{len(manifest['shards'])} shards, {manifest['bytes'] / max(1, manifest['turns']):.0f} bytes a turn, {manifest['rejects']['count']} rejected"
+        f"{options.out}: {manifest['battles']:,} battles, {manifest['turns']:,} turns in {len(manifest['shards'])} "
+        f"shards, {manifest['bytes'] / max(1, manifest['turns']):.0f} bytes a turn, "
+        f"{manifest['rejects']['count']} rejected"
     )
     for path, reason in manifest["rejects"]["files"][:20]:
         print(f"  rejected {path}: {reason}")

@@ -1,0 +1,469 @@
+"""The token cache: equal to the raw path bit by bit, resumable, shared between machines, compared at load."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import datasets
+import lz4.frame
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.cache import CacheJob, make_cache
+from data.dataset import BattleDataset, DataConfig
+from data.encode import Encoder
+from data.index import DataError
+from data.loader import BatchConfig, make_loader
+from data.observation import SPACES
+from data.replay_file import read_lean
+from data.token_cache import TokenCache, codes_of, legal_bits
+from data.tokenizer import Tokenizer
+from tests.battle_files import Style, make_battle, write_battle, write_battles
+
+from .shared import shared_folder
+
+TOKENIZER = Tokenizer.load()
+
+
+def read_all(battle, space):
+    """Every array of a battle, cached or encoded."""
+    n = len(battle)
+    words = np.zeros((n, space.n_words), np.int32)
+    numbers = np.zeros((n, space.n_numbers), np.float32)
+    legal, forced = np.zeros((n, 13), bool), np.zeros(n, bool)
+    battle.fill(0, n, words, numbers, legal, forced)
+    rewards = [battle.reward(kind) for kind in ("shaped", "aggressive", "binary")]
+    return [words, numbers, legal, forced, np.asarray(battle.action), *rewards], (battle.won, battle.lost, battle.team)
+
+
+def assert_equal(cached, encoded, space):
+    (a, facts_a), (b, facts_b) = read_all(cached, space), read_all(encoded, space)
+    assert facts_a == facts_b
+    assert all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("battles")
+    write_battles(root, 50, seed=300)
+    bad = root / "gen1ou" / "x_1500_a_vs_b_01-01-2024_WIN.json.lz4"
+    bad.write_bytes(b"no")
+    (root / "gen1ou" / "oops.json.lz4").write_bytes(b"")
+    return root
+
+
+def cache_of(folder, out, **options):
+    options = {"unit": 4, **options}
+    return make_cache(CacheJob(str(folder), str(out), **options), processes=1, progress=False)
+
+
+def tar_of(folder, archive, name, prefix=""):
+    mode = {"gz": "w:gz", "tar": "w"}[archive.suffix[1:]]
+    with tarfile.open(archive, mode) as tar:
+        for file in sorted((folder / name).iterdir(), reverse=True):
+            tar.add(file, arcname=f"{prefix}{name}/{file.name}")
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_equal_to_the_raw_path_in_few_bytes(folder, tmp_path, space):
+    manifest = cache_of(folder, tmp_path / "c", space=space)
+    cache = TokenCache(tmp_path / "c")
+    encoder = Encoder(space, TOKENIZER)
+    assert manifest["battles"] == len(cache) == 50
+    for i, path in enumerate(cache.table["path"].to_pylist()):
+        battle = read_lean(folder / path)
+        assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
+    assert manifest["bytes"] / manifest["turns"] < 450  # few turns a shard here; the real files are measured below
+    assert dict(manifest["rejects"]["by_field"]) == {"lz4": 1, "name": 1}
+
+
+def test_real_files_equal_in_under_350_bytes_a_turn(tmp_path):
+    source = shared_folder("battles")
+    for space in ("default", "opponentmove"):
+        manifest = make_cache(CacheJob(str(source), str(tmp_path / space), space=space), processes=2, progress=False)
+        assert manifest["battles"] == 1101
+        assert manifest["bytes"] / manifest["turns"] < 350
+        cache, encoder = TokenCache(tmp_path / space), Encoder(space, TOKENIZER)
+        for i, path in list(enumerate(cache.table["path"].to_pylist()))[::7]:
+            battle = read_lean(source / path)
+            assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from(sorted(SPACES)))
+def test_any_number_survives_the_codes(data, space):
+    """Whatever is on no table, as a level of 300, is kept exactly beside the codes."""
+    codes = codes_of(space)
+    n = data.draw(st.integers(1, 5))
+    floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    on_grid = st.sampled_from([-2.0, 0.0, 1.0, 0.5, 1 / 3, 0.85, 1.2, 100 / 255])
+    flat = data.draw(st.lists(floats | on_grid, min_size=n * codes.n, max_size=n * codes.n))
+    numbers = np.array(flat, dtype=np.float32).reshape(n, codes.n)
+    packed, hp, (turn, slot, value) = codes.pack(numbers)
+    out = np.zeros_like(numbers)
+    codes.unpack(packed, hp, out)
+    out[turn, slot] = value
+    assert out.tobytes() == numbers.tobytes()
+
+
+def test_values_on_no_table_are_read_back_in_any_window(tmp_path):
+    battle = make_battle(5, "gen1ou", Style(max_turns=20, noise=0.0))
+    for turn in (0, 3, 7):
+        battle.states[turn]["player_active_pokemon"]["lvl"] = 300
+        battle.states[turn]["opponent_active_pokemon"]["base_hp"] = 999
+    write_battle(tmp_path / "b", make_battle(6, "gen1ou", Style(max_turns=9)))
+    path = write_battle(tmp_path / "b", battle)
+    cache_of(tmp_path / "b", tmp_path / "c")
+    cache = TokenCache(tmp_path / "c")
+    place = cache.table["path"].to_pylist().index(f"gen1ou/{path.name}")
+    encoded = Encoder("default", TOKENIZER).encode(battle.states, battle.actions)
+    space = SPACES["default"]
+    for start, stop in ((0, len(encoded)), (1, 5), (3, 4), (4, 7), (7, 9)):
+        n = stop - start
+        out = np.zeros((n, space.n_words), np.int32), np.zeros((n, space.n_numbers), np.float32)
+        cache[place].fill(start, stop, *out, np.zeros((n, 13), bool), np.zeros(n, bool))
+        assert np.array_equal(out[1], encoded.numbers[start:stop])
+
+
+def test_legal_bits():
+    rng = np.random.default_rng(0)
+    legal, forced = rng.random((100, 13)) < 0.5, rng.random(100) < 0.5
+    bits = legal_bits(legal, forced)
+    assert bits.dtype == np.uint16
+    assert all([(b >> i) & 1 for i in range(13)] == row.tolist() for b, row in zip(bits.tolist(), legal, strict=True))
+    assert np.array_equal(bits >> 15, forced)
+
+
+@pytest.mark.parametrize("plan", ["packed", "battles"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_packs_raw_and_cached(folder, tmp_path, plan, workers):
+    cache_of(folder, tmp_path / "c")
+    packs = []
+    for path in (folder, tmp_path / "c"):
+        config = DataConfig(
+            path=str(path), cache_dir=str(tmp_path / "i"), max_turns=24, workers=workers, max_reject_share=0.5
+        )
+        data = BattleDataset(config, TOKENIZER)
+        packs.append(list(make_loader(data, BatchConfig(battles=8, turns=256, plan=plan), seed=3, max_steps=5)))
+    for raw, cached in zip(*packs, strict=True):
+        assert raw.keys() == cached.keys()
+        for key in raw:
+            if key != "windows":  # places in the data set: the raw one counts the rejected file too
+                assert torch.equal(raw[key], cached[key]), key
+
+
+def test_anyone_can_open_it_with_datasets(folder, tmp_path):
+    manifest = cache_of(folder, tmp_path / "c")
+    shards = datasets.load_dataset(
+        "arrow", data_files=str(tmp_path / "c" / "shard-*.arrow"), split="train", cache_dir=str(tmp_path / "hf")
+    )
+    from_disk = datasets.load_from_disk(str(tmp_path / "c"))
+    assert len(shards) == len(from_disk) == manifest["battles"]
+    row = from_disk[0]
+    assert len(row["words"]) == row["turns"] == len(row["action"]) == len(row["reward_shaped"])
+    assert len(row["words"][0]) == SPACES["default"].n_words
+    assert row["format"] == "gen1ou"
+
+
+@pytest.mark.parametrize("kind", [".tar.gz", ".tar", ".tar.lz4"])
+def test_straight_from_archives(folder, tmp_path, kind):
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    for name in ("gen1ou", "gen9ou"):
+        if kind == ".tar.lz4":
+            tar_of(folder, tars / f"{name}.tar", name)
+            (tars / f"{name}.tar.lz4").write_bytes(lz4.frame.compress((tars / f"{name}.tar").read_bytes()))
+            (tars / f"{name}.tar").unlink()
+        else:
+            tar_of(folder, tars / f"{name}{kind}", name, prefix="some/where/")
+    cache_of(tars, tmp_path / "from tars")
+    cache_of(folder, tmp_path / "from files", formats=("gen1ou", "gen9ou"))
+    a, b = TokenCache(tmp_path / "from tars"), TokenCache(tmp_path / "from files")
+    for column in ("path", "key", "split", "turns", "size", "rating"):
+        assert a.table[column].to_pylist() == b.table[column].to_pylist()
+    for i in range(len(a)):
+        assert_equal(a[i], b[i], SPACES["default"])
+    one = cache_of(tars / f"gen9ou{kind}", tmp_path / "one")
+    assert one["formats"] == {"gen9ou": 10}
+
+
+def test_machines_share_the_work_and_any_one_finishes(folder, tmp_path):
+    job = CacheJob(str(folder), str(tmp_path / "c"), unit=3)
+    results = [make_cache(job, processes=1, shard=(i, 3), progress=False) for i in (2, 0, 1)]
+    assert results[0] is None
+    assert results[1] is None
+    whole = cache_of(folder, tmp_path / "whole", unit=3)
+    for key in ("battles", "turns", "formats", "rejects"):
+        assert results[2][key] == whole[key]
+    assert [s["sha256"] for s in results[2]["shards"]] == [s["sha256"] for s in whole["shards"]]
+
+
+def test_an_unfinished_cache_is_not_opened_and_goes_on(folder, tmp_path, monkeypatch):
+    from data import cache as module
+
+    done = []
+    real = module.do_unit
+
+    def killed(unit, job):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(unit.name)
+        return real(unit, job)
+
+    monkeypatch.setattr(module, "do_unit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache_of(folder, tmp_path / "c")
+    with pytest.raises(DataError, match="not finished"):
+        TokenCache(tmp_path / "c")
+    again = []
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
+    cache_of(folder, tmp_path / "c")
+    assert not set(done) & set(again)
+    assert len(TokenCache(tmp_path / "c")) == 50
+    again.clear()
+    cache_of(folder, tmp_path / "c")
+    assert not again
+
+
+def test_killed_outright_it_goes_on(tmp_path):
+    """SIGKILL at any moment leaves whole shards or none."""
+    write_battles(tmp_path / "b", 60, seed=40, style=Style(max_turns=40))
+    command = [
+        sys.executable,
+        "-m",
+        "data.prepare",
+        "cache",
+        "--from",
+        str(tmp_path / "b"),
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    command += ["--battles-per-shard", "2", "--processes", "1"]
+    repository = Path(__file__).parents[2]
+    process = subprocess.Popen(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list((tmp_path / "c" / "parts").glob("*.json"))) >= 3:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait(timeout=60)
+    for part in (tmp_path / "c" / "parts").glob("*.json"):
+        facts = json.loads(part.read_text())
+        assert (tmp_path / "c" / facts["file"]).stat().st_size == facts["bytes"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    cache_of(tmp_path / "b", tmp_path / "whole", unit=2)
+    killed, whole = TokenCache(tmp_path / "c"), TokenCache(tmp_path / "whole")
+    assert killed.table.equals(whole.table)
+    assert killed.manifest["turns"] == whole.manifest["turns"]
+
+
+def test_another_job_does_not_write_into_it(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    with pytest.raises(DataError, match="another space"):
+        cache_of(folder, tmp_path / "c", space="expanded")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(DataError, match=r"thesis\.txt"):
+        cache_of(folder, tmp_path / "mine")
+
+
+def test_a_cache_is_compared_with_the_run(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    with pytest.raises(DataError, match="space"):
+        BattleDataset(DataConfig(path=str(tmp_path / "c"), space="expanded"), TOKENIZER)
+    with pytest.raises(DataError, match="vocabulary"):
+        BattleDataset(DataConfig(path=str(tmp_path / "c")), Tokenizer(["snorlax"]))
+    with pytest.raises(DataError, match="gen5ou not in the cache"):
+        BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen5ou"]), TOKENIZER)
+    some = BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen9ou"], heldout_share=0.0), TOKENIZER)
+    assert set(some.formats()) == {"gen9ou"}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"version": 99}, "version is 99"),
+        ({"schema": 99}, "schema is 99"),
+        ({"kind": "cake"}, "no token cache"),
+        (None, "cannot be read"),
+    ],
+)
+def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
+    cache_of(folder, tmp_path / "c")
+    file = tmp_path / "c" / "manifest.json"
+    file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(DataError, match=match):
+        TokenCache(tmp_path / "c")
+
+
+def test_a_spoilt_shard_is_named(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    for shard in (tmp_path / "c").glob("shard-gen1ou-*"):
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match="shard-gen1ou"):
+        TokenCache(tmp_path / "c")[0]
+
+
+def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
+    tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
+    content = (tmp_path / "gen1ou.tar.gz").read_bytes()
+    (tmp_path / "gen1ou.tar.gz").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match="cut or spoilt"):
+        cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "c", unit=2)
+    kept = sorted((tmp_path / "c" / "parts").glob("*.json"))
+    assert kept
+    (tmp_path / "gen1ou.tar.gz").write_bytes(content)
+    assert cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "c", unit=2)["formats"] == {"gen1ou": 10}
+
+
+def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
+    good = next((folder / "gen1ou").glob("gen1ou-*"))
+    archive = tmp_path / "gen1ou.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(good, arcname=f"gen1ou/{good.name}")
+        for name, kind, link in (
+            ("gen1ou/link.json.lz4", tarfile.SYMTYPE, "/etc/passwd"),
+            ("gen1ou/hard.json.lz4", tarfile.LNKTYPE, f"gen1ou/{good.name}"),
+            ("gen1ou/device.json.lz4", tarfile.CHRTYPE, ""),
+            ("gen1ou/pipe.json.lz4", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            tar.addfile(info)
+        for name in (
+            "/etc/x_1_a_vs_b_01-01-2024_WIN.json.lz4",
+            "../x_1_a_vs_b_01-01-2024_WIN.json.lz4",
+            "gen1ou/n.txt",
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+        big = tarfile.TarInfo("gen1ou/y_1_a_vs_b_01-01-2024_WIN.json.lz4")
+        big.size = 3_000_000
+        tar.addfile(big, io.BytesIO(b"\0" * big.size))
+    manifest = cache_of(archive, tmp_path / "c", max_bytes=2_000_000)
+    assert manifest["battles"] == 1
+    reasons = dict(manifest["rejects"]["files"])
+    assert manifest["rejects"]["count"] == 8
+    text = " ".join(reasons.values())
+    for expected in ("is a link", "no regular file", "leads out", "over the cap", "none of the files"):
+        assert expected in text
+
+
+def test_a_full_or_read_only_folder_says_so(folder, tmp_path, capsys):
+    from data.prepare import main
+
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert main(["cache", "--from", str(folder), "--out", str(blocked / "c")]) == 1
+    assert "Not a directory" in capsys.readouterr().err
+    if os.path.exists("/dev/full"):
+        small = tmp_path / "c"
+        make_dirs = small / "parts"
+        make_dirs.mkdir(parents=True)
+        # A shard that cannot be written: its temporary name is taken by a link to a full device.
+        os.symlink("/dev/full", small / f".shard-gen1ou-00000.arrow.{os.getpid()}")
+        (small / f".shard-gen1ou-00000.arrow.{os.getpid()}").lstat()
+        with pytest.raises((OSError, DataError)):
+            cache_of(folder, small)
+        assert not (small / "manifest.json").exists()
+
+
+def test_two_processes_may_make_the_same_cache(folder, tmp_path):
+    job = [sys.executable, "-m", "data.prepare", "cache", "--from", str(folder), "--out", str(tmp_path / "c")]
+    job += ["--battles-per-shard", "4", "--processes", "1"]
+    repository = Path(__file__).parents[2]
+    both = [subprocess.Popen(job, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    cache_of(folder, tmp_path / "whole")
+    a, b = TokenCache(tmp_path / "c"), TokenCache(tmp_path / "whole")
+    assert a.table.equals(b.table)
+    for i in range(len(a)):
+        assert_equal(a[i], b[i], SPACES["default"])
+
+
+def test_sources_are_mixed_in_their_shares(folder, tmp_path):
+    """A cache and a folder of another size, one to three; each battle at most once an epoch."""
+    write_battles(tmp_path / "other", 20, seed=900, style=Style(max_turns=10))
+    cache_of(folder, tmp_path / "c")
+    config = DataConfig(
+        sources=[
+            {"path": str(tmp_path / "c"), "weight": 1, "filter": "rating >= 1000"},
+            {"path": str(tmp_path / "other"), "weight": 3, "formats": ["gen1ou", "gen9ou"]},
+        ],
+        cache_dir=str(tmp_path / "i"),
+        heldout_share=0.0,
+        workers=0,
+    )
+    data = BattleDataset(config, TOKENIZER)
+    assert len(data) == 50 + 8
+    loader = make_loader(data, BatchConfig(battles=8), seed=0, max_steps=1)
+    counts = np.zeros(len(data))
+    for epoch in range(100):
+        members = loader.plan.members(epoch)
+        assert len(set(members.tolist())) == len(members)
+        counts[members] += 1
+    assert (counts[50:] == 100).all()
+    assert counts[:50].sum() == pytest.approx(counts[50:].sum() / 3, rel=0.05)
+    for i in (0, 55):
+        assert len(data[i]) == data.lengths[i]
+        assert Path(data.path(i)).name
+
+
+def test_filters_and_weights_over_the_index(folder, tmp_path):
+    base = {"cache_dir": str(tmp_path / "i"), "heldout_share": 0.0, "path": str(folder), "max_reject_share": 0.5}
+    strong = BattleDataset(DataConfig(**base, filter="rating > 1200 and format in ('gen1ou', 'gen4ou')"), TOKENIZER)
+    assert all(strong.info(i)["rating"] > 1200 for i in range(len(strong)))
+    assert set(strong.formats()) <= {"gen1ou", "gen4ou"}
+    weighted = BattleDataset(DataConfig(**base, weight="2 if won else 1", format_weights={"gen9ou": 0.0}), TOKENIZER)
+    for i in range(len(weighted)):
+        info = weighted.info(i)
+        expected = 0.0 if info["format"] == "gen9ou" else 1.0 if info["won"] else 0.5
+        assert weighted.rates[i] == expected
+    with pytest.raises(DataError, match=r"data\.filter"):
+        BattleDataset(DataConfig(**base, filter="elo > 3"), TOKENIZER)
+    with pytest.raises(DataError, match="no battle"):
+        BattleDataset(DataConfig(**base, filter="rating > 90000"), TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("sources", "match"),
+    [
+        ([{"paht": "x", "path": "y"}], "did you mean path"),
+        ([{"weight": 1}], "with a path"),
+        ([{"path": "x", "weight": -1}], "above 0"),
+        ([{"path": "x", "weight": "much"}], "above 0"),
+        (["x"], "with a path"),
+    ],
+)
+def test_bad_sources_name_their_key(sources, match):
+    with pytest.raises(DataError, match=match):
+        BattleDataset(DataConfig(sources=sources), TOKENIZER)
+
+
+def test_path_and_sources_together_are_refused():
+    with pytest.raises(DataError, match="both given"):
+        DataConfig(path="x", sources=[{"path": "y"}])
+    with pytest.raises(DataError, match="is empty"):
+        BattleDataset(DataConfig(), TOKENIZER)
+
+
+def test_a_cache_moves_with_its_folder(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    shutil.move(tmp_path / "c", tmp_path / "d")
+    data = BattleDataset(DataConfig(path=str(tmp_path / "d"), heldout_share=0.0, workers=0), TOKENIZER)
+    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=1))) == 2
