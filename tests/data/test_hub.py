@@ -1,0 +1,178 @@
+"""Download and push by the real client against a local stand-in for the Hub."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import lz4.frame
+import pytest
+
+from data.cache import CacheJob, make_cache
+from data.hub import choose_files
+from data.index import DataError
+from data.replay_file import read_battle
+from tests.battle_files import Style, make_battle, write_battles
+
+from .hub_server import StandInHub
+
+REPLAYS = "jakegrigsby/metamon-parsed-replays"
+PILE = "jakegrigsby/metamon-parsed-pile"
+TEAMS = "jakegrigsby/metamon-teams"
+
+
+def tar(name, files, mode="w:gz"):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for file, content in files.items():
+            info = tarfile.TarInfo(f"{name}/{file}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture
+def hub():
+    battles = {}
+    for name in ("gen1ou", "gen9ou"):
+        made = [make_battle(seed, name, Style(max_turns=8)) for seed in range(4)]
+        battles[name] = {battle.file_name: lz4.frame.compress(battle.json_bytes()) for battle in made}
+    stand_in = StandInHub(
+        {
+            REPLAYS: {f"{name}.tar.gz": tar(name, files) for name, files in battles.items()} | {"README.md": b"hi"},
+            PILE: {"pac-base/gen1ou.tar.lz4": lz4.frame.compress(tar("gen1ou", battles["gen1ou"], "w"))},
+            TEAMS: {"competitive/gen1ou.tar.gz": tar("gen1ou", {"a.gen1ou_team": b"Snorlax"})},
+        }
+    )
+    yield stand_in
+    stand_in.close()
+
+
+def prepare(hub, tmp_path, *arguments):
+    """The command in a process of its own: the client reads HF_ENDPOINT when it is imported."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_stand_in",
+        "TURNWISE_CACHE": str(tmp_path / "i"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "data.prepare", *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_replays_are_fetched_unpacked_and_not_fetched_twice(hub, tmp_path):
+    arguments = (
+        "download",
+        "--repo",
+        REPLAYS,
+        "--revision",
+        "v4",
+        "--formats",
+        "gen1ou",
+        "--to",
+        tmp_path / "d",
+        "--unpack",
+    )
+    done = prepare(hub, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "CC-BY-NC-4.0" in done.stdout
+    files = sorted((tmp_path / "d" / "gen1ou").iterdir())
+    assert len(files) == 4
+    assert len(read_battle(files[0]).states) >= 2
+    assert not (tmp_path / "d" / "gen9ou.tar.gz").exists()
+    before = len([r for r in hub.requests if r.startswith("GET /datasets")])
+    assert prepare(hub, tmp_path, *arguments).returncode == 0
+    assert len([r for r in hub.requests if r.startswith("GET /datasets")]) == before
+
+
+def test_a_stopped_download_goes_on(hub, tmp_path):
+    hub.cut_first_download = True
+    arguments = ("download", "--repo", REPLAYS, "--formats", "gen1ou", "--to", tmp_path / "d")
+    for _ in range(2):  # the client may go on by itself, or at the second call
+        done = prepare(hub, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d" / "gen1ou.tar.gz").read_bytes() == hub.files[REPLAYS]["gen1ou.tar.gz"]
+
+
+def test_a_wrong_size_is_refused(hub, tmp_path):
+    hub.lie_about_sizes = True
+    done = prepare(hub, tmp_path, "download", "--repo", REPLAYS, "--formats", "gen1ou", "--to", tmp_path / "d")
+    assert done.returncode == 1
+    assert "the Hub says" in done.stderr
+    assert not (tmp_path / "d" / "gen1ou.tar.gz").exists()
+
+
+def test_pile_and_teams_have_their_own_layouts(hub, tmp_path):
+    to = tmp_path / "d"
+    done = prepare(hub, tmp_path, "download", "--repo", PILE, "--subset", "pac-base", "--to", to, "--unpack")
+    assert done.returncode == 0, done.stderr
+    assert len(list((to / "pac-base" / "gen1ou").iterdir())) == 4
+    assert "not stated" in done.stdout
+    done = prepare(hub, tmp_path, "download", "--repo", TEAMS, "--subset", "competitive", "--to", to, "--unpack")
+    assert done.returncode == 0, done.stderr
+    assert (to / "competitive" / "gen1ou" / "a.gen1ou_team").read_text() == "Snorlax"
+
+
+def test_what_is_not_there_is_named(hub, tmp_path):
+    done = prepare(hub, tmp_path, "download", "--repo", "no/body", "--to", tmp_path / "d")
+    assert done.returncode == 1
+    assert "no/body@main" in done.stderr
+    done = prepare(hub, tmp_path, "download", "--repo", REPLAYS, "--formats", "gen7ou", "--to", tmp_path / "d")
+    assert done.returncode == 1
+    assert "gen7ou not in" in done.stderr
+    assert "gen1ou, gen9ou" in done.stderr
+
+
+def test_choosing_files():
+    files = ["gen1ou.tar.gz", "pac-base/gen1ou.tar.lz4", "pac-base/gen9ou.tar.lz4", "notes.md"]
+    assert choose_files(files, [], "pac-base", "r") == {
+        "gen1ou": "pac-base/gen1ou.tar.lz4",
+        "gen9ou": "pac-base/gen9ou.tar.lz4",
+    }
+    with pytest.raises(DataError, match="pac-base"):
+        choose_files(files[1:], [], "", "r")
+
+
+def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=8))
+    done = prepare(hub, tmp_path, "push", "--from", tmp_path / "b", "--to", "me/mine", "--licence", "cc-by-4.0")
+    assert done.returncode == 0, done.stderr
+    uploaded = hub.uploads["me/mine"]
+    assert set(uploaded) == {f"{name}.tar.gz" for name in ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")} | {
+        "README.md",
+        "stats.json",
+    }
+    card = uploaded["README.md"].decode()
+    assert "license: cc-by-4.0" in card
+    assert "| gen1ou | 2 |" in card
+    assert json.loads(uploaded["stats.json"])["battles"] == 10
+    hub.files["me/mine"] = uploaded
+    done = prepare(hub, tmp_path, "download", "--repo", "me/mine", "--to", tmp_path / "d", "--unpack")
+    assert done.returncode == 0, done.stderr
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*/*.lz4")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "d").glob("*/*.lz4")} == sent
+
+
+def test_push_a_token_cache(hub, tmp_path):
+    write_battles(tmp_path / "b", 6, style=Style(max_turns=8))
+    make_cache(CacheJob(str(tmp_path / "b"), str(tmp_path / "c")), processes=1, progress=False)
+    done = prepare(hub, tmp_path, "push", "--from", tmp_path / "c", "--to", "me/cache", "--licence", "mit")
+    assert done.returncode == 0, done.stderr
+    uploaded = hub.uploads["me/cache"]
+    assert {"manifest.json", "index.bin", "vocabulary.json", "README.md"} <= set(uploaded)
+    assert not any(name.startswith("parts/") for name in uploaded)
+    assert uploaded["index.bin"] == (tmp_path / "c" / "index.bin").read_bytes()
