@@ -119,8 +119,15 @@ class Worker:
         self._start(start_timeout)
 
     def _start(self, timeout: float) -> None:
+        # In a session of its own, so that a Ctrl-C on the terminal stops us and not the battles that we finish first;
+        # it ends by itself when its input closes.
         self.process = subprocess.Popen(
-            node_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            node_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
         )
         os.set_blocking(self.process.stdout.fileno(), False)
         os.set_blocking(self.process.stdin.fileno(), False)

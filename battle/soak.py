@@ -1,7 +1,7 @@
 """Many battles between the baselines, each file read back: `python -m battle.soak --battles 1000 --json report.json`.
 
-What must hold: no void battle, no refused choice, every file valid by the own reader of `data/` with every action legal in
-its state, under 0.01% words that the vocabulary does not know.
+What must hold: no void battle, no refused choice, every file valid by the own reader of `data/` with every action
+legal in its state, under 0.01% words that the vocabulary does not know.
 """
 
 from __future__ import annotations

@@ -53,6 +53,47 @@ function used(slot) {
   return Number.isFinite(spent) ? spent : Infinity;
 }
 
+const kinds = new Map();
+/** Whether the client does anything at a line of this kind; many a line is only for the eye, and parsing it costs. */
+function handled(client, kind) {
+  let known = kinds.get(kind);
+  if (known === undefined) kinds.set(kind, (known = `|${kind}|` in client.handler));
+  return known;
+}
+
+const people = new Map();
+/** What ident and details of a Pokémon say, parsed once. */
+function detailed(ident, details) {
+  const key = `${ident}|${details}`;
+  let known = people.get(key);
+  if (!known) {
+    if (people.size > 20000) people.clear();
+    const name = ident.slice(4);
+    people.set(key, (known = Protocol.parseDetails(name, ident, details)));
+  }
+  return known;
+}
+
+/** A request as @pkmn/protocol would parse it, but for what nobody here reads. */
+function parseRequest(text) {
+  const request = JSON.parse(text);
+  if (!request.side) return request;
+  request.requestType = request.teamPreview ? 'team' : request.forceSwitch ? 'switch' : request.wait ? 'wait' : 'move';
+  for (const pokemon of request.side.pokemon) {
+    const { details, ident } = pokemon;
+    Object.assign(pokemon, detailed(ident, details));
+    const [health, status] = pokemon.condition.split(' ');
+    const [hp, maxhp] = health.split('/');
+    pokemon.fainted = status === 'fnt';
+    pokemon.hp = Number(hp);
+    pokemon.maxhp = pokemon.fainted ? 0 : Number(maxhp);
+    pokemon.status = pokemon.fainted ? undefined : status;
+    pokemon.ability ||= pokemon.baseAbility;
+  }
+  for (const move of request.active?.[0]?.moves ?? []) move.name = move.move;
+  return request;
+}
+
 function newClient() {
   const fighter = (side, details, set) => new Fighter(side, details, set);
   return new Client(generations, null, undefined, undefined, (battle, n, sets) => new Side(battle, n, sets, fighter));
@@ -91,7 +132,7 @@ class View {
         this.client.add(line);
       } else if (kind === 'faint') {
         this.faint(line);
-      } else {
+      } else if (handled(this.client, kind)) {
         this.client.add(line);
       }
       this.after(kind, line);
@@ -224,7 +265,7 @@ class View {
    * @param {string} text the JSON of the request
    */
   ask(text) {
-    const request = Protocol.parseRequest(text);
+    const request = parseRequest(text);
     if (!request.side) return;
     this.me = request.side.id;
     this.request = request;
@@ -240,9 +281,13 @@ class View {
       pokemon.details += suffix;
       pokemon.searchid += suffix;
     }
+    // Own moves are read from the request itself: the client need not go through them each time.
+    const moves = request.side.pokemon.map((pokemon) => pokemon.moves);
+    for (const pokemon of request.side.pokemon) pokemon.moves = [];
     this.client.update(request);
     // The client adds a Pokémon that it hears of for the first time without its health: the second pass has it.
     if (side.team.some((pokemon) => pokemon.maxhp === 0)) this.client.update(request);
+    request.side.pokemon.forEach((pokemon, i) => { pokemon.moves = moves[i]; });
     if (copied) {
       // The client writes the copy's moves and PP over those of the Pokémon copied: its moves are known, its PP are its own.
       copied.moveSlots = [...theirs, ...copied.moveSlots.filter((m) => !theirs.some((t) => t.id === m.id)).map((m) => ({
@@ -349,6 +394,17 @@ class View {
       `"tera_type":"${words.gen === 9 && tera ? typeWord(tera) : 'notype'}","base_species":"${kind.base}"}`;
   }
 
+  /** A benched Pokémon stands still but for health, status, item and ability: its JSON is kept until it comes in. */
+  benchJson(pokemon) {
+    const { hp, maxhp, status, item, ability, terastallized, fainted } = pokemon;
+    const ids = (this.ownMoves.get(pokemon.originalIdent) ?? []).slice(0, 4);
+    const key = `${hp}/${maxhp} ${status} ${item} ${ability} ${terastallized} ${fainted} ${ids}`;
+    if (pokemon.benched?.key !== key) {
+      pokemon.benched = { key, json: this.pokemonJson(pokemon, this.movesJson(pokemon, ids), { mine: true, effect: null }) };
+    }
+    return pokemon.benched.json;
+  }
+
   item(pokemon, mine) {
     if (pokemon.itemEffect === 'knocked off') return 'noitem';
     if (pokemon.item) return letters(pokemon.item);
@@ -394,9 +450,8 @@ class View {
     const mine = this.active(this.me);
     const theirs = this.active(foe);
     const last = (list, none) => (list.length ? list[list.length - 1] : none);
-    const bench = this.bench(mine).map(({ pokemon }) => this.pokemonJson(
-      pokemon, this.movesJson(pokemon, (this.ownMoves.get(pokemon.originalIdent) ?? []).slice(0, 4)),
-      { mine: true, effect: null }));
+    if (mine) mine.benched = null;
+    const bench = this.bench(mine).map(({ pokemon }) => this.benchJson(pokemon));
     const fallen = this.client[foe].team.reduce((n, pokemon) => n + (pokemon.fainted || (pokemon.maxhp > 0 && pokemon.hp <= 0) ? 1 : 0), 0);
     const won = this.winner === this.me;
     const lost = this.winner === foe;

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table: one case a line)
 """Messages → fields: what each line of the protocol, or each word of a request, does to the universal state.
 
 A row: generations; protocol lines after the opening of a small standing battle (`tests/battle/table.py`: own Snorlax

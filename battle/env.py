@@ -1,0 +1,203 @@
+"""Battles as a gymnasium environment: one player's chair against any of our agents.
+
+    import gymnasium as gym, battle.env
+    env = battle.env.BattleEnv("gen1ou", opponent="type_switch")
+    observation, info = env.reset(seed=0)
+    done = False
+    while not done:
+        action = env.action_space.sample(info["action_mask"])
+        observation, reward, terminated, truncated, info = env.step(action)
+        done = terminated or truncated
+    env.close()
+
+Observations are the arrays that a model trains on: `words` (int32 token ids [S]) and `numbers` (float32 [F]) of a named
+observation space. `info["action_mask"]` is int8 [13] as gymnasium's `sample(mask)` takes it. The reward is one of
+`data/reward.py`'s. `make_vector` gives many of them, stepped in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from battle.errors import BattleError
+from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.players import make_player, parse_player
+from battle.simulator import BattleSpec, Event, Simulator
+from battle.teams import load_teams
+from data.encode import Encoder
+from data.schema import N_ACTIONS
+from data.tokenizer import Tokenizer
+
+
+class BattleEnv(gym.Env):
+    """A battle from player 1's chair.
+
+    battle_format: Showdown's format id. opponent: a player's name (see `battle.players`) or an agent. space:
+    observation space. reward: kind. teams: folder of teams, None: our own training teams. turn_limit: truncates.
+    """
+
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own way)
+
+    def __init__(
+        self,
+        battle_format: str = "gen1ou",
+        opponent: str | Agent = "random",
+        space: str = "default",
+        reward: str = "shaped",
+        teams: Path | None = None,
+        turn_limit: int = 300,
+        render_mode: str | None = None,
+    ):
+        self.battle_format, self.reward_kind, self.turn_limit = battle_format, reward, turn_limit
+        self.render_mode = render_mode
+        self.tokenizer = Tokenizer.load()
+        self.encoder = Encoder(space, self.tokenizer)
+        self.opponent = make_player(parse_player(opponent)) if isinstance(opponent, str) else opponent
+        self.sim = Simulator()
+        self.sim.check_formats([battle_format])
+        self.teams = load_teams(self.sim, battle_format, teams)
+        self.action_space = gym.spaces.Discrete(N_ACTIONS)
+        self.observation_space = gym.spaces.Dict(
+            {
+                "words": gym.spaces.Box(0, len(self.tokenizer) - 1, (self.encoder.space.n_words,), np.int32),
+                "numbers": gym.spaces.Box(-2.0, 100.0, (self.encoder.space.n_numbers,), np.float32),
+            }
+        )
+        self.number = 0
+        self.lane = ""
+        self.asked: list[Event | None] = [None, None]
+        self.over = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Begins a battle; teams and dice are drawn from the environment's generator."""
+        super().reset(seed=seed)
+        if not self.over:
+            self._leave()
+        self.number += 1
+        self.lane = f"env{self.number}"
+        drawn = self.np_random.choice(len(self.teams), size=2, replace=len(self.teams) < 2)
+        dice = self.np_random.integers(0, 1 << 16, size=4)
+        self.agent_seed = int(self.np_random.integers(1 << 31))
+        self.live = self.encoder.live()
+        self.first, self.over, self.turn = True, False, 0
+        self.asked = [None, None]
+        self.state: dict[str, Any] = {}
+        self.sim.start(
+            BattleSpec(
+                lane=self.lane,
+                format=self.battle_format,
+                seed=",".join(str(int(n)) for n in dice),
+                teams=tuple(self.teams[i].packed for i in drawn),
+                want_requests=(False, getattr(self.opponent, "wants_requests", False)),
+                want_lines=(False, getattr(self.opponent, "wants_lines", False)),
+            )
+        )
+        self._advance()
+        return self._observe(), self._info()
+
+    def step(self, action: int):
+        """Plays an action. One that the mask refuses is an error, as no battle would take it."""
+        if self.over:
+            raise BattleError("step: the battle is over: call reset first")
+        mask = self._mask()
+        if mask.any() and not mask[action]:
+            raise BattleError(f"step: action {action} is not legal here (legal: {np.flatnonzero(mask).tolist()})")
+        self._answer(int(action))
+        self._advance()
+        terminated = self.over
+        truncated = not self.over and self.turn > self.turn_limit
+        observation = self._observe()
+        reward = float(self.live.reward(self.reward_kind))
+        if truncated:
+            self._leave()
+        return observation, reward, terminated, truncated, self._info()
+
+    def render(self) -> str | None:
+        if self.render_mode != "ansi" or not self.state:
+            return None
+        me, foe = self.state["player_active_pokemon"], self.state["opponent_active_pokemon"]
+        return f"turn {self.turn}: {me['name']} {me['hp_pct']:.0%} against {foe['name']} {foe['hp_pct']:.0%}"
+
+    def close(self) -> None:
+        self.sim.close()
+
+    def _leave(self) -> None:
+        self.sim.drop(self.lane)
+        self.sim.step()
+        self.over = True
+
+    def _mask(self) -> np.ndarray:
+        asked = self.asked[0]
+        return np.zeros(N_ACTIONS, bool) if asked is None else bits_to_mask(asked.legal)
+
+    def _answer(self, action: int) -> None:
+        """Both players' actions go in; the opponent is asked if it is to move as well."""
+        actions: list[int | None] = [action if self.asked[0] else None, None]
+        if self.asked[1]:
+            actions[1] = self._opponent(self.asked[1])
+        self.asked = [None, None]
+        self.sim.act(self.lane, actions)
+
+    def _opponent(self, event: Event) -> int:
+        observation = Observation(
+            lane=f"{self.lane}/1",
+            raw=bytes(event.state),
+            legal=bits_to_mask(event.legal),
+            first=self.first,
+            request=decode(event.request) if bytes(event.request) else None,
+            lines=decode(event.lines),
+            retry=event.retry,
+            seed=self.agent_seed,
+        )
+        self.first = False
+        return self.opponent.choose([observation])[0]
+
+    def _advance(self) -> None:
+        """Goes on until player 1 is to move or the battle is over."""
+        while True:
+            for event in self.sim.step():
+                self._take(event)
+            if self.over or self.asked[0]:
+                return
+            self.sim.act(self.lane, [None, self._opponent(self.asked[1])])
+            self.asked[1] = None
+
+    def _take(self, event: Event) -> None:
+        if event.event == "ask":
+            self.asked[event.side] = event
+            self.turn = event.turn
+            if event.side == 0:
+                self.state = decode(event.state)
+        elif event.event == "end":
+            self.over = True
+            self.state = decode(event.states[0])
+            if hasattr(self.opponent, "end") and not self.first:
+                self.opponent.end(f"{self.lane}/1")
+        elif event.event == "void":
+            self.over = True
+            raise BattleError(f"the simulator lost the battle: {event.message}: call reset and go on")
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        words, numbers, _ = self.live.add(self.state)
+        return {"words": words.astype(np.int32), "numbers": numbers}
+
+    def _info(self) -> dict[str, Any]:
+        mask = np.zeros(N_ACTIONS, np.int8) if self.over else self._mask().astype(np.int8)
+        return {
+            "action_mask": mask,
+            "state": self.state,
+            "turn": self.turn,
+            "won": bool(self.state.get("battle_won")),
+            "lost": bool(self.state.get("battle_lost")),
+        }
+
+
+def make_vector(count: int, **options: Any) -> gym.vector.VectorEnv:
+    """`count` environments of equal options, stepped one after the other in this process."""
+    makers: list[Callable[[], gym.Env]] = [lambda: BattleEnv(**options) for _ in range(count)]
+    return gym.vector.SyncVectorEnv(makers)

@@ -1,0 +1,259 @@
+"""Evaluation by play: `python -m battle.evaluate --agent CHECKPOINT --against all --formats gen1ou --battles 200`.
+
+Battles come in pairs with the same teams and dice and the sides swapped; the teams are the ones kept for evaluation.
+Who plays whom: the agents against every opponent, or everybody against everybody with --round-robin. The same seed
+gives the same result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from battle.errors import BattleError
+from battle.interface import Agent
+from battle.play import TURN_LIMIT, Match, Outcome, play
+from battle.players import ALL_BASELINES, make_player, parse_player
+from battle.rating import bradley_terry, gxe, wilson
+from battle.recorder import Recorder, run_id
+from battle.schedule import LEAD_RULES, pair, seed_of
+from battle.simulator import Simulator
+from battle.teams import Team, load_teams
+
+
+@dataclass
+class Tally:
+    """Battles of one player against another in one format, from the first one's chair."""
+
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+    void: int = 0
+    turns: int = 0
+    refused: int = 0
+
+    @property
+    def battles(self) -> int:
+        return self.wins + self.losses + self.ties
+
+    @property
+    def score(self) -> float:
+        """Points: a tie, or a battle cut by the turn limit, is half a win for each."""
+        return self.wins + self.ties / 2
+
+    def row(self) -> dict[str, Any]:
+        low, high = wilson(self.score, self.battles)
+        return {
+            "battles": self.battles,
+            "wins": self.wins,
+            "losses": self.losses,
+            "ties": self.ties,
+            "void": self.void,
+            "win_rate": self.score / self.battles if self.battles else None,
+            "interval95": [low, high],
+            "turns_mean": self.turns / self.battles if self.battles else None,
+            "refused_choices": self.refused,
+        }
+
+
+class Counted:
+    """An agent whose decisions and thinking time are counted; everything else is the agent's own."""
+
+    def __init__(self, agent: Agent):
+        self.agent = agent
+        self.decisions = 0
+        self.seconds = 0.0
+        self.masses: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.agent, name)
+
+    def choose(self, observations: list) -> list[int]:
+        started = time.perf_counter()
+        actions = self.agent.choose(observations)
+        self.seconds += time.perf_counter() - started
+        self.decisions += len(observations)
+        self.masses += list(getattr(self.agent, "refused_mass", None) or [])
+        return actions
+
+
+@dataclass
+class Arena:
+    """The players of an evaluation and what came of it."""
+
+    players: list[Counted]
+    tallies: dict[tuple[str, int, int], Tally] = field(default_factory=lambda: collections.defaultdict(Tally))
+
+    def matches(
+        self, battle_format: str, couples: list[tuple[int, int]], teams: list[Team], battles: int, seed: int, lead: str
+    ) -> Iterator[Match]:
+        """Battles of every couple in turn, in pairs with sides swapped."""
+        for number, (i, j) in itertools.product(range((battles + 1) // 2), couples):
+            # The seed does not depend on who plays: every couple meets the same teams and dice.
+            both = pair(
+                f"{i}.{j}.{number}",
+                battle_format,
+                (self.players[i], self.players[j]),
+                teams,
+                seed_of("evaluate", seed, battle_format, number),
+                lead,
+            )
+            yield from both[: battles - 2 * number]
+
+    def count(self, outcome: Outcome) -> None:
+        i, j, swapped = self.seats(outcome.match.id)
+        tally = self.tallies[outcome.match.format, i, j]
+        tally.refused += len(outcome.refused)
+        if outcome.kind == "void":
+            tally.void += 1
+            return
+        tally.turns += outcome.turns
+        if outcome.winner < 0:
+            tally.ties += 1
+        elif (outcome.winner == 0) != swapped:
+            tally.wins += 1
+        else:
+            tally.losses += 1
+
+    @staticmethod
+    def seats(match: str) -> tuple[int, int, bool]:
+        i, j, number = match.split(".")
+        return int(i), int(j), number.endswith("b")
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        names = [player.name for player in self.players]
+        rows = [
+            {"format": battle_format, "player": names[i], "opponent": names[j], **tally.row()}
+            for (battle_format, i, j), tally in sorted(self.tallies.items())
+        ]
+        return {
+            "results": rows,
+            "ratings": self.ratings(names),
+            "players": {
+                player.name: {
+                    "decisions": player.decisions,
+                    "decisions_per_second": round(player.decisions / player.seconds, 1) if player.seconds else None,
+                    "refused_mass_mean": float(np.mean(player.masses)) if player.masses else None,
+                }
+                for player in self.players
+            },
+            "seconds": round(seconds, 1),
+        }
+
+    def ratings(self, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+        """Per format and over all: Elo by Bradley–Terry and GXE within this pool."""
+        found = {}
+        formats = sorted({key[0] for key in self.tallies})
+        for label in [*formats, *(["all"] if len(formats) > 1 else [])]:
+            scores = np.zeros((len(names), len(names)))
+            for (battle_format, i, j), tally in self.tallies.items():
+                if label in (battle_format, "all"):
+                    scores[i, j] += tally.score
+                    scores[j, i] += tally.battles - tally.score
+            elo = bradley_terry(scores)
+            share = gxe(elo)
+            found[label] = {
+                name: {"elo": round(float(elo[n]), 1), "gxe": round(float(share[n]), 4)} for n, name in enumerate(names)
+            }
+        return found
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    lines = [
+        f"{'format':18} {'player':20} {'opponent':20} {'battles':>7} {'win rate':>8}  {'95% interval':>14} {'turns':>6}"
+    ]
+    for row in report["results"]:
+        low, high = row["interval95"]
+        rate = f"{row['win_rate']:8.1%}" if row["win_rate"] is not None else "       –"
+        lines.append(
+            f"{row['format']:18} {row['player'][:20]:20} {row['opponent'][:20]:20} {row['battles']:7d} {rate}  "
+            f"{low:6.1%}–{high:6.1%} {row['turns_mean'] or 0:6.1f}"
+            + (f"  refused {row['refused_choices']}" if row["refused_choices"] else "")
+            + (f"  void {row['void']}" if row["void"] else "")
+        )
+    for label, players in report["ratings"].items():
+        order = sorted(players.items(), key=lambda item: -item[1]["elo"])
+        lines.append(f"{label}: " + ", ".join(f"{n} {r['elo']:.0f} (GXE {r['gxe']:.0%})" for n, r in order))
+    speeds = ((n, p["decisions_per_second"]) for n, p in report["players"].items())
+    lines.append("decisions/s: " + ", ".join(f"{n} {s:.0f}" for n, s in speeds if s))
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m battle.evaluate", description=__doc__.split("\n", 1)[0])
+    made.add_argument("--agent", nargs="+", required=True, help="[label=]baseline or model folder[:temperature=1,…]")
+    made.add_argument("--against", nargs="+", default=["all"], help="the same, or `all` baselines")
+    made.add_argument("--formats", nargs="+", default=["gen1ou"])
+    made.add_argument("--battles", type=int, default=100, help="per couple and format")
+    made.add_argument("--round-robin", action="store_true", help="everybody against everybody")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--teams", type=Path, help="a folder of teams (default: our own evaluation teams)")
+    made.add_argument("--lead", choices=LEAD_RULES, default="first", help="who leads after team preview")
+    made.add_argument("--lanes", type=int, default=64, help="battles at a time")
+    made.add_argument("--processes", type=int, default=1, help="Node processes")
+    made.add_argument("--turn-limit", type=int, default=TURN_LIMIT)
+    made.add_argument("--json", type=Path, help="write the report here too")
+    made.add_argument("--record", type=Path, help="write battle files of the evaluation here (for looking at)")
+    return made
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    ours = [parse_player(text) for text in args.agent]
+    names = [n for text in args.against for n in (ALL_BASELINES if text == "all" else [text])]
+    taken = {spec.label for spec in ours}
+    others = [spec for spec in map(parse_player, names) if spec.label not in taken]
+    arena = Arena([Counted(make_player(spec)) for spec in [*ours, *others]])
+    if len(arena.players) == 1:  # a player against itself
+        arena.players.append(Counted(make_player(ours[0])))
+        arena.players[1].agent.name = f"{ours[0].label}'"
+    everybody = list(itertools.combinations(range(len(arena.players)), 2))
+    couples = everybody if args.round_robin else [c for c in everybody if c[0] < len(ours)]
+    started = time.monotonic()
+    with Simulator(processes=args.processes) as sim:
+        sim.check_formats(args.formats)
+        recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
+        total = len(args.formats) * len(couples) * args.battles
+        with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
+            for battle_format in args.formats:
+                teams = load_teams(sim, battle_format, args.teams, purpose="evaluation")
+                plan = arena.matches(battle_format, couples, teams, args.battles, args.seed, args.lead)
+                for outcome in play(sim, plan, lanes=args.lanes, turn_limit=args.turn_limit):
+                    arena.count(outcome)
+                    if recorder:
+                        recorder.record(outcome)
+                    bar.update()
+        version = sim.version
+    report = arena.report(time.monotonic() - started)
+    report |= {"formats": args.formats, "battles": args.battles, "seed": args.seed, "simulator": version}
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        report = run(args)
+    except (BattleError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}")
+        return 1
+    print(table(report))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""Players by name: a baseline's, or a saved model's folder with options.
+
+`random`, `type_switch`, `checkpoints/run/best`, `checkpoints/run/best:temperature=1.2,gamma=0.99`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from battle.baselines import BASELINES
+from battle.errors import BattleError
+from battle.interface import Agent
+
+SIMPLE_HEURISTICS = "simple_heuristics"
+ALL_BASELINES = (*BASELINES, SIMPLE_HEURISTICS)
+
+
+class UnknownPlayer(BattleError):  # noqa: N818
+    """A name that is neither a baseline nor a saved model."""
+
+
+@dataclass(frozen=True)
+class PlayerSpec:
+    """label: the name in tables and files. source: baseline or folder. options: for the model's agent."""
+
+    label: str
+    source: str
+    options: tuple[tuple[str, Any], ...] = ()
+    weight: float = 1.0
+
+
+def parse_player(text: str) -> PlayerSpec:
+    """`[label=]source[:key=value,…]`; `weight` among the options is the share of battles in a pool."""
+    label, source = "", text
+    head = text.split(":", 1)[0]
+    if "=" in head:
+        label, source = text.split("=", 1)
+    source, _, tail = source.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, tail.split(",")):
+        key, found, value = part.partition("=")
+        if not found or key not in ("temperature", "gamma", "seed", "device", "weight"):
+            raise UnknownPlayer(
+                f"player {text!r}: option {part!r} is not one of temperature=, gamma=, seed=, device=, weight="
+            )
+        try:
+            options[key] = value if key == "device" else int(value) if key == "seed" else float(value)
+        except ValueError as error:
+            raise UnknownPlayer(f"player {text!r}: {key}={value!r} is no number") from error
+    weight = options.pop("weight", 1.0)
+    return PlayerSpec(label or Path(source).name or source, source, tuple(sorted(options.items())), weight)
+
+
+def make_player(spec: PlayerSpec) -> Agent:
+    """The agent of a spec. Raises UnknownPlayer where there is none of that name, ValueError where a model's stamps
+    (observation space, vocabulary, schema) do not fit."""
+    if spec.source in BASELINES:
+        agent = BASELINES[spec.source]()
+    elif spec.source == SIMPLE_HEURISTICS:
+        from battle.pokeenv_agent import SimpleHeuristicsAgent
+
+        agent = SimpleHeuristicsAgent()
+    elif Path(spec.source).exists():
+        from battle.agents import TurnwiseAgent
+
+        agent = TurnwiseAgent.from_pretrained(spec.source, **dict(spec.options))
+    else:
+        raise UnknownPlayer(
+            f"player {spec.source!r}: no such folder and no baseline of that name: name one of "
+            f"{', '.join(ALL_BASELINES)}, or a saved model's folder"
+        )
+    agent.name = spec.label
+    return agent

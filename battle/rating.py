@@ -1,0 +1,54 @@
+"""How good players are, from who beat whom: Wilson intervals, Bradley–Terry strengths as Elo, GXE."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Z95 = 1.959964
+ELO = 400 / math.log(10)
+
+
+def wilson(wins: float, battles: int, z: float = Z95) -> tuple[float, float]:
+    """Bounds of the Wilson score interval of a share; (0, 1) without battles. A tie counts as half a win."""
+    if battles == 0:
+        return 0.0, 1.0
+    share = wins / battles
+    middle = share + z * z / (2 * battles)
+    spread = z * math.sqrt(share * (1 - share) / battles + z * z / (4 * battles * battles))
+    scale = 1 + z * z / battles
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def bradley_terry(scores: np.ndarray, iterations: int = 2000, prior: float = 0.5) -> np.ndarray:
+    """Elo-scaled strengths [n] with mean 1500 from scores [n, n] (scores[i, j]: what i made against j, ties half).
+
+    The maximum-likelihood strengths of the Bradley–Terry model by the usual minorise-maximise steps; `prior` imaginary
+    points for each side of every pair that met keep a player who won everything at a finite rating.
+    """
+    met = (scores + scores.T) > 0
+    points = scores + prior * met
+    games = points + points.T
+    strength = np.ones(len(scores))
+    for _ in range(iterations):
+        rates = games / (strength[:, None] + strength[None, :])
+        new = points.sum(1) / np.maximum(rates.sum(1), 1e-12)
+        new /= math.exp(np.mean(np.log(new)))
+        if np.allclose(new, strength, rtol=1e-10):
+            break
+        strength = new
+    return 1500 + ELO * np.log(strength)
+
+
+def expected_score(rating: float, other: float) -> float:
+    """Chance to win that Elo gives `rating` against `other`."""
+    return 1 / (1 + math.exp(-(rating - other) / ELO))
+
+
+def gxe(ratings: np.ndarray) -> np.ndarray:
+    """For each player the expected score against one drawn from the others of the pool, 0–1."""
+    n = len(ratings)
+    if n < 2:
+        return np.full(n, 0.5)
+    return np.array([np.mean([expected_score(ratings[i], ratings[j]) for j in range(n) if j != i]) for i in range(n)])

@@ -1,0 +1,190 @@
+"""Self-play recorded for training: a pool of players with weights, battles in the format that `data/` reads.
+
+    python -m battle.selfplay --players a=CKPT:temperature=1.2,weight=2 b=type_switch --formats gen1ou --battles 1000 \
+        --out DIR
+
+Which battle is played by whom, with which teams and dice, is a function of the seed and the battle's number, so a run
+that was stopped goes on where it was (`selfplay.jsonl` in DIR holds the numbers done). Ctrl-C stops it between rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from battle.errors import BattleError
+from battle.interface import Agent
+from battle.play import TURN_LIMIT, Match, Outcome, play
+from battle.players import PlayerSpec, make_player, parse_player
+from battle.recorder import Recorder, run_id
+from battle.schedule import LEAD_RULES, leads, seed_of
+from battle.simulator import Simulator
+from battle.teams import Team, load_teams
+
+JOURNAL = "selfplay.jsonl"
+
+
+class Pool:
+    """The players and what each battle of the run is."""
+
+    def __init__(self, specs: list[PlayerSpec], agents: list[Agent], args: argparse.Namespace):
+        self.specs, self.agents, self.args = specs, agents, args
+        weights = np.array([spec.weight for spec in specs], dtype=float)
+        if (weights <= 0).any():
+            raise BattleError("--players: every weight must be above 0")
+        self.weights = weights / weights.sum()
+
+    def match(self, number: int, teams: dict[str, list[Team]]) -> Match:
+        """Battle `number` of the run."""
+        battle_format = self.args.formats[number % len(self.args.formats)]
+        seed = seed_of("selfplay", self.args.seed, number)
+        rng = np.random.default_rng([seed, 2])
+        seats = rng.choice(len(self.agents), size=2, p=self.weights)
+        ours = teams[battle_format]
+        drawn = rng.choice(len(ours), size=2, replace=len(ours) < 2)
+        return Match(
+            id=f"{self.args.seed}-{number:07d}",
+            format=battle_format,
+            agents=(self.agents[seats[0]], self.agents[seats[1]]),
+            seed=seed,
+            teams=tuple(ours[i].packed for i in drawn),
+            team_names=tuple(ours[i].name for i in drawn),
+            explore=(self.args.explore, self.args.explore),
+            lead_rule=self.args.lead,
+            leads=leads(seed, self.args.lead),
+        )
+
+
+class Journal:
+    """Numbers of the battles done, one line each; a line cut short by a kill is passed over."""
+
+    def __init__(self, path: Path, fingerprint: dict[str, Any]):
+        self.path = path
+        self.done: set[int] = set()
+        self.run = run_id()
+        if path.exists():
+            self._read(fingerprint)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"run": self.run} | fingerprint) + "\n", encoding="utf-8")
+
+    def _read(self, fingerprint: dict[str, Any]) -> None:
+        head, *rest = self.path.read_text(encoding="utf-8").splitlines()
+        found = json.loads(head)
+        self.run = found.pop("run")
+        different = [key for key in fingerprint if found.get(key) != fingerprint[key]]
+        if different:
+            raise BattleError(
+                f"{self.path}: was begun with another {', '.join(different)}: repeat that command to go on with it, "
+                "or give a fresh --out"
+            )
+        for line in rest:
+            try:
+                self.done.add(json.loads(line)["battle"])
+            except (ValueError, KeyError):
+                continue
+
+    def note(self, file: Any, number: int, outcome: Outcome) -> None:
+        file.write(json.dumps({"battle": number, "kind": outcome.kind, "turns": outcome.turns}) + "\n")
+        file.flush()
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=__doc__.split("\n", 1)[0])
+    made.add_argument("--players", nargs="+", required=True, help="[label=]baseline or folder[:temperature=…,weight=…]")
+    made.add_argument("--formats", nargs="+", required=True)
+    made.add_argument("--battles", type=int, required=True)
+    made.add_argument("--out", type=Path, required=True)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
+    made.add_argument("--lead", choices=LEAD_RULES, default="random")
+    made.add_argument("--explore", type=float, default=0.0, help="share of decisions made at random among the legal")
+    made.add_argument("--lanes", type=int, default=64)
+    made.add_argument("--processes", type=int, default=1)
+    made.add_argument("--turn-limit", type=int, default=TURN_LIMIT)
+    made.add_argument("--level", type=int, default=0, help="lz4 compression of the files, 0 fast to 12 small")
+    return made
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Plays what is still to be played; a report."""
+    specs = [parse_player(text) for text in args.players]
+    pool = Pool(specs, [make_player(spec) for spec in specs], args)
+    fingerprint = {key: getattr(args, key) for key in ("players", "formats", "seed", "lead", "explore")}
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    kinds: collections.Counter[str] = collections.Counter()
+    wins: collections.Counter[str] = collections.Counter()
+    refused = files = 0
+    started = time.monotonic()
+    with Simulator(processes=args.processes) as sim:
+        sim.check_formats(args.formats)
+        teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
+        journal = Journal(args.out / JOURNAL, fingerprint)
+        recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
+        todo = (n for n in range(args.battles) if n not in journal.done)
+
+        def upcoming() -> Iterator[Match]:
+            for number in todo:
+                if stopped:
+                    return
+                yield pool.match(number, teams)
+
+        previous = signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)
+        try:
+            bar = tqdm(total=args.battles, initial=len(journal.done), unit="battle", smoothing=0.05)
+            with bar, journal.path.open("a", encoding="utf-8") as notes:
+                for outcome in play(sim, upcoming(), lanes=args.lanes, turn_limit=args.turn_limit):
+                    files += len(recorder.record(outcome))
+                    kinds[outcome.kind] += 1
+                    refused += len(outcome.refused)
+                    if outcome.winner >= 0:
+                        wins[outcome.match.agents[outcome.winner].name] += 1
+                    # A void battle is not noted: the next run plays it again.
+                    if outcome.kind != "void":
+                        journal.note(notes, int(outcome.match.id.rsplit("-", 1)[1]), outcome)
+                    bar.update()
+        finally:
+            signal.signal(signal.SIGINT, previous[0])
+            signal.signal(signal.SIGTERM, previous[1])
+    seconds = time.monotonic() - started
+    return {
+        "battles": sum(kinds.values()),
+        "outcomes": dict(kinds),
+        "wins": dict(wins),
+        "files": files,
+        "refused_choices": refused,
+        "stopped": stopped,
+        "seconds": round(seconds, 1),
+        "battles_per_second": round(sum(kinds.values()) / seconds, 2),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        report = run(args)
+    except (BattleError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}")
+        return 1
+    print(json.dumps(report))
+    return 130 if report["stopped"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,178 @@
+"""The trained agent at the table: one encoder, cached lanes equal to the full forward, windows that slide as training cut."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from battle.agents import TurnwiseAgent, describe_action, main
+from data.encode import Encoder
+from data.observation import SPACES
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
+from tests.battle_files import Style, make_battle
+from trainer.hub import export_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.load()
+
+
+def network_for(tokenizer, **changes):
+    config = TurnwiseConfig(
+        **{**preset("tiny"), "max_turns": 16, "layout": SPACES["default"].layout, "vocab_size": len(tokenizer)},
+        vocabulary_hash=tokenizer.hash,
+        **changes,
+    )
+    torch.manual_seed(1)
+    network = TurnwiseForOfflineRL(config)
+    torch.nn.init.normal_(network.critics.weight, std=0.3)
+    return network
+
+
+@pytest.fixture(scope="module")
+def agent(tokenizer):
+    return TurnwiseAgent(network_for(tokenizer), tokenizer)
+
+
+class Seen:
+    """What play hands to an agent for one lane."""
+
+    def __init__(self, lane, state, legal, first):
+        self.lane, self.state, self.legal, self.first = lane, state, legal, first
+
+
+def long_battle(seed, turns):
+    for candidate in range(seed, seed + 200):
+        battle = make_battle(candidate, "gen2ou", Style(max_turns=120))
+        if len(battle.states) >= turns:
+            return battle.states[:turns]
+    raise AssertionError("the generator makes no battle that long")
+
+
+def window_of(turn, longest):
+    """Turns of the window that holds turn number `turn` (from 1): the stated rule, counted by hand."""
+    length = 0
+    for _ in range(turn):
+        length = longest // 2 + 1 if length == longest else length + 1
+    return length
+
+
+def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(agent, tokenizer):
+    """Three lanes of different lengths side by side, well past the window of 16."""
+    battles = {"a": long_battle(10, 45), "b": long_battle(300, 20), "c": long_battle(600, 33)}
+    network = agent.network
+    index = network.config.gamma_index()
+    logits_seen = {key: [] for key in battles}
+    actions = {key: [] for key in battles}
+    spied = network.step
+
+    def spy(turns, cache, lanes, with_q=True):
+        spy.last = spied(turns, cache, lanes, with_q)
+        return spy.last
+
+    network.step = spy
+    for turn in range(45):
+        live = [key for key in battles if turn < len(battles[key])]
+        chosen = agent.choose([Seen(key, battles[key][turn], None, turn == 0) for key in live])
+        for row, (key, action) in enumerate(zip(live, chosen, strict=True)):
+            logits_seen[key].append(spy.last.logits[row, index].clone())
+            actions[key].append(action)
+    network.step = spied
+    encoder = Encoder("default", tokenizer)
+    for key, states in battles.items():
+        live = encoder.live()
+        turns = []
+        for t, state in enumerate(states):
+            words, numbers, legal = live.add(state)
+            turns.append((words, numbers, legal, actions[key][t - 1] if t else -1, live.reward("shaped")))
+        for t in range(len(states)):
+            rows = turns[t + 1 - window_of(t + 1, 16) : t + 1]
+            n = len(rows)
+            with torch.no_grad():
+                out = network(
+                    words=torch.tensor(np.stack([r[0] for r in rows]).astype(np.int32)),
+                    numbers=torch.tensor(np.stack([r[1] for r in rows])),
+                    legal=torch.tensor(np.stack([r[2] for r in rows])),
+                    prev_action=torch.tensor([max(r[3], 0) for r in rows]),
+                    prev_action_known=torch.tensor([r[3] >= 0 for r in rows]),
+                    prev_reward=torch.tensor([r[4] for r in rows], dtype=torch.float32),
+                    position=torch.arange(n),
+                    segment=torch.zeros(n, dtype=torch.int32),
+                    cu_seqlens=torch.tensor([0, n], dtype=torch.int32),
+                )
+            legal = torch.tensor(rows[-1][2])
+            assert torch.allclose(out.logits[-1, index][legal], logits_seen[key][t][legal], atol=1e-4), (key, t)
+
+
+def test_decide_names_the_action_the_values_and_the_discount(agent):
+    states = long_battle(10, 30)
+    decision = agent.decide(states)
+    assert decision.gamma == 0.999
+    assert set(decision.values) == {0.9, 0.99, 0.999, 0.9999}
+    assert sum(decision.probabilities) == pytest.approx(1.0)
+    assert decision.words == describe_action(states[-1], decision.action)
+    assert decision.action == int(np.argmax(decision.probabilities))
+    only = np.zeros(13, dtype=bool)
+    only[int(np.argmin(np.where(np.array(decision.probabilities) > 0, decision.probabilities, 2)))] = True
+    forced = agent.decide(states, legal=only)
+    assert forced.probabilities[forced.action] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="actions"):
+        agent.decide(states, actions=[0])
+    with pytest.raises(ValueError, match="states"):
+        agent.decide([])
+
+
+def test_the_agent_is_told_which_action_was_really_taken(agent):
+    states = long_battle(10, 3)
+    agent.choose([Seen("told", states[0], None, True)])
+    agent.note_action("told", 3)
+    agent.choose([Seen("told", states[1], None, False)])
+    assert agent._lanes["told"][1].turns[-1]["prev_action"] == 3
+    agent.end("told")
+    assert "told" not in agent._lanes
+
+
+def test_action_words():
+    state = make_battle(3, "gen9ou").states[0]
+    moves = sorted(move["name"] for move in state["player_active_pokemon"]["moves"])
+    bench = sorted(pokemon["name"] for pokemon in state["available_switches"])
+    assert describe_action(state, 1) == f"use {moves[1]}"
+    assert describe_action(state, 10) == f"terastallize and use {moves[1]}"
+    assert describe_action(state, 6) == f"switch to {bench[2]}"
+
+
+def test_sampling_is_a_function_of_the_seed(tokenizer):
+    states = long_battle(10, 12)
+
+    def play(seed):
+        agent = TurnwiseAgent(network_for(tokenizer), tokenizer, temperature=2.0, seed=seed)
+        return [agent.choose([Seen("x", state, None, t == 0)])[0] for t, state in enumerate(states)]
+
+    assert play(5) == play(5)
+    assert any(play(5) != play(seed) for seed in range(6, 10))
+
+
+def test_another_vocabulary_is_refused_by_name(tokenizer):
+    network = network_for(tokenizer)
+    network.config.vocabulary_hash = "0" * 64
+    with pytest.raises(ValueError, match="vocabulary_hash"):
+        TurnwiseAgent(network, tokenizer)
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        TurnwiseAgent.from_pretrained("tests")
+
+
+def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, capsys):
+    export_model(agent.network, tokenizer, tmp_path / "model")
+    state = make_battle(3, "gen9ou").states[0]
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(state))
+    assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["words"] == describe_action(state, printed["action"])
+    del state["weather"]
+    path.write_text(json.dumps(state))
+    assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 1
+    assert "weather" in capsys.readouterr().err
