@@ -1,0 +1,162 @@
+"""The commands that look at data: index, stats, show, verify; and the import directions inside the room."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.prepare import main
+from data.verify import verify_file
+from tests.battle_files import Style, make_battle, write_battle, write_battles
+
+from .shared import shared_folder
+
+ROOM = Path(__file__).parents[2] / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_battles(tmp_path / "b", 20, seed=60)
+    return tmp_path / "b"
+
+
+def test_generated_battles_are_sound(folder, capsys):
+    assert main(["verify", str(folder)]) == 0
+    assert "20 files, 20 sound, 0 bad" in capsys.readouterr().out
+
+
+def test_real_battles_are_sound():
+    for file in sorted(shared_folder("battles").glob("*/*.lz4"))[::40]:
+        assert verify_file(file) is None
+
+
+def test_verify_names_every_bad_file(folder, capsys):
+    files = sorted(folder.glob("*/*.lz4"))
+    files[0].write_bytes(b"")
+    (folder / "gen1ou" / "oops.json.lz4").write_bytes(b"")
+    battle = make_battle(7, "gen1ou", Style(max_turns=5))
+    battle.states[2]["player_active_pokemon"]["item"] = "Life Orb"
+    wordy = write_battle(folder, battle)
+    assert main(["verify", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert f"{files[0]}: lz4: ends" in out
+    assert "oops.json.lz4: name: splits into 1" in out
+    assert f"{wordy}: states[2].player_active_pokemon.item: 'Life Orb'" in out
+    assert "22 files, 19 sound, 3 bad" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda s: s[1].update(weather="Rain Dance"), "states[1].weather"),
+        (lambda s: s[1]["player_active_pokemon"].update(types="water fire"), "types"),
+        (lambda s: s[1]["player_active_pokemon"].update(status="tired"), "status"),
+        (lambda s: s[1]["player_prev_move"].update(category="magic"), "category"),
+        (lambda s: s[1].update(format="gen2ou"), "states[1].format"),
+        (lambda s: s[0]["player_active_pokemon"]["moves"][0].pop("max_pp"), "moves[0]"),
+        (lambda s: s[0]["available_switches"][0].pop("base_atk"), "available_switches[0]"),
+    ],
+)
+def test_verify_is_strict(tmp_path, change, field):
+    battle = make_battle(8, "gen1ou", Style(max_turns=6))
+    change(battle.states)
+    finding = verify_file(write_battle(tmp_path, battle))
+    assert finding
+    assert field in finding.field
+
+
+def test_verify_believes_neither_name_nor_folder(tmp_path):
+    battle = make_battle(8, "gen1ou", Style(max_turns=200))
+    battle.result = "LOSS" if battle.states[-1]["battle_won"] else "WIN"
+    assert verify_file(write_battle(tmp_path, battle)).field == "name.result"
+    path = write_battle(tmp_path, make_battle(8, "gen1ou", Style(max_turns=200)))
+    moved = tmp_path / "gen2ou" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    assert verify_file(moved).field == "states[0].format"
+
+
+def test_stats(folder, tmp_path, capsys):
+    battle = make_battle(500, "gen1ou", Style(max_turns=5, cut_short=True))
+    battle.states[0]["weather"] = "frogs"
+    write_battle(folder, battle)
+    (folder / "gen1ou" / "x_1_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
+    out = tmp_path / "s.json"
+    assert main(["stats", str(folder), "--json", str(out), "--png", str(tmp_path / "s.png")]) == 0
+    stats = json.loads(out.read_text())
+    assert stats["files"] == 22
+    assert stats["battles"] == 21
+    assert stats["formats"]["gen1ou"] == 5
+    assert stats["unknown_words"]["most"] == {"frogs": 1}
+    assert stats["rejects"]["by_reason"] == {"lz4": 1}
+    assert stats["cut_short"] >= 1
+    assert sum(stats["turns"]["histogram"]["counts"]) == 21
+    assert sum(stats["actions"].values()) == stats["turns"]["total"] - 21
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+    text = capsys.readouterr().out
+    for said in ("21 battles of 22 files", "frogs", "forfeits", "rejected files 1"):
+        assert said in text
+
+
+def test_show(tmp_path, capsys):
+    battle = make_battle(9, "gen9ou", Style(max_turns=10, missing=0.3))
+    path = write_battle(tmp_path, battle)
+    assert main(["show", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nturn ") == len(battle.states)
+    assert battle.states[0]["player_active_pokemon"]["name"] in out
+    assert "not recorded" in out
+    assert main(["show", str(tmp_path / "none_1_a_vs_b_01-01-2024_WIN.json")]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_index_command(folder, capsys):
+    assert main(["index", str(folder), "--turns"]) == 0
+    assert "gen1ou: 4 battles, 4 of known length" in capsys.readouterr().out
+    assert main(["index", str(folder / "nowhere")]) == 1
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_cache_command(folder, tmp_path, capsys):
+    assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "c"), "--processes", "1"]) == 0
+    assert "20 battles" in capsys.readouterr().out
+    assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "d"), "--shard", "x"]) == 1
+    assert "--shard" in capsys.readouterr().err
+    assert main(["cache", "--from", str(tmp_path / "none"), "--out", str(tmp_path / "e")]) == 1
+    assert "no folder and no archive" in capsys.readouterr().err
+
+
+def imports_of(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level
+
+
+def test_only_collation_and_loader_import_torch():
+    with_torch = {
+        file.name for file in ROOM.glob("*.py") if any(m.split(".")[0] == "torch" for m, _ in imports_of(file))
+    }
+    assert with_torch == {"collate.py", "loader.py"}
+
+
+def test_what_travels_needs_only_numpy_and_msgspec():
+    travels = {"schema", "observation", "tokenizer", "reward", "encode"}
+    allowed = {"numpy", "msgspec"} | set(sys.stdlib_module_names)
+    for name in travels:
+        for module, level in imports_of(ROOM / f"{name}.py"):
+            assert module in travels if level else module.split(".")[0] in allowed, (name, module)
+
+
+def test_importing_the_room_draws_in_no_torch():
+    code = "import sys, data.dataset, data.cache, data.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOM.parent, check=False, timeout=60).returncode == 0
