@@ -208,7 +208,7 @@ class TurnwiseAgent:
     def _decision(self, state: Any, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray) -> Decision:
         config = self.network.config
         probs = logits.double().softmax(-1)
-        probs = torch.where(torch.from_numpy(legal).to(probs.device), probs, 0.0)
+        probs = torch.where(torch.tensor(legal, device=probs.device), probs, 0.0)
         mean_q = q_values.double().mean(1) / config.reward_scale
         values = (probs * mean_q).sum(-1).tolist()
         index = config.gamma_index(self.gamma)

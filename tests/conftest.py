@@ -1,5 +1,10 @@
 """Markers' rules: slow tests run only with --full, GPU tests only where CUDA is; each skip says why."""
 
+import os
+
+# One thread each: tests start processes of their own, and threads that wait for a busy core spin their time away.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

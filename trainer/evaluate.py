@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
@@ -91,6 +89,8 @@ def action_frequency(decisions: dict[str, np.ndarray]) -> np.ndarray:
 
 def fit_calibration(decisions: dict[str, np.ndarray], gammas: Sequence[float]) -> dict[str, dict[str, float]]:
     """Per γ the logistic fit of outcome on value (Platt 1999): win chance = 1/(1+exp(−(slope·V + intercept)))."""
+    from sklearn.linear_model import LogisticRegression  # here: it takes seconds to import, and few processes fit
+
     known = decisions["outcome"] >= 0
     outcome = decisions["outcome"][known]
     fitted = {}
@@ -157,6 +157,8 @@ def bootstrap(measures: dict[str, np.ndarray], units: np.ndarray) -> dict[str, l
 
 def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict) -> list[dict]:
     """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance."""
+    from sklearn.metrics import brier_score_loss, roc_auc_score
+
     known = decisions["outcome"] >= 0
     outcome = decisions["outcome"][known]
     if len(np.unique(outcome)) < 2:

@@ -213,7 +213,7 @@ class Run:
     def _start_trackers(self, start: int) -> None:
         if self.main:
             self.output.mkdir(parents=True, exist_ok=True)
-            (self.output / "config.json").write_text(json.dumps(to_tree(self.config), indent=1))
+            (self.output / "run_config.json").write_text(json.dumps(to_tree(self.config), indent=1))
         if self.accelerator.log_with:
             self.accelerator.init_trackers(self.config.log.project, config=_flat(to_tree(self.config)))
 

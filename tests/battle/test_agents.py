@@ -1,4 +1,4 @@
-"""The trained agent at the table: one encoder, cached lanes equal to the full forward, windows that slide as training cut."""
+"""The trained agent at the table: one encoder, cached lanes equal to the full forward, windows slid as training cuts."""
 
 import json
 
@@ -22,7 +22,7 @@ def tokenizer():
 
 def network_for(tokenizer, **changes):
     config = TurnwiseConfig(
-        **{**preset("tiny"), "max_turns": 16, "layout": SPACES["default"].layout, "vocab_size": len(tokenizer)},
+        **{**preset("tiny"), "max_turns": 8, "layout": SPACES["default"].layout, "vocab_size": len(tokenizer)},
         vocabulary_hash=tokenizer.hash,
         **changes,
     )
@@ -61,8 +61,8 @@ def window_of(turn, longest):
 
 
 def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(agent, tokenizer):
-    """Three lanes of different lengths side by side, well past the window of 16."""
-    battles = {"a": long_battle(10, 45), "b": long_battle(300, 20), "c": long_battle(600, 33)}
+    """Three lanes of different lengths side by side, well past the window of 8."""
+    battles = {"a": long_battle(10, 28), "b": long_battle(300, 14), "c": long_battle(600, 23)}
     network = agent.network
     index = network.config.gamma_index()
     logits_seen = {key: [] for key in battles}
@@ -74,7 +74,7 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
         return spy.last
 
     network.step = spy
-    for turn in range(45):
+    for turn in range(28):
         live = [key for key in battles if turn < len(battles[key])]
         chosen = agent.choose([Seen(key, battles[key][turn], None, turn == 0) for key in live])
         for row, (key, action) in enumerate(zip(live, chosen, strict=True)):
@@ -89,7 +89,7 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
             words, numbers, legal = live.add(state)
             turns.append((words, numbers, legal, actions[key][t - 1] if t else -1, live.reward("shaped")))
         for t in range(len(states)):
-            rows = turns[t + 1 - window_of(t + 1, 16) : t + 1]
+            rows = turns[t + 1 - window_of(t + 1, 8) : t + 1]
             n = len(rows)
             with torch.no_grad():
                 out = network(
@@ -108,7 +108,7 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
 
 
 def test_decide_names_the_action_the_values_and_the_discount(agent):
-    states = long_battle(10, 30)
+    states = long_battle(10, 28)
     decision = agent.decide(states)
     assert decision.gamma == 0.999
     assert set(decision.values) == {0.9, 0.99, 0.999, 0.9999}
@@ -170,7 +170,8 @@ def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, 
     path = tmp_path / "state.json"
     path.write_text(json.dumps(state))
     assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    printed = json.loads(out[out.index("{\n") :])
     assert printed["words"] == describe_action(state, printed["action"])
     del state["weather"]
     path.write_text(json.dumps(state))

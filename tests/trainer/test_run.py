@@ -58,8 +58,10 @@ def heldout_nll(folder, battles, change=None):
 
 def test_a_run_learns_and_leaves_a_complete_folder(trained):
     rows = rows_of(trained)
-    first, last = float(rows[0]["policy/nll@0.999"]), float(rows[-1]["policy/nll@0.999"])
-    assert last < 0.75 * first
+    nll = {int(row["step"]): float(row["policy/nll@0.999"]) for row in rows}
+    # Until the filter comes on at step 80; from then on the policy leaves some of the recorded actions behind.
+    assert nll[80] < 0.75 * nll[1]
+    assert float(rows[-1]["loss/critic"]) < 0.75 * float(rows[0]["loss/critic"])
     assert [int(row["step"]) for row in rows] == sorted({1, *range(10, 121, 10)})
     for name in ("loss/policy", "loss/critic", "optim/grad_norm_actor", "optim/grad_norm_critics", "data/padding"):
         assert float(rows[-1][name]) >= 0
@@ -123,9 +125,10 @@ def test_the_saved_folder_acts_without_the_repository(trained, tmp_path):
 
     expected = TurnwiseAgent.from_pretrained(trained / "model").decide(battle.states[:5])
     action, words, probabilities, values, chance = json.loads(done.stdout.splitlines()[-1])
-    assert (action, words, chance) == (expected.action, expected.words, expected.win_chance)
-    assert probabilities == expected.probabilities
-    assert values == {str(gamma): value for gamma, value in expected.values.items()}
+    assert (action, words) == (expected.action, expected.words)
+    assert chance == pytest.approx(expected.win_chance, abs=1e-5)
+    assert probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert values == pytest.approx({str(gamma): value for gamma, value in expected.values.items()}, abs=1e-4)
 
 
 def test_code_copies_are_the_code(trained):

@@ -1,0 +1,44 @@
+# Everything a person runs. Each target sets up what it needs on a machine that has Python 3.11+ (and Node 20 for play).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv looks only where it is told for wheels that pip is configured to find.
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^global.find-links='\(.*\)'/\1/p")
+# Threads that wait give their core back: without it a busy machine trains many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: train play test test-full lint setup clean
+
+train: $(VENV)/.ready
+	$(BIN)/python -m trainer.train --config launch/runs/quickstart.yaml
+	$(BIN)/python -m trainer.evaluate --checkpoint runs/quickstart --data data/sample
+	$(BIN)/python -m data.prepare encode data/sample/gen1ou/$$(ls data/sample/gen1ou | head -1) > /dev/null
+	$(BIN)/python -m battle.agents --checkpoint runs/quickstart --state launch/sample_state.json
+
+play: $(VENV)/.ready battle/node_modules/.ready
+	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou --battles 20
+
+test: lint battle/node_modules/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+test-full: lint battle/node_modules/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full --timeout 7200
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+setup: $(VENV)/.ready battle/node_modules/.ready
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	touch $@
+
+battle/node_modules/.ready: battle/package-lock.json
+	cd battle && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --silent
+	touch $@
+
+clean:
+	rm -rf $(VENV) battle/node_modules runs .pytest_cache .ruff_cache
