@@ -133,7 +133,8 @@ def shape_for(dataset: BattleDataset, batch: BatchConfig) -> PackShape:
             f"--turns {dataset.name}`, set data.turns to always, or batch.plan to battles"
         )
     room = 1.0 if _is_planned(dataset, batch) else UNPLANNED_ROOM
-    return pack_shape(batch, dataset.config.max_turns, dataset.mean_window() * room)
+    mean = 1.0 if batch.turns else dataset.mean_window() * room  # not needed, and costly, where the rows are given
+    return pack_shape(batch, dataset.config.max_turns, mean)
 
 
 def make_loader(
