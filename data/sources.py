@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .archive import archives_under
+from .cache import CacheJob, make_cache
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
@@ -21,6 +25,7 @@ from .index import (
     SCHEMA,
     DataError,
     FormatIndex,
+    cache_root,
     folder_for,
     locked,
     open_index,
@@ -31,7 +36,7 @@ from .parallel import map_pieces
 from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .schema import BadBattle
-from .token_cache import INDEX, TokenCache, is_cache
+from .token_cache import CACHE_VERSION, INDEX, TokenCache, is_cache
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -78,12 +83,15 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
     first = 0
     for source in config.all_sources():
         root = Path(source.path)
-        if is_cache(root):
-            cache = TokenCache(root)
+        formats = source.formats or tuple(config.formats)
+        cached = root if is_cache(root) else _cached_archives(root, formats, config)
+        if cached is not None:
+            cache = TokenCache(cached)
             cache.check(config.space, tokenizer)
-            _check_cached_formats(cache, root, source.formats or tuple(config.formats))
-            table = datasets.Dataset.from_file(os.fspath(root / INDEX)).select_columns(SCHEMA.names)
-            pieces = [table]
+            rejected = cache.manifest["rejects"]
+            ledger.add(len(cache) + rejected["count"], [Reject(*reject) for reject in rejected["files"]])
+            _check_cached_formats(cache, cached, formats)
+            pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
         else:
             cache = None
             pieces = _open_folder(root, source, config, ledger)
@@ -148,6 +156,36 @@ def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> Enco
         return encoder.encode(battle.states, battle.actions)
     except BadBattle as error:
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
+
+
+def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -> Path | None:
+    """The token cache of a folder of `{format}.tar.gz` as a download leaves them, made at its first use; none where the
+    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times."""
+    if not root.is_dir():
+        return None
+    archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
+    if not archives or any(entry.is_dir() for entry in os.scandir(root) if not entry.name.startswith(".")):
+        return None
+    facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION]
+    for name, file in archives.items():
+        status = file.stat()
+        facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])
+    place = cache_root(config.cache_dir)
+    out = place / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+    with locked(place):
+        if not is_cache(out):
+            log.warning("%s holds archives: making a token cache of them in %s, once", root, out)
+            job = CacheJob(
+                source=os.fspath(root),
+                out=os.fspath(out),
+                formats=formats,
+                space=config.space,
+                vocabulary=config.vocabulary,
+                illegal=config.illegal_actions,
+                max_bytes=config.max_bytes,
+            )
+            make_cache(job)
+    return out
 
 
 def _check_cached_formats(cache: TokenCache, root: Path, wanted: tuple[str, ...]) -> None:

@@ -355,8 +355,8 @@ def table(record: dict) -> str:
     low, high = REFERENCE_TURNS_PER_S
     lines = ["# Data room, measured", "", f"`{record['machine']['command']}`, {record['machine']['date']},"]
     lines.append(
-        f"{record['machine']['cores']} cores (load {record['machine']['load_average'][0]} at the end); one core's work in CPU "
-        f"time. Reference loader: {low:,}–{high:,} turns/s on one core.\n"
+        f"{record['machine']['cores']} cores (load {record['machine']['load_average'][0]} at the end); one core's work "
+        f"in CPU time. Reference loader: {low:,}–{high:,} turns/s on one core.\n"
     )
     lines += ["| what | measured | target |", "| --- | --- | --- |"]
     if index := record.get("index"):

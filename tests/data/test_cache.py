@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cache import CacheJob, make_cache
-from data.dataset import BattleDataset, DataConfig
+from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
 from data.index import DataError
 from data.loader import BatchConfig, make_loader
@@ -87,16 +87,16 @@ def test_equal_to_the_raw_path_in_few_bytes(folder, tmp_path, space):
     assert dict(manifest["rejects"]["by_field"]) == {"lz4": 1, "name": 1}
 
 
-def test_real_files_equal_in_under_350_bytes_a_turn(tmp_path):
+@pytest.mark.parametrize("space", ["default", pytest.param("opponentmove", marks=pytest.mark.slow)])
+def test_real_files_equal_in_under_350_bytes_a_turn(tmp_path, space):
     source = shared_folder("battles")
-    for space in ("default", "opponentmove"):
-        manifest = make_cache(CacheJob(str(source), str(tmp_path / space), space=space), processes=2, progress=False)
-        assert manifest["battles"] == 1101
-        assert manifest["bytes"] / manifest["turns"] < 350
-        cache, encoder = TokenCache(tmp_path / space), Encoder(space, TOKENIZER)
-        for i, path in list(enumerate(cache.table["path"].to_pylist()))[::7]:
-            battle = read_lean(source / path)
-            assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
+    manifest = make_cache(CacheJob(str(source), str(tmp_path / "c"), space=space), processes=2, progress=False)
+    assert manifest["battles"] == 1101
+    assert manifest["bytes"] / manifest["turns"] < 350
+    cache, encoder = TokenCache(tmp_path / "c"), Encoder(space, TOKENIZER)
+    for i, path in list(enumerate(cache.table["path"].to_pylist()))[::7]:
+        battle = read_lean(source / path)
+        assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,6 +197,28 @@ def test_straight_from_archives(folder, tmp_path, kind):
     assert one["formats"] == {"gen9ou": 10}
 
 
+def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
+    """As a download with --local-dir leaves it: a token cache is made of it once, and found again."""
+    (tmp_path / "tars").mkdir()
+    for name in ("gen1ou", "gen9ou"):
+        tar_of(folder, tmp_path / "tars" / f"{name}.tar.gz", name)
+    config = DataConfig(
+        path=str(tmp_path / "tars"), cache_dir=str(tmp_path / "i"), heldout_share=0.0, workers=0, max_reject_share=0.5
+    )
+    data = BattleDataset(config, TOKENIZER)
+    assert len(data) == 20
+    assert "making a token cache" in caplog.text
+    assert any("lz4" in reason for reason in data.ledger.rejects.values())
+    caplog.clear()
+    again = BattleDataset(config, TOKENIZER)
+    assert "making a token cache" not in caplog.text
+    assert again.path(0) == data.path(0)
+    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=1))) == 2
+    config.max_reject_share = 0.01
+    with pytest.raises(TooManyRejects):
+        BattleDataset(config, TOKENIZER)
+
+
 def test_machines_share_the_work_and_any_one_finishes(folder, tmp_path):
     job = CacheJob(str(folder), str(tmp_path / "c"), unit=3)
     results = [make_cache(job, processes=1, shard=(i, 3), progress=False) for i in (2, 0, 1)]
@@ -286,8 +308,10 @@ def test_a_cache_is_compared_with_the_run(folder, tmp_path):
     with pytest.raises(DataError, match="vocabulary"):
         BattleDataset(DataConfig(path=str(tmp_path / "c")), Tokenizer(["snorlax"]))
     with pytest.raises(DataError, match="gen5ou not in the cache"):
-        BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen5ou"]), TOKENIZER)
-    some = BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen9ou"], heldout_share=0.0), TOKENIZER)
+        BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen5ou"], max_reject_share=0.5), TOKENIZER)
+    some = BattleDataset(
+        DataConfig(path=str(tmp_path / "c"), formats=["gen9ou"], heldout_share=0.0, max_reject_share=0.5), TOKENIZER
+    )
     assert set(some.formats()) == {"gen9ou"}
 
 
@@ -381,6 +405,7 @@ def test_a_full_or_read_only_folder_says_so(folder, tmp_path, capsys):
         assert not (small / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_may_make_the_same_cache(folder, tmp_path):
     job = [sys.executable, "-m", "data.prepare", "cache", "--from", str(folder), "--out", str(tmp_path / "c")]
     job += ["--battles-per-shard", "4", "--processes", "1"]
@@ -408,6 +433,7 @@ def test_sources_are_mixed_in_their_shares(folder, tmp_path):
         cache_dir=str(tmp_path / "i"),
         heldout_share=0.0,
         workers=0,
+        max_reject_share=0.5,
     )
     data = BattleDataset(config, TOKENIZER)
     assert len(data) == 50 + 8
@@ -465,5 +491,7 @@ def test_path_and_sources_together_are_refused():
 def test_a_cache_moves_with_its_folder(folder, tmp_path):
     cache_of(folder, tmp_path / "c")
     shutil.move(tmp_path / "c", tmp_path / "d")
-    data = BattleDataset(DataConfig(path=str(tmp_path / "d"), heldout_share=0.0, workers=0), TOKENIZER)
+    data = BattleDataset(
+        DataConfig(path=str(tmp_path / "d"), heldout_share=0.0, workers=0, max_reject_share=0.5), TOKENIZER
+    )
     assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=1))) == 2

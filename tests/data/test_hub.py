@@ -127,6 +127,7 @@ def test_pile_and_teams_have_their_own_layouts(hub, tmp_path):
     assert (to / "competitive" / "gen1ou" / "a.gen1ou_team").read_text() == "Snorlax"
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_named(hub, tmp_path):
     done = prepare(hub, tmp_path, "download", "--repo", "no/body", "--to", tmp_path / "d")
     assert done.returncode == 1
@@ -167,6 +168,7 @@ def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "d").glob("*/*.lz4")} == sent
 
 
+@pytest.mark.slow
 def test_push_a_token_cache(hub, tmp_path):
     write_battles(tmp_path / "b", 6, style=Style(max_turns=8))
     make_cache(CacheJob(str(tmp_path / "b"), str(tmp_path / "c")), processes=1, progress=False)
