@@ -6,6 +6,7 @@ in a saved configuration except what depends on the machine (attention, precisio
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -82,6 +83,9 @@ class RunConfig:
     epochs: float | None = 3.0
     max_steps: int | None = None  # ends the run where it comes before `epochs` do
     processes: int | None = None  # asserted against the world that was launched
+    deepspeed: str | None = None  # a file of ds_configs/; null: what the launcher says, or plain PyTorch
+    batch_scaling: str = "keep"  # of the global batch on more processes: keep | multiply
+    lr_scaling: str = "sqrt"  # of the learning rate where the batch is multiplied: sqrt | none
     precision: str = "auto"  # auto: bf16 on CUDA, fp32 on CPU | fp32 | bf16
     compile: bool | None = None  # torch.compile; null: on CUDA
     resume: str = "auto"  # auto: from OUTPUT's newest checkpoint if any | never | a checkpoint's folder
@@ -122,6 +126,36 @@ def from_tree(tree: dict, source: str) -> RunConfig:
         raise ConfigError(f"{source}: {error}") from error
     config.objective.check()
     return config
+
+
+def scale_to_world(config: RunConfig, world: int) -> RunConfig:
+    """What each of `world` processes does, so that the global batch is what `batch_scaling` says.
+
+    `keep`: battles × accumulate of the file stay the whole world's; each process takes its share, in as few micro-steps
+    as `battles` allows. `multiply`: each process does what the file says, and the learning rate grows by √world
+    (`lr_scaling: sqrt`; Krizhevsky 2014, and the rule that Adam's noise scale suggests, Malladi et al. 2022).
+    Raises ConfigError where the batch cannot be shared out evenly.
+    """
+    for name, choices in (("batch_scaling", ("keep", "multiply")), ("lr_scaling", ("sqrt", "none"))):
+        if getattr(config, name) not in choices:
+            raise ConfigError(f"{name}={getattr(config, name)!r}: choose {' or '.join(choices)}")
+    if world == 1:
+        return config
+    if config.batch_scaling == "multiply":
+        lr = config.optim.lr * (math.sqrt(world) if config.lr_scaling == "sqrt" else 1.0)
+        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=lr))
+    whole = config.batch.battles * config.batch.accumulate
+    share, rest = divmod(whole, world)
+    accumulate = next((a for a in range(1, share + 1) if share % a == 0 and share // a <= config.batch.battles), None)
+    if rest or accumulate is None:
+        raise ConfigError(
+            f"batch.battles × batch.accumulate = {whole} cannot be shared evenly by {world} processes: choose a "
+            "multiple of their number, or batch_scaling=multiply"
+        )
+    battles = share // accumulate
+    turns = config.batch.turns and max(config.data.max_turns, config.batch.turns * battles // config.batch.battles)
+    batch = dataclasses.replace(config.batch, battles=battles, accumulate=accumulate, turns=turns)
+    return dataclasses.replace(config, batch=batch)
 
 
 def to_tree(config: RunConfig) -> dict:

@@ -1,15 +1,13 @@
 """Floating-point operations per turn, counted from the modules by torch's own counter: no formula to go stale."""
 
-import copy
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.attention import BLOCK
-from trainer.objective import OfflineRL
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 
 
-def flops_per_turn(objective: OfflineRL, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+def flops_per_turn(config: TurnwiseConfig, batch: dict[str, torch.Tensor]) -> dict[str, float]:
     """Forward FLOPs per turn by part (encoder, trunk, actor, critics, targets) and a training step's, `train`.
 
     A batch gives the shapes; everything runs on the meta device, so nothing is computed. A training step counts the
@@ -17,7 +15,8 @@ def flops_per_turn(objective: OfflineRL, batch: dict[str, torch.Tensor]) -> dict
     Attention is counted as the blocked implementation does it: about BLOCK·3 keys a turn.
     """
     turns = 4 * BLOCK
-    meta = copy.deepcopy(objective.network).to("meta")
+    with torch.device("meta"):
+        meta = TurnwiseForOfflineRL(config)
     meta.attention = "sdpa"
     pack = {k: torch.empty((turns, *v.shape[1:]), dtype=v.dtype, device="meta") for k, v in batch.items()}
     counted = {}

@@ -15,16 +15,17 @@ import torch
 from data.dataset import BattleDataset
 from data.loader import make_loader, shape_for
 from data.tokenizer import Tokenizer
+from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
 from trainer.flops import flops_per_turn
 from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
-from trainer.metrics import CsvLog, FilterWarning, Progress, reduce_to_host
+from trainer.metrics import CsvLog, FilterWarning, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
-from trainer.setup import build_accelerator, build_network, check_observations
+from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
 from trainer.step import TrainStep
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
+    def release(self) -> None:
+        """From here on the signals end the process, as they do by default."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+
     def _note(self, number, frame) -> None:
         if os.getpid() == self.owner:
             self.asked = True
@@ -53,9 +59,9 @@ class Run:
     """One training run; `train()` does all of it and returns an exit code."""
 
     def __init__(self, config: RunConfig):
-        self.config, self.output = config, Path(config.output)
         self.stop = StopRequest()
-        self.accelerator = build_accelerator(config)
+        self.accelerator, config = build_accelerator(config)
+        self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
         with self.accelerator.main_process_first():
@@ -111,12 +117,14 @@ class Run:
             world=accelerator.num_processes, start_step=start, max_steps=self.total,
         )  # fmt: skip
         packs, clock, order = iter(loader), Clock(), 0
+        profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         for step in range(start, self.total):
             with clock.waiting():
                 micro = list(islice(packs, config.batch.accumulate))
             if step == start:
                 self._summary(micro, loader)
             self.module.train()
+            profiler.step_begins(step - start)
             metrics = self.step(step, [self._to_device(pack) for pack in micro])
             clock.count(micro)
             for pack in micro:
@@ -155,9 +163,12 @@ class Run:
             if stopping:
                 progress.close()
                 log.warning("told to stop: saved at step %d; start again with the same command to go on", done)
+                accelerator.end_training()
                 return STOPPED
         progress.close()
+        self.stop.release()
         self._finish()
+        accelerator.end_training()
         return 0
 
     def _resume(self) -> tuple[int, float | None]:
@@ -170,6 +181,8 @@ class Run:
             folder = Path(choice)
         if folder is None:
             return 0, None
+        saved = TurnwiseConfig.from_pretrained(folder / "model")
+        check_stamps(saved, self.config.data, self.tokenizer, str(folder))
         run = checkpoint.restore(folder, self.accelerator, self.module, self.objective, self.optimizer)
         if self.main:
             log.info("resumed from %s at step %d", folder, run["step"])
@@ -195,8 +208,6 @@ class Run:
         result = evaluate_dataset(network, self.heldout, self.dataset, calibration)
         (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))
         log.info("%s\n\nthe agent is in %s", as_text(result), target)
-        if self.accelerator.trackers:
-            self.accelerator.end_training()
 
     def _stop_agreed(self, done: int) -> bool:
         """Whether all processes stop now. With several, they compare notes on logging steps alone."""
@@ -244,7 +255,7 @@ class Run:
     def _summary(self, packs: list[dict], loader) -> None:
         """What this run is, in a few lines, before its first step."""
         shares = check_observations(packs, self.tokenizer, self.config.data.max_unknown_share)
-        self.flops = flops_per_turn(self.objective, packs[0])
+        self.flops = flops_per_turn(self.objective.network.config, packs[0])
         if not self.main:
             return
         network, batch, world = self.objective.network, self.config.batch, self.accelerator.num_processes

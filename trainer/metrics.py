@@ -111,6 +111,27 @@ class Progress:
         self.bar.close()
 
 
+class Profiler:
+    """torch's profiler over `steps` optimizer steps, after one to warm up; 0: none. Writes FOLDER/trace.json for
+    chrome://tracing or Perfetto, and FOLDER/table.txt by operator."""
+
+    def __init__(self, steps: int, folder: Path):
+        self.steps, self.folder, self.profiler = steps, folder, None
+
+    def step_begins(self, index: int) -> None:
+        """To be called before step `index` of this process, from 0."""
+        if self.steps and index == 1:
+            self.profiler = torch.profiler.profile()
+            self.profiler.start()
+        elif self.profiler is not None and index == 1 + self.steps:
+            self.profiler.stop()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
+            key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+            (self.folder / "table.txt").write_text(self.profiler.key_averages().table(sort_by=key, row_limit=40))
+            self.profiler = None
+
+
 def duration(seconds: float) -> str:
     """Seconds → "1h02m", "3m20s", "12s"."""
     minutes, rest = divmod(math.ceil(seconds), 60)

@@ -1,12 +1,14 @@
 """From a configuration to the parts of a run: accelerator, network, objective. Nothing here trains."""
 
+import json
 import logging
 import os
 from dataclasses import fields
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, DistributedType
 
 from data.dataset import DataConfig
 from data.observation import space_named
@@ -14,19 +16,26 @@ from data.schema import SCHEMA_VERSION
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
-from trainer.config import ConfigError, ModelChoice, RunConfig
+from trainer.config import ConfigError, ModelChoice, RunConfig, scale_to_world
 from trainer.objective import derived_support
 
 log = logging.getLogger(__name__)
 
 
-def build_accelerator(config: RunConfig) -> Accelerator:
-    """The accelerator of the world that was launched. Raises ConfigError where that is not the world asked for."""
+def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
+    """The accelerator of the world that was launched, and the configuration scaled to that world.
+
+    Raises ConfigError where that is not the world asked for.
+    """
     asked = int(os.environ.get("WORLD_SIZE", "1"))
+    config = scale_to_world(config, asked)
     cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
-    if asked > 1 and not cuda:
+    wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    if config.log.wandb and not (os.environ.get("WANDB_API_KEY") or Path("~/.netrc").expanduser().exists()):
+        os.environ.setdefault("WANDB_MODE", "offline")
     precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}.get(config.precision)
     if precision is None:
         raise ConfigError(f"precision={config.precision!r}: choose auto, fp32 or bf16")
@@ -37,24 +46,44 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=config.batch.accumulate,
+        deepspeed_plugin=_deepspeed_plugin(config) if wants_deepspeed else None,
         kwargs_handlers=handlers,
         log_with=trackers or None,
         project_dir=config.output,
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
+    if wants_deepspeed != (accelerator.distributed_type == DistributedType.DEEPSPEED):
+        raise ConfigError(
+            f"DeepSpeed was asked for but accelerate runs {accelerator.distributed_type.value}: launch with a file of "
+            "launch/accelerate, or set deepspeed=ds_configs/zero1.json under torchrun or the deepspeed launcher"
+        )
     for name, expected in (("WORLD_SIZE", asked), ("processes", config.processes)):
         if expected is not None and accelerator.num_processes != expected:
             raise ConfigError(
                 f"{name} asks for {expected} processes but the world has {accelerator.num_processes}: launch with "
                 "`torchrun --nproc-per-node N -m trainer.train …` or an `accelerate launch` file of launch/accelerate"
             )
-    if accelerator.distributed_type == "DEEPSPEED":
-        plugin = accelerator.state.deepspeed_plugin.deepspeed_config
-        plugin["train_micro_batch_size_per_gpu"] = config.batch.battles
-        plugin["gradient_accumulation_steps"] = config.batch.accumulate
-        plugin["gradient_clipping"] = config.optim.grad_clip
-    return accelerator
+    return accelerator, config
+
+
+def _deepspeed_plugin(config: RunConfig) -> DeepSpeedPlugin:
+    """ZeRO facts from the file, everything else from the run's configuration. Raises ConfigError on a contradiction."""
+    path = Path(config.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", ""))
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"deepspeed={str(path)!r}: cannot be read ({error}): give a file of ds_configs/") from error
+    ours = {
+        "train_micro_batch_size_per_gpu": config.batch.battles,
+        "gradient_accumulation_steps": config.batch.accumulate,
+        "gradient_clipping": config.optim.grad_clip,
+        "zero_allow_untested_optimizer": True,
+    }
+    for name in (*ours, "train_batch_size", "bf16", "fp16", "optimizer", "scheduler"):
+        if name in settings:
+            raise ConfigError(f"{path}: {name!r} is set by the run's configuration: leave ZeRO facts alone in the file")
+    return DeepSpeedPlugin(hf_ds_config={**settings, **ours})
 
 
 def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, reward_scale: float) -> TurnwiseConfig:

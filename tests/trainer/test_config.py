@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import ConfigError, load_config, to_tree
+from trainer.config import ConfigError, load_config, scale_to_world, to_tree
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
 
@@ -52,6 +52,18 @@ def test_mistakes_are_named(override, words):
     with pytest.raises(ValueError) as caught:
         load_config(None, [override])
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("world", "scaling", "battles", "accumulate", "lr"),
+    [(1, "keep", 64, 2, 3e-4), (2, "keep", 64, 1, 3e-4), (8, "keep", 16, 1, 3e-4), (4, "multiply", 64, 2, 6e-4)],
+)
+def test_the_global_batch_on_more_processes(world, scaling, battles, accumulate, lr):
+    config = scale_to_world(load_config(None, [f"batch_scaling={scaling}", "optim.lr=3e-4"]), world)
+    assert (config.batch.battles, config.batch.accumulate) == (battles, accumulate)
+    assert config.optim.lr == pytest.approx(lr)
+    with pytest.raises(ConfigError, match="batch_scaling=multiply"):
+        scale_to_world(load_config(None), 3)
 
 
 def test_a_broken_file_is_named(tmp_path):

@@ -19,7 +19,7 @@ def one_step(battles, out, micro, accumulate, processes=1):
         "optim.lr=0.01",
         "optim.warmup_steps=0", "optim.grad_clip=1.0e9", "batch.plan=battles", f"batch.battles={micro}",
         f"batch.accumulate={accumulate}", f"batch.turns={64 * micro}", "data.heldout_share=0.02",
-        "objective.filter_warmup=0",
+        "objective.filter_warmup=0", "batch_scaling=multiply", "lr_scaling=none",
     ]  # fmt: skip
     command = [sys.executable, "-m", "tests.trainer.one_step", str(out), *settings]
     if processes > 1:

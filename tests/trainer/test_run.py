@@ -233,6 +233,30 @@ def test_sixty_battles_are_learned_by_heart(tmp_path):
     assert np.mean(accuracy) > 0.95
 
 
+def test_a_run_goes_to_wandb_offline_and_is_profiled(battles, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = [
+        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=3", "eval.every=0", "log.every=1",
+        "log.wandb=true", "log.profile=1",
+    ]  # fmt: skip
+    assert Run(load_config(None, settings)).train() == 0
+    (logged,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"loss/total" in logged.read_bytes()
+    assert "aten::" in (tmp_path / "run" / "profile" / "table.txt").read_text()
+
+
+def test_a_checkpoint_of_other_data_is_refused(trained, battles, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    settings = [*SMALL, f"data.path={battles}", "max_steps=200", f"output={tmp_path / 'run'}"]
+    assert train_main([*settings, "data.space=expanded"]) == 1
+    assert "observation_space" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    Tokenizer(Tokenizer.load().words_of(range(2, 3000))).save(other)
+    assert train_main([*settings, f"data.vocabulary={other}"]) == 1
+    assert "vocabulary" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
