@@ -435,6 +435,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
             for batch_number, batch in enumerate(pa.ipc.open_stream(source)):
                 lengths = batch.column("turns").to_numpy()
                 places = [
+                    batch.column("team").to_numpy(),
                     np.full(len(lengths), number, dtype=np.int32),
                     np.full(len(lengths), batch_number, dtype=np.int32),
                     np.arange(len(lengths), dtype=np.int32),

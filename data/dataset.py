@@ -175,6 +175,20 @@ class BattleDataset:
         # Windows of one battle share a state at each cut.
         return float((lengths + windows - 1).sum() / windows.sum())
 
+    def teams(self, limit: int = 20_000) -> set[int]:
+        """Hashes of the own teams met: of every battle in a token cache, else of up to `limit` files, evenly spread."""
+        if all(source.cache is not None for source in self.sources.parts):
+            columns = [source.cache.table["team"].to_numpy() for source in self.sources.parts]
+            return set(np.unique(np.concatenate(columns)[self.rows]).tolist())
+        found = set()
+        for i in np.unique(np.linspace(0, len(self) - 1, num=min(limit, len(self))).round().astype(int)).tolist():
+            if self.lengths is None or self.lengths[i] >= MIN_WINDOW:
+                try:
+                    found.add(self[i].team)
+                except BadBattleFile as error:
+                    self.ledger.add(0, [Reject(error.path, f"{error.field}: {error.reason}")])
+        return found
+
     def sample(self, n: int) -> list[tuple[int, EncodedBattle]]:
         """Up to `n` readable battles, evenly spread over the data set, with their places; others are counted."""
         places = np.unique(np.linspace(0, len(self) - 1, num=min(n, len(self))).round().astype(int))

@@ -268,8 +268,15 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from .index import format_folders, scan_format
     from .parallel import map_pieces
-    from .verify import verify_files
+    from .token_cache import is_cache
+    from .verify import verify_cache, verify_files
 
+    if is_cache(options.dir):
+        findings = list(verify_cache(options.dir))
+        for finding in findings:
+            print(f"{finding.path}: {finding.field}: {finding.reason}")
+        print(f"token cache, {len(findings)} bad shards")
+        return 1 if findings else 0
     paths: list[str] = []
     bad = 0
     for name, folder in format_folders(options.dir).items():

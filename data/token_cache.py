@@ -22,7 +22,7 @@ from .index import SCHEMA, DataError
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS
 from .schema import N_ACTIONS, SCHEMA_VERSION
-from .tokenizer import Tokenizer
+from .tokenizer import UNKNOWN_ID, Tokenizer
 
 CACHE_VERSION = 1
 KIND = "turnwise-token-cache"
@@ -35,7 +35,13 @@ WON, LOST = 1, 0
 NO_RESULT = -1
 
 # What the cache's own index adds to an index's columns.
-PLACES = (("shard", pa.int32()), ("batch", pa.int32()), ("row", pa.int32()), ("first", pa.int64()))
+PLACES = (
+    ("team", pa.uint64()),
+    ("shard", pa.int32()),
+    ("batch", pa.int32()),
+    ("row", pa.int32()),
+    ("first", pa.int64()),
+)
 INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
 
 _BITS = 1 << np.arange(N_ACTIONS, dtype=np.uint16)
@@ -146,6 +152,16 @@ class CachedBattle:
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def words(self) -> np.ndarray:
+        """Token ids, uint16 [n, S], a view."""
+        return self._batch.words[self._start : self._start + self._n]
+
+    @property
+    def n_unknown(self) -> int:
+        """Words that the vocabulary lacks."""
+        return int(np.count_nonzero(self.words == UNKNOWN_ID))
 
     @property
     def team(self) -> int:

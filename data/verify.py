@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from .encode import Encoder
 from .replay_file import MAX_BYTES, BadBattleFile, decode_full, decode_lean, parse_name, read_json_bytes
 from .schema import BadBattle, BattleRecord, Move, Pokemon, State
+from .token_cache import TokenCache
 from .tokenizer import Tokenizer
 
 STATUSES = frozenset(["nostatus", "brn", "par", "psn", "tox", "slp", "frz", "fnt"])
@@ -55,6 +57,20 @@ def verify_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Finding | None:
     if (encoded.won and name.result == "LOSS") or (encoded.lost and name.result == "WIN"):
         return Finding(str(path), "name.result", f"is {name.result}, the last state says otherwise")
     return None
+
+
+def verify_cache(path: Path) -> Iterator[Finding]:
+    """Every shard of a token cache that isn't what its manifest says. Raises `DataError`: no readable cache there."""
+    for shard in TokenCache(path).manifest["shards"]:
+        file = path / shard["file"]
+        try:
+            with open(file, "rb") as source:
+                digest = hashlib.file_digest(source, "sha256").hexdigest()
+        except OSError as error:
+            yield Finding(str(file), "file", f"cannot be read ({error.strerror})")
+            continue
+        if digest != shard["sha256"]:
+            yield Finding(str(file), "sha256", f"is {digest[:12]}, the manifest says {shard['sha256'][:12]}")
 
 
 def _faults(record: BattleRecord) -> Iterator[tuple[str, str]]:

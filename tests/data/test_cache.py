@@ -1,8 +1,8 @@
 """The token cache: equal to the raw path bit by bit, resumable, shared between machines, compared at load."""
 
+import errno
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -332,6 +332,20 @@ def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
         TokenCache(tmp_path / "c")
 
 
+def test_a_report_and_teams_from_a_cache_as_from_files(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    raw, cached = (
+        BattleDataset(DataConfig(path=str(path), cache_dir=str(tmp_path / "i"), max_reject_share=0.5), TOKENIZER)
+        for path in (folder, tmp_path / "c")
+    )
+    assert raw.teams() == cached.teams()
+    assert len(raw.teams()) > 10
+    a, b = raw.inspect(), cached.inspect()
+    for key in ("files", "turns", "unknown_share", "blank_share", "missing_share"):
+        assert getattr(b, key) == (pytest.approx(getattr(a, key)) if key != "files" else b.files)
+    assert sum(b.files.values()) == sum(a.files.values()) - 1
+
+
 def test_a_spoilt_shard_is_named(folder, tmp_path):
     cache_of(folder, tmp_path / "c")
     for shard in (tmp_path / "c").glob("shard-gen1ou-*"):
@@ -386,23 +400,43 @@ def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
         assert expected in text
 
 
-def test_a_full_or_read_only_folder_says_so(folder, tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys):
     from data.prepare import main
 
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main(["cache", "--from", str(folder), "--out", str(blocked / "c")]) == 1
     assert "Not a directory" in capsys.readouterr().err
-    if os.path.exists("/dev/full"):
-        small = tmp_path / "c"
-        make_dirs = small / "parts"
-        make_dirs.mkdir(parents=True)
-        # A shard that cannot be written: its temporary name is taken by a link to a full device.
-        os.symlink("/dev/full", small / f".shard-gen1ou-00000.arrow.{os.getpid()}")
-        (small / f".shard-gen1ou-00000.arrow.{os.getpid()}").lstat()
-        with pytest.raises((OSError, DataError)):
-            cache_of(folder, small)
-        assert not (small / "manifest.json").exists()
+
+
+def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypatch):
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data.cache.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache_of(folder, tmp_path / "c")
+    assert len(list((tmp_path / "c").glob("shard-*"))) == len(list((tmp_path / "c" / "parts").iterdir())) == 2
+    assert not list((tmp_path / "c").glob(".shard-*"))
+    cache_of(folder, tmp_path / "c")
+    assert len(TokenCache(tmp_path / "c")) == 50
+
+
+def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
+    from data.prepare import main
+
+    cache_of(folder, tmp_path / "c")
+    assert main(["verify", str(tmp_path / "c")]) == 0
+    shard = next((tmp_path / "c").glob("shard-gen2ou-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert main(["verify", str(tmp_path / "c")]) == 1
+    assert f"{shard}: sha256" in capsys.readouterr().out
 
 
 @pytest.mark.slow

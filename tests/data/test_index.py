@@ -1,6 +1,8 @@
 """The index: what a scan finds, warm starts, changes noticed, caches that cannot be written."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -196,6 +198,21 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(tmp_path, caplo
     data = BattleDataset(config, Tokenizer.load())
     assert len(data) == 6
     assert data.lengths is not None
+
+
+def test_processes_that_start_at_once_find_one_index(tmp_path):
+    root = tmp_path / "b"
+    write_battles(root, 40, style=Style(max_turns=4))
+    code = (
+        "from data.dataset import BattleDataset, DataConfig; from data.tokenizer import Tokenizer;"
+        f"d = BattleDataset(DataConfig(path={str(root)!r}, cache_dir={str(tmp_path / 'c')!r}), Tokenizer.load());"
+        "print(len(d), d.lengths.sum())"
+    )
+    repository = Path(__file__).parents[2]
+    three = [subprocess.Popen([sys.executable, "-c", code], cwd=repository, stdout=subprocess.PIPE) for _ in range(3)]
+    answers = {process.communicate(timeout=100)[0] for process in three}
+    assert len(answers) == 1
+    assert answers != {b""}
 
 
 def test_a_spoilt_index_is_made_again(tmp_path, caplog):
