@@ -66,6 +66,9 @@ class Recorder:
             return []
         match = outcome.match
         names = players or (match.agents[0].name, match.agents[1].name)
+        if word(names[0]) == word(names[1]):
+            # A player against itself: without a mark both files of a tie would have one name.
+            names = (f"{names[0]}-1", f"{names[1]}-2")
         written = []
         for side, view in enumerate(outcome.views):
             if len(view.states) < 2:

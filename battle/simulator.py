@@ -106,7 +106,7 @@ def node_command() -> list[str]:
         raise NoSimulator(f"no `node` on the path: install Node 20 or newer, then {INSTALL}")
     if not (ROOM / "node_modules" / "pokemon-showdown" / "package.json").is_file():
         raise NoSimulator(f"the npm package pokemon-showdown is not installed in {ROOM.name}/: {INSTALL}")
-    return [node, "--max-old-space-size=2048", str(BRIDGE)]
+    return [node, "--max-old-space-size=2048", "--max-semi-space-size=64", str(BRIDGE)]
 
 
 class Worker:

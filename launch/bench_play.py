@@ -2,8 +2,9 @@
 
 Random against random through the bridge, both players' states made and handed to Python, in battles per CPU-second
 (Node and Python together), beside the simulator alone with the same uniform choices inside Node, and with Showdown's
-own RandomPlayerAI; one after the other in one run. With --checkpoint the model's decisions per second, batched and one at a
-time; with --poke-env its random players over the websocket of a local server. Writes one record to launch/records/.
+own RandomPlayerAI; in turns, three rounds in one run, medians. With --checkpoint the model's decisions per second,
+batched and one at a time; with --poke-env its random players over the websocket of a local server. Writes one record to
+launch/records/.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def bridge(battle_format: str, battles: int) -> dict[str, Any]:
             pass
         pid = sim.workers[0].process.pid
         node, python, started = cpu_of(pid), own_cpu(), time.monotonic()
-        outcomes = list(play(sim, matches(battle_format, teams, battles, agents), lanes=32, turn_limit=1000))
+        outcomes = list(play(sim, matches(battle_format, teams, battles, agents), lanes=8, turn_limit=1000))
         node, python = cpu_of(pid) - node, own_cpu() - python
         seconds = time.monotonic() - started
     turns = sum(outcome.turns for outcome in outcomes)
@@ -189,28 +190,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--formats", nargs="+", default=["gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou"])
     parser.add_argument("--battles", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--checkpoint", help="a model's folder: measure its decisions too")
     parser.add_argument("--poke-env", action="store_true", help="also poke-env's random players over the websocket")
     parser.add_argument("--name", default="play", help="name of the record")
     args = parser.parse_args(argv)
     results: dict[str, Any] = {}
     for battle_format in args.formats if args.battles else ():
-        ours = bridge(battle_format, args.battles)
-        alone = bare(battle_format, args.battles, "uniform")
-        stock = bare(battle_format, args.battles, "stock")
-        ratio = ours["turns_per_cpu_second"] / alone["turns_per_cpu_second"]
-        results[battle_format] = {
-            "bridge": ours,
-            "simulator_alone": alone,
-            "simulator_alone_stock_ai": stock,
-            "bridge_to_alone_turns": round(ratio, 3),
-            "bridge_to_alone_battles": round(ours["battles_per_cpu_second"] / alone["battles_per_cpu_second"], 3),
+        # In turns, so that what else runs on the machine weighs on all alike; each round is a ratio of its own.
+        rounds = [
+            {
+                "bridge": bridge(battle_format, args.battles),
+                "simulator_alone": bare(battle_format, args.battles, "uniform"),
+                "simulator_alone_stock_ai": bare(battle_format, args.battles, "stock"),
+            }
+            for _ in range(args.rounds)
+        ]
+        ratios = sorted(
+            r["bridge"]["turns_per_cpu_second"] / r["simulator_alone"]["turns_per_cpu_second"] for r in rounds
+        )
+        results[battle_format] = {"rounds": rounds, "bridge_to_alone_turns": [round(ratio, 3) for ratio in ratios]}
+        results[battle_format] |= {
+            f"{key}_battles_per_cpu_second": float(np.median([r[key]["battles_per_cpu_second"] for r in rounds]))
+            for key in rounds[0]
         }
         if args.poke_env:
             from battle.local_server import measure_poke_env
 
             results[battle_format]["poke_env_websocket"] = measure_poke_env(battle_format, min(args.battles, 20))
-        print(json.dumps({battle_format: results[battle_format]}), flush=True)
+        shown = {key: value for key, value in results[battle_format].items() if key != "rounds"}
+        print(json.dumps({battle_format: shown}), flush=True)
     if args.checkpoint:
         results["model"] = {
             "checkpoint": Path(args.checkpoint.split(":")[0]).name,

@@ -25,6 +25,10 @@ class Live {
       const side = view.winner === 'tie' ? -1 : view.winner === view.me ? 0 : 1;
       return `{"event":"end","lane":${JSON.stringify(this.lane)},"winner":${side},"turns":${view.turn},"states":[${view.state()}]}`;
     }
+    if (request && view.request?.teamPreview) {
+      const rows = view.previewStates().map((row) => `[${row.join(',')}]`);
+      return `{"event":"preview","lane":${JSON.stringify(this.lane)},"views":[${rows.join(',')}]}`;
+    }
     if (!request || !view.asked) return { event: 'quiet', lane: this.lane, turn: view.turn };
     const choices = view.choices();
     const legal = choices.reduce((bits, choice, action) => (choice ? bits | (1 << action) : bits), 0);

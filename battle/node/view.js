@@ -377,7 +377,7 @@ class View {
     const { words } = this;
     const forme = pokemon.volatiles.transform ? pokemon.baseSpeciesForme : pokemon.speciesForme;
     const kind = words.species(forme);
-    const dead = pokemon.fainted || pokemon.hp <= 0;
+    const dead = pokemon.fainted || (pokemon.maxhp > 0 && pokemon.hp <= 0); // only seen at team preview: no health yet
     const hp = dead ? 0 : pokemon.maxhp ? Math.min(1, pokemon.hp / pokemon.maxhp) : 1;
     const types = pokemon.addedType ? [...pokemon.types.slice(0, 1), pokemon.addedType] : pokemon.types;
     const tera = mine ? this.teraTypes.get(pokemon.originalIdent) : pokemon.shownTera;
@@ -445,10 +445,8 @@ class View {
   }
 
   /** JSON of the universal state at this moment, from this player's side. */
-  state() {
+  state(mine = this.active(this.me), theirs = this.active(this.me === 'p1' ? 'p2' : 'p1')) {
     const foe = this.me === 'p1' ? 'p2' : 'p1';
-    const mine = this.active(this.me);
-    const theirs = this.active(foe);
     const last = (list, none) => (list.length ? list[list.length - 1] : none);
     if (mine) mine.benched = null;
     const bench = this.bench(mine).map(({ pokemon }) => this.benchJson(pokemon));
@@ -465,6 +463,15 @@ class View {
       `"opponent_conditions":"${last(this.conditions[foe], 'noconditions')}","weather":"${this.weather}",` +
       `"battle_field":"${last(this.fields, 'nofield')}","forced_switch":${this.forced},"battle_won":${won},` +
       `"battle_lost":${lost},"can_tera":${this.canTera},"opponent_teampreview":${JSON.stringify(this.preview[foe])}}`;
+  }
+
+  /** States as they might stand after team preview: for each own lead, against each of the opponent's. */
+  previewStates() {
+    const foe = this.me === 'p1' ? 'p2' : 'p1';
+    return this.client[this.me].team.map((mine) => this.client[foe].team.map((theirs) => {
+      const text = this.state(mine, theirs);
+      return this.words.gen === 9 ? text.replace('"can_tera":false', '"can_tera":true') : text;
+    }));
   }
 
   /**

@@ -1,0 +1,147 @@
+"""A Showdown server on this machine, for people and for live play: started from the npm package, stopped with us."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from battle.errors import BattleError
+from battle.simulator import ROOM, node_command
+
+log = logging.getLogger(__name__)
+
+PACKAGE = ROOM / "node_modules" / "pokemon-showdown"
+FOLDERS = ("logs/repl", "logs/chat", "logs/modlog", "config/chat-plugins", "databases")
+
+
+class ServerTrouble(BattleError):  # noqa: N818
+    """The server does not start, or its port is taken."""
+
+
+def listening(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, port)) == 0
+
+
+class LocalServer:
+    """`with LocalServer(8000) as server:` a server without passwords that listens on this machine only.
+
+    Raises ServerTrouble where the port is taken, or where the server is not up within `timeout` seconds.
+    """
+
+    def __init__(self, port: int = 8000, timeout: float = 60.0):
+        self.port, self.timeout = port, timeout
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> LocalServer:
+        if listening(self.port):
+            raise ServerTrouble(f"port {self.port} is taken: stop what listens there, or give another --port")
+        node = node_command()[0]
+        for folder in FOLDERS:
+            (PACKAGE / folder).mkdir(parents=True, exist_ok=True)
+        (PACKAGE / "config" / "config.js").write_text(self.config(), encoding="utf-8")
+        self.log = (PACKAGE / "logs" / "turnwise-server.log").open("wb")
+        self.process = subprocess.Popen(
+            [node, "pokemon-showdown", "start", "--no-security", "--skip-build", str(self.port)],
+            cwd=PACKAGE,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + self.timeout
+        while not listening(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-1500:]
+                self.__exit__()
+                raise ServerTrouble(f"the server on port {self.port} did not start: {said}")
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+
+    def config(self) -> str:
+        settings = {"port": self.port, "bindaddress": "127.0.0.1"}
+        lines = [f"exports.{key} = {value!r};" for key, value in settings.items()]
+        # One process, no database, no debugging sockets, no throttling of the bots that play here.
+        return "\n".join(
+            [
+                *lines,
+                "exports.usesqlite = false;",
+                "exports.repl = false;",
+                "exports.workers = 0;",
+                "exports.nothrottle = true;",
+                "exports.noipchecks = true;",
+                "exports.reportbattles = false;",
+                "exports.loginserver = null;",
+                "exports.ofe = false;",
+                "",
+            ]
+        )
+
+
+def measure_poke_env(battle_format: str, battles: int, port: int = 8021) -> dict[str, float]:
+    """poke-env's random players over the websocket of a local server: battles per second of all CPU used."""
+    from poke_env import AccountConfiguration, ServerConfiguration
+    from poke_env.player import RandomPlayer
+
+    from battle.simulator import Simulator
+    from battle.teams import load_teams, makes_own_teams
+
+    with Simulator() as sim:
+        teams = [team.packed for team in load_teams(sim, battle_format)]
+    address = ServerConfiguration(f"ws://127.0.0.1:{port}/showdown/websocket", "http://127.0.0.1/")
+    with LocalServer(port) as server:
+        players = [
+            RandomPlayer(
+                AccountConfiguration(f"bench{n}", None),
+                battle_format=battle_format,
+                server_configuration=address,
+                max_concurrent_battles=8,
+                team=None if makes_own_teams(battle_format) else teams[n],
+            )
+            for n in range(2)
+        ]
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        server_before = _cpu(server.process.pid)
+        started = time.monotonic()
+        asyncio.run(players[0].battle_against(players[1], n_battles=battles))
+        seconds = time.monotonic() - started
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime + _cpu(server.process.pid) - server_before
+    return {
+        "battles": battles,
+        "cpu_seconds": round(cpu, 2),
+        "wall_seconds": round(seconds, 2),
+        "battles_per_cpu_second": round(battles / cpu, 2),
+    }
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process and its children (Linux)."""
+    import os
+
+    total = 0.0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            head, tail = path.read_text(encoding="utf-8").rsplit(")", 1)
+        except OSError:
+            continue
+        fields = tail.split()
+        if int(head.split(" ", 1)[0]) == pid or int(fields[1]) == pid:
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
