@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,7 @@ class BattleDataset:
         self.lengths: np.ndarray | None = None if (turns == UNKNOWN_TURNS).any() else turns
         self.keys = self._column("key")
         self._encoder: Encoder | None = None
+        self._measured: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -204,19 +206,23 @@ class BattleDataset:
         self.ledger.add(0 if self.lengths is not None else len(places), rejects)
         return found
 
-    def measured_lengths(self) -> np.ndarray:
-        """States per battle, int32 [len(self)], found by reading every file where they aren't in the index."""
+    def iter_lengths(self) -> Iterator[int]:
+        """States per battle in order, 0 where it is rejected; where they aren't known, found by reading, each once."""
         if self.lengths is not None:
-            return self.lengths
-        lengths = np.zeros(len(self), dtype=np.int32)
+            yield from self.lengths.tolist()
+            return
+        if self._measured is None:
+            self._measured = np.full(len(self), UNKNOWN_TURNS, dtype=np.int32)
         for i in range(len(self)):
-            try:
-                lengths[i] = len(self[i])
-            except BadBattleFile as error:
-                self.ledger.add(1, [Reject(error.path, f"{error.field}: {error.reason}")])
-            else:
-                self.ledger.add(1, [])
-        return lengths
+            if self._measured[i] == UNKNOWN_TURNS:
+                rejects = []
+                try:
+                    self._measured[i] = len(self[i])
+                except BadBattleFile as error:
+                    self._measured[i] = 0
+                    rejects.append(Reject(error.path, f"{error.field}: {error.reason}"))
+                self.ledger.add(1, rejects)
+            yield int(self._measured[i])
 
     def inspect(self, n: int = INSPECTED) -> DataReport:
         """Read a sample and refuse data that cannot teach.

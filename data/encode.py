@@ -251,11 +251,12 @@ class LiveEncoder:
         words: list[bytes] = []
         numbers: list[bytes] = []
         self._walk.add(lean_state(state), words, numbers)
-        legal, _ = _legal_arrays(self._walk)
+        legal = np.frombuffer(self._walk.choices[-1].row, dtype=bool)
+        # Copies: what lies on `bytes` is read-only, which torch warns about.
         return (
-            np.frombuffer(b"".join(words), dtype=np.uint16),
+            np.frombuffer(b"".join(words), dtype=np.uint16).copy(),
             self._encoder.scaled(numbers, 1)[0],
-            legal[-1],
+            legal.copy(),
         )
 
     def reward(self, kind: str) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .collate import Pack, PackReport, build_pack
-from .dataset import BattleDataset, RejectLedger
+from .dataset import BattleDataset
 from .index import DataError
 from .sampler import MIN_WINDOW, BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
 
@@ -41,9 +41,7 @@ class PackLoader:
         self.plan = plan
         self.shape = plan.shape
         self.planned = plan.planned
-        self.ledger = RejectLedger(dataset.config.max_reject_share)
-        self.ledger.rejects.update(dataset.ledger.rejects)
-        self.ledger.seen = dataset.ledger.seen
+        self.ledger = dataset.ledger.copy()
         self.dropped_windows = 0
         self.dropped_turns = 0
         self.packs = 0
@@ -200,10 +198,7 @@ def heldout_packs(
     """
     shape = shape or shape_for(dataset, batch)
     ledger = dataset.ledger
-    lengths = dataset.lengths
-    if lengths is None:
-        lengths = dataset.measured_lengths()
-    for windows in itertools.islice(heldout_plan(lengths, shape), rank, None, world):
+    for windows in itertools.islice(heldout_plan(dataset.iter_lengths(), shape), rank, None, world):
         pack, report = build_pack(dataset, windows, shape)
         ledger.add(0, report.rejects)
         yield pack

@@ -23,32 +23,65 @@ class TooManyRejects(RuntimeError):  # noqa: N818 (it names the finding)
 
 
 class RejectLedger:
-    """Counts files seen and rejected, each file once, and stops a run past the allowed share.
+    """Counts files judged and rejected, each file once, and stops a run past the allowed share.
 
-    The rule: stop when at least two files and more than `max_share` of the files seen so far are rejected; one bad file
-    names itself and never stops a run.
+    The rule: stop when at least two files, and more than `max_share` of the files judged, are rejected; one bad file
+    names itself and never stops a run. Names are judged against all names, contents against the contents read. As long
+    as only some of the contents were read, more than three standard deviations over the share are needed, so that two
+    early ones among millions don't stop a run that is sound.
+
+    Attributes:
+        names, files, seen: names judged; files that there are; contents read.
+        rejects: reason by path.
     """
 
     def __init__(self, max_share: float) -> None:
         self.max_share = max_share
+        self.names = 0
+        self.files = 0
         self.seen = 0
         self.rejects: dict[str, str] = {}
+        self._bad_names = 0
+
+    def copy(self) -> RejectLedger:
+        """A ledger that goes on from this one's counts."""
+        other = RejectLedger(self.max_share)
+        other.__dict__.update(self.__dict__, rejects=dict(self.rejects))
+        return other
+
+    def add_names(self, files: int, rejects: list[Reject]) -> None:
+        """Count a source: files with good names, and the bad ones. Raises `TooManyRejects`."""
+        self.files += files
+        self.names += files + len(rejects)
+        new = self._note(rejects)
+        self._bad_names += new
+        if new:
+            self._check(self._bad_names, self.names, self.max_share * self.names)
 
     def add(self, seen: int, rejects: list[Reject]) -> None:
-        """Count files. Raises `TooManyRejects`, which tells the first reasons and what to do."""
-        self.seen += seen
-        new = [reject for reject in rejects if reject.path not in self.rejects]
-        for reject in new:
-            self.rejects[reject.path] = reject.reason
-            log.warning("rejected %s: %s", reject.path, reject.reason)
-        count = len(self.rejects)
-        if new and count >= MIN_REJECTS and count > self.max_share * max(self.seen, count):
-            shown = "\n  ".join(f"{path}: {reason}" for path, reason in list(self.rejects.items())[:5])
-            raise TooManyRejects(
-                f"{count} of {self.seen} files were rejected, over data.max_reject_share of {self.max_share:.2%}; look "
-                f"at them with `python -m data.prepare verify`, or raise the share. The first:\n  {shown}"
-            )
+        """Count contents read. Raises `TooManyRejects`, which tells the first reasons and what to do."""
+        # Later epochs read the same files again.
+        self.seen = min(self.seen + seen, max(self.files, self.seen))
+        if self._note(rejects):
+            expected = self.max_share * self.seen
+            slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
+            self._check(len(self.rejects) - self._bad_names, self.seen, expected + slack)
 
     def by_reason(self) -> dict[str, int]:
         """Rejected files by the field at fault."""
         return dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for reason in self.rejects.values()))
+
+    def _note(self, rejects: list[Reject]) -> int:
+        new = [reject for reject in rejects if reject.path not in self.rejects]
+        for reject in new:
+            self.rejects[reject.path] = reject.reason
+            log.warning("rejected %s: %s", reject.path, reject.reason)
+        return len(new)
+
+    def _check(self, count: int, judged: int, allowed: float) -> None:
+        if count >= MIN_REJECTS and count > allowed:
+            shown = "\n  ".join(f"{path}: {reason}" for path, reason in list(self.rejects.items())[:5])
+            raise TooManyRejects(
+                f"{count} of {judged} files were rejected, over data.max_reject_share of {self.max_share:.2%}; look at "
+                f"them with `python -m data.prepare verify`, or raise the share. The first:\n  {shown}"
+            )

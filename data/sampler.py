@@ -16,7 +16,7 @@ Micro-batch m of step s on rank r of W, with A micro-batches a step, is pack s·
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -276,19 +276,24 @@ class Plan:
             epoch += 1
 
 
-def heldout_plan(lengths: np.ndarray, shape: PackShape) -> Iterator[list[Window]]:
-    """Every window of every battle once, in order, cuts at offset 0, packed as they come."""
-    usable = np.flatnonzero(np.asarray(lengths) >= MIN_WINDOW)
-    cuts = np.full(len(usable), shape.max_turns - 1)
-    battle, start, length = cut_windows(usable, np.asarray(lengths)[usable], shape.max_turns, cuts)
+def heldout_plan(lengths: Iterable[int], shape: PackShape) -> Iterator[list[Window]]:
+    """Every window of every battle once, in order, cuts at offset 0, packed as they come.
+
+    Args:
+        lengths: states per battle (below 2: left out), taken one by one: they may be found by reading.
+        shape: sizes of a pack.
+    """
     pack: list[Window] = []
     room = shape.turns
-    for one in zip(battle.tolist(), start.tolist(), length.tolist(), strict=True):
-        if pack and not _fits(one[2], room, len(pack), shape):
-            yield pack
-            pack, room = [], shape.turns
-        pack.append(Window(*one, 0))
-        room -= one[2]
+    step = shape.max_turns - 1
+    for battle, n in enumerate(lengths):
+        for start in range(0, n - 1, step):
+            length = min(step, n - 1 - start) + 1
+            if pack and not _fits(length, room, len(pack), shape):
+                yield pack
+                pack, room = [], shape.turns
+            pack.append(Window(battle, start, length, 0))
+            room -= length
     if pack:
         yield pack
 

@@ -89,6 +89,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
             cache = TokenCache(cached)
             cache.check(config.space, tokenizer)
             rejected = cache.manifest["rejects"]
+            ledger.add_names(len(cache) + rejected["count"], [])
             ledger.add(len(cache) + rejected["count"], [Reject(*reject) for reject in rejected["files"]])
             _check_cached_formats(cache, cached, formats)
             pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
@@ -200,14 +201,18 @@ def _open_folder(root: Path, source: SourceConfig, config: DataConfig, ledger: R
     indexes = open_index(root, formats, config.cache_dir, config.rescan)
     bad = [Reject(os.path.join(root, item.path), item.reason) for part in indexes for item in part.bad_names]
     total = sum(len(part.table) for part in indexes)
-    ledger.add(total + len(bad), bad)
+    ledger.add_names(total, bad)
+    reasons: dict[str, str] = {}
     if config.turns == "always" or (config.turns == "auto" and total <= FILL_TURNS_UP_TO):
         indexes, reasons = fill_turns(root, indexes, config)
-        rejects = []
-        for part in indexes:
-            for path in part.table.filter(pc.equal(part.table["turns"], REJECTED_TURNS))["path"].to_pylist():
-                rejects.append(Reject(os.path.join(root, path), reasons.get(path, "states: cannot be read")))
-        ledger.add(0, rejects)
+    judged = 0
+    rejects = []
+    for part in indexes:
+        turns = part.table["turns"]
+        judged += pc.sum(pc.greater_equal(turns, REJECTED_TURNS)).as_py() or 0
+        for path in part.table.filter(pc.equal(turns, REJECTED_TURNS))["path"].to_pylist():
+            rejects.append(Reject(os.path.join(root, path), reasons.get(path, "states: refused when indexed")))
+    ledger.add(judged, rejects)
     return [_as_dataset(part) for part in indexes if len(part.table)]
 
 

@@ -316,27 +316,32 @@ def bench_exactly_once(options: argparse.Namespace, scratch: Path) -> dict:
     """An epoch's windows over 1, 2, 3 processes × 0, 1, 3 workers, stopped half way and resumed on another number."""
     checked = {}
     config = DataConfig(path=str(options.battles), formats=["gen1ou"], heldout_share=0.0)
+    total = 24
     for world in (1, 2, 3):
         for workers in (0, 1, 3):
             config.workers = workers
             data = BattleDataset(config, Tokenizer.load())
             batch = BatchConfig(battles=16, accumulate=1)
-            epoch = make_loader(data, batch, seed=7, max_steps=1).plan.epoch_windows(0)
-            expected = Counter(zip(*(part.tolist() for part in epoch), strict=True))
-            seen: Counter = Counter()
-            half, other = 12 // world, 3 - (world + 1) % 3
-            runs = [(rank, world, 0, half) for rank in range(world)]
-            runs += [(rank, other, 12 // other, 36 // other) for rank in range(other)]
+            plan = make_loader(data, batch, seed=7, max_steps=1).plan
+            planned = list(islice(plan.packs(), total))
+            other = {1: 3, 2: 1, 3: 2}[world]
+            runs = [(rank, world, 0, total // 2 // world) for rank in range(world)]
+            runs += [(rank, other, total // 2 // other, total // other) for rank in range(other)]
+            got: Counter = Counter()
+            equal = True
             for rank, count, start, stop in runs:
                 loader = make_loader(data, batch, seed=7, rank=rank, world=count, start_step=start, max_steps=stop)
-                for pack in loader:
-                    seen.update(tuple(row) for row in pack["windows"].tolist() if row[0] >= 0)
-            once = all(seen[window] >= 1 for window in expected)
-            # Windows of the next epoch differ only where a battle is cut; an uncut one may come again, once.
+                for step, pack in enumerate(loader, start):
+                    place = step * count + rank
+                    got[place] += 1
+                    rows = [tuple(row) for row in pack["windows"].tolist() if row[0] >= 0]
+                    equal &= rows == [(w.battle, w.start, w.length) for w in planned[place]]
+            epoch = Counter(zip(*(part.tolist() for part in plan.epoch_windows(0)), strict=True))
+            seen = Counter((w.battle, w.start, w.length) for pack in planned for w in pack if w.epoch == 0)
             checked[f"{world} processes, {workers} workers, then {other}"] = {
-                "windows": len(expected),
-                "each_seen": once,
-                "seen_more_than_twice": sum(count > 2 for count in seen.values()),
+                "windows_of_the_epoch": len(epoch),
+                "each_once": seen == epoch and max(epoch.values()) == 1,
+                "each_pack_once_and_as_planned": equal and got == Counter(range(total)),
             }
     return checked
 
@@ -392,7 +397,7 @@ def table(record: dict) -> str:
             f"| tiny model on CPU, share of time waiting for data | {loader['tiny_model_wait_share']:.2%} | < 2% |",
         ]
     if checked := record.get("exactly_once"):
-        sound = sum(part["each_seen"] and not part["seen_more_than_twice"] for part in checked.values())
+        sound = sum(part["each_once"] and part["each_pack_once_and_as_planned"] for part in checked.values())
         lines.append(
             "| exactly once: worlds × workers, stopped and resumed on another world | "
             f"{sound} of {len(checked)} sound | all |"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.dataset import BattleDataset, DataConfig, TooManyRejects
+from data.dataset import BattleDataset, DataConfig, Reject, RejectLedger, TooManyRejects
 from data.index import DataError
 from data.loader import BatchConfig, heldout_packs, make_loader, shape_for
 from data.sampler import drawn_window
@@ -96,6 +96,7 @@ def test_packs_hold_what_their_windows_say(folder, tmp_path, plan, reward):
         assert loader.dropped_windows == 0
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores: meant here
 @pytest.mark.parametrize("plan", ["packed", "battles"])
 def test_exactly_once_over_processes_and_workers_with_resume(folder, tmp_path, plan):
     """The global order is the same for 1, 2, 3 processes with 0, 1, 3 workers, also stopped and resumed on others."""
@@ -164,6 +165,20 @@ def test_heldout_packs_cover_the_split(folder, tmp_path):
         check_pack(pack, data, shape)
     parts = [list(heldout_packs(data, BatchConfig(battles=8), rank=r, world=2, shape=shape)) for r in (0, 1)]
     assert sorted(windows_of(parts[0] + parts[1])) == sorted(windows_of(packs))
+
+
+def test_heldout_packs_of_unknown_lengths_are_the_same(folder, tmp_path):
+    """Lengths are found by reading as the packs go on: the first pack doesn't wait for the last file."""
+    half = {"split": "heldout", "heldout_share": 0.5}
+    shape = shape_for(dataset(folder, tmp_path, **half), BatchConfig(battles=2))
+    known = list(heldout_packs(dataset(folder, tmp_path, **half), BatchConfig(battles=2), shape=shape))
+    data = dataset(folder, tmp_path / "other", turns="never", **half)
+    assert data.lengths is None
+    stream = heldout_packs(data, BatchConfig(battles=2), shape=shape)
+    first = next(stream)
+    assert data.ledger.seen < len(data)
+    assert all(equal(a, b) for a, b in zip([first, *stream], known, strict=True))
+    assert len(list(heldout_packs(data, BatchConfig(battles=2), shape=shape))) == len(known)
 
 
 def test_split_sides_are_disjoint_and_keep_views_together(tmp_path):
@@ -256,6 +271,29 @@ def test_a_file_that_vanishes_or_changes_is_counted(tmp_path, turns, workers):
     assert "indexed" in loader.ledger.rejects[str(files[1])]
     for pack in packs:
         assert int(pack["cu_seqlens"][-1]) == loader.shape.turns
+
+
+def test_two_early_rejects_among_many_do_not_stop_a_run():
+    """Of a sample, far more than the share must be bad; of all files, the share itself."""
+    ledger = RejectLedger(0.01)
+    ledger.add_names(1_000_000, [])
+    ledger.add(30, [Reject("a", "lz4: x"), Reject("b", "lz4: x")])
+    with pytest.raises(TooManyRejects):
+        ledger.add(10, [Reject("c", "lz4: x"), Reject("d", "lz4: x")])
+    whole = RejectLedger(0.01)
+    whole.add_names(100, [])
+    whole.add(100, [Reject("a", "lz4: x")])
+    with pytest.raises(TooManyRejects, match="2 of 100"):
+        whole.add(0, [Reject("b", "lz4: x")])
+    names = RejectLedger(0.01)
+    names.add_names(500, [Reject(str(i), "name: x") for i in range(5)])
+    with pytest.raises(TooManyRejects, match="8 of"):
+        names.add_names(0, [Reject(str(i), "name: x") for i in range(8)])
+    steady = RejectLedger(0.01)
+    steady.add_names(100_000, [])
+    for i in range(500):
+        steady.add(200, [Reject(f"{i}.{k}", "lz4: x") for k in range(2 - i % 2)])  # 0.75%
+    assert steady.seen == 100_000
 
 
 def test_all_bad_is_an_error(tmp_path):
