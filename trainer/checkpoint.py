@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.hub import export_model
 from trainer.masters import fp32_state_dict
 from trainer.objective import OfflineRL
@@ -149,6 +150,16 @@ def model_folder(path: str | Path) -> Path:
     if newest:
         return newest[-1] / "model"
     raise CheckpointError(f"{path}: no model here: give a run's folder, a checkpoint, or a folder with config.json")
+
+
+def load_network(folder: Path) -> TurnwiseForOfflineRL:
+    """The network of a saved model folder, on CPU in fp32.
+
+    Not by `from_pretrained`: under ZeRO-3 that would share the weights out among processes that are not all here.
+    """
+    network = TurnwiseForOfflineRL(TurnwiseConfig.from_pretrained(folder))
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from trainer.checkpoint import model_folder
+from trainer.checkpoint import load_network, model_folder
 from trainer.evaluate import calibrate, collect, report
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def evaluate_folder(
     fitted on the folder's training battles.
     """
     folder = model_folder(checkpoint)
-    network = TurnwiseForOfflineRL.from_pretrained(folder)
+    network = load_network(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     network.attention = choose_implementation("auto", device)

@@ -201,7 +201,7 @@ class Run:
             return
         target = self.output / "model"
         copy_model(checkpoint.best_checkpoint(self.output) / "model", target)
-        network = type(self.objective.network).from_pretrained(target).to(self.accelerator.device)
+        network = checkpoint.load_network(target).to(self.accelerator.device)
         network.attention = self.objective.network.attention
         calibration = calibrate(network, some_packs(self.dataset, self.config.eval.calibration_battles))
         (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
