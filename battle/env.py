@@ -26,6 +26,7 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.play import four_words
 from battle.players import make_player, parse_player
 from battle.simulator import BattleSpec, Event, Simulator
 from battle.teams import load_teams
@@ -81,7 +82,7 @@ class BattleEnv(gym.Env):
         self.number += 1
         self.lane = f"env{self.number}"
         drawn = self.np_random.choice(len(self.teams), size=2, replace=len(self.teams) < 2)
-        dice = self.np_random.integers(0, 1 << 16, size=4)
+        seeds = [four_words(int(n)) for n in self.np_random.integers(0, 1 << 31, size=3)]
         self.agent_seed = int(self.np_random.integers(1 << 31))
         self.live = self.encoder.live()
         self.first, self.over, self.turn = True, False, 0
@@ -91,7 +92,8 @@ class BattleEnv(gym.Env):
             BattleSpec(
                 lane=self.lane,
                 format=self.battle_format,
-                seed=",".join(str(int(n)) for n in dice),
+                seed=seeds[0],
+                team_seeds=(seeds[1], seeds[2]),
                 teams=tuple(self.teams[i].packed for i in drawn),
                 want_requests=(False, getattr(self.opponent, "wants_requests", False)),
                 want_lines=(False, getattr(self.opponent, "wants_lines", False)),

@@ -322,9 +322,22 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
     elif args.mode == "challenge":
         if not args.opponent:
             raise BattleError("--mode challenge: name the --opponent")
-        await player.send_challenges(args.opponent, args.battles)
+        for _ in range(args.battles):
+            await challenge(player, args.opponent)
     else:
         await player.accept_challenges(args.opponent, args.battles)
+
+
+async def challenge(player: LivePlayer, opponent: str, again: float = 5.0) -> None:
+    """One battle against a named player; asked again every few seconds until they are there and accept."""
+    before = len(player.rooms)
+    battle = asyncio.create_task(player.send_challenges(opponent, 1))
+    while not battle.done():
+        await asyncio.wait([battle], timeout=again)
+        if not battle.done() and len(player.rooms) == before and player.ps_client.logged_in.is_set():
+            message = player.ps_client.send_message(f"/challenge {opponent}, {player.format}")
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(message, player.ps_client.loop))
+    await battle
 
 
 def live(args: argparse.Namespace) -> list[str]:

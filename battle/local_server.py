@@ -83,7 +83,7 @@ class LocalServer:
                 *lines,
                 "exports.usesqlite = false;",
                 "exports.repl = false;",
-                "exports.workers = 0;",
+                "exports.subprocesses = 0;",
                 "exports.nothrottle = true;",
                 "exports.noipchecks = true;",
                 "exports.reportbattles = false;",

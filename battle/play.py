@@ -16,6 +16,12 @@ log = logging.getLogger(__name__)
 TURN_LIMIT = 300
 
 
+def four_words(seed: int | list[int]) -> str:
+    """A seed as Showdown writes it: four 16-bit numbers."""
+    words = np.random.SeedSequence(seed).generate_state(4, dtype=np.uint32) & 0xFFFF
+    return ",".join(str(int(word)) for word in words)
+
+
 @dataclass(slots=True)
 class Match:
     """One battle to be played.
@@ -37,8 +43,12 @@ class Match:
     @property
     def dice(self) -> str:
         """Showdown's seed: four 16-bit numbers."""
-        words = np.random.SeedSequence(self.seed).generate_state(4, dtype=np.uint32) & 0xFFFF
-        return ",".join(str(int(word)) for word in words)
+        return four_words(self.seed)
+
+    @property
+    def team_seeds(self) -> tuple[str, str]:
+        """From which the random formats make the teams of p1 and p2."""
+        return four_words([self.seed, 21]), four_words([self.seed, 22])
 
 
 @dataclass(slots=True)
@@ -102,6 +112,7 @@ class _Table:
             seed=match.dice,
             teams=match.teams,
             leads=match.leads,
+            team_seeds=match.team_seeds,
             want_requests=wants("wants_requests"),
             want_lines=wants("wants_lines"),
         )

@@ -76,7 +76,7 @@ class BattleSpec:
     """All that a battle is a function of, besides the choices.
 
     format: Showdown's format id. seed: four 16-bit numbers, "1,2,3,4". teams: packed teams, None where the format makes
-    its own from the seed. leads: place (0–5) of each side's lead at team preview.
+    its own, from team_seeds. leads: place (0–5) of each side's lead at team preview.
     """
 
     lane: str
@@ -85,6 +85,7 @@ class BattleSpec:
     teams: tuple[str | None, str | None] = (None, None)
     names: tuple[str, str] = ("Player 1", "Player 2")
     leads: tuple[int, int] = (0, 0)
+    team_seeds: tuple[str, str] | None = None
     want_requests: tuple[bool, bool] = (False, False)
     want_lines: tuple[bool, bool] = (False, False)
 
@@ -94,6 +95,7 @@ class BattleSpec:
             "seed": self.seed,
             "teams": self.teams,
             "names": self.names,
+            "seeds": self.team_seeds,
             "leads": self.leads,
             "want": {"requests": self.want_requests, "lines": self.want_lines if any(self.want_lines) else None},
         }

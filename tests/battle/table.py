@@ -111,8 +111,7 @@ def command(number: int, gen: int, lines: list[str], changes: list[str]) -> tupl
             parts[-1].append(f"|{line}")
     commands = [preamble(gen), *parts]
     return f"case{number}", [
-        [FORMATS[gen], block, json.dumps(first) if i < len(commands) - 1 else last]
-        for i, block in enumerate(commands)
+        [FORMATS[gen], block, json.dumps(first) if i < len(commands) - 1 else last] for i, block in enumerate(commands)
     ]
 
 

@@ -1,0 +1,194 @@
+"""Ratings, evaluation by play, the environment, live play on a local server."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from battle import evaluate, ladder
+from battle.env import BattleEnv, make_vector
+from battle.errors import BattleError
+from battle.local_server import LocalServer, ServerTrouble
+from battle.rating import bradley_terry, expected_score, gxe, wilson
+from data.replay_file import read_battle
+
+
+def test_wilson_against_known_values():
+    low, high = wilson(8, 10)
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_bradley_terry_finds_the_strengths_that_made_the_scores():
+    truth = np.array([1700.0, 1500.0, 1300.0])
+    chance = np.array([[expected_score(a, b) for b in truth] for a in truth])
+    scores = 10_000 * chance
+    np.fill_diagonal(scores, 0)
+    found = bradley_terry(scores, prior=0.0)
+    assert np.allclose(found, truth, atol=0.5)
+    assert np.all(np.diff(gxe(found)) < 0)
+
+
+def test_one_who_won_everything_has_a_finite_rating():
+    found = bradley_terry(np.array([[0.0, 10.0], [0.0, 0.0]]))
+    assert np.isfinite(found).all()
+    assert found[0] > found[1]
+
+
+def arguments(*more):
+    return evaluate.parser().parse_args(
+        ["--agent", "type_switch", "--against", "random", "--formats", "gen1ou", "--battles", "10", *more]
+    )
+
+
+def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
+    first, second = evaluate.run(arguments()), evaluate.run(arguments("--lanes", "3"))
+    assert first["results"] == second["results"]
+    (row,) = first["results"]
+    assert row["battles"] == 10
+    assert row["win_rate"] >= 0.8
+    assert row["refused_choices"] == 0
+    assert evaluate.run(arguments("--seed", "1"))["results"] != first["results"]
+    assert "type_switch" in evaluate.table(first)
+
+
+def test_random_against_itself_is_even():
+    args = evaluate.parser().parse_args(
+        ["--agent", "random", "--against", "random", "--formats", "gen9randombattle", "--battles", "60"]
+    )
+    (row,) = evaluate.run(args)["results"]
+    low, high = row["interval95"]
+    assert low < 0.5 < high
+
+
+def test_evaluation_says_what_is_wrong(capsys):
+    assert evaluate.main(["--agent", "nobody", "--battles", "1"]) == 1
+    assert "no such folder" in capsys.readouterr().out
+    assert evaluate.main(["--agent", "random", "--against", "random", "--formats", "gen77ou", "--battles", "1"]) == 1
+    assert "gen77ou" in capsys.readouterr().out
+
+
+@pytest.fixture
+def env():
+    made = BattleEnv("gen9ou", opponent="most_damage", render_mode="ansi")
+    yield made
+    made.close()
+
+
+def test_environment_passes_gymnasiums_checker(env):
+    check_env(env, skip_render_check=True)
+
+
+def test_environment_plays_battles_through_and_again(env):
+    runs = []
+    for _ in range(2):
+        observation, info = env.reset(seed=4)
+        total, done = 0.0, False
+        env.action_space.seed(1)
+        while not done:
+            assert env.observation_space.contains(observation)
+            action = env.action_space.sample(info["action_mask"])
+            observation, reward, terminated, truncated, info = env.step(action)
+            total += reward
+            done = terminated or truncated
+        assert info["won"] != info["lost"]
+        assert (total > 50) == info["won"]
+        runs.append((total, info["turn"]))
+    assert runs[0] == runs[1]
+    assert "against" in env.render()
+
+
+def test_environment_refuses_what_the_mask_refuses(env):
+    _, info = env.reset(seed=4)
+    for _ in range(40):
+        refused = np.flatnonzero(info["action_mask"] == 0)
+        if len(refused):
+            break
+        *_, info = env.step(int(np.flatnonzero(info["action_mask"])[-1]))
+    with pytest.raises(BattleError, match="not legal"):
+        env.step(int(refused[0]))
+
+
+def test_vector_environment():
+    envs = make_vector(2, battle_format="gen1ou", opponent="random")
+    observation, info = envs.reset(seed=1)
+    assert observation["words"].shape[0] == 2
+    actions = [int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]
+    _, reward, *_ = envs.step(np.array(actions))
+    assert reward.shape == (2,)
+    envs.close()
+
+
+def test_a_taken_port_is_said():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerTrouble, match=f"port {port} is taken"), LocalServer(port):
+            pass
+
+
+def test_a_public_server_needs_its_full_name_and_credentials(monkeypatch, capsys):
+    monkeypatch.delenv("PS_USERNAME", raising=False)
+    assert ladder.main(["--server", "somewhere"]) == 1
+    assert "full address" in capsys.readouterr().out
+    assert ladder.main(["--server", "wss://example.invalid/showdown/websocket"]) == 1
+    assert "PS_USERNAME" in capsys.readouterr().out
+
+
+def live(port, name, out, *more):
+    base = ["--server", "local", "--port", str(port), "--format", "gen9ou", "--name", name, "--battles", "1"]
+    args = ladder.parser().parse_args([*base, "--out", str(out), *more])
+    return ladder.live(args)
+
+
+@pytest.mark.timeout(120)
+def test_live_battle_on_a_local_server(tmp_path):
+    port, results = 8047, {}
+    with LocalServer(port):
+        waiting = threading.Thread(
+            daemon=True,
+            target=lambda: results.update(
+                a=live(port, "Turn A", tmp_path, "--agent", "type_switch", "--replays", str(tmp_path / "pages"))
+            ),
+        )
+        waiting.start()
+        results["b"] = live(
+            port,
+            "Turn B",
+            tmp_path,
+            "--agent",
+            "random",
+            "--mode",
+            "challenge",
+            "--opponent",
+            "Turn A",
+            "--lead",
+            "random",
+        )
+        waiting.join(60)
+    assert {results["a"][0], results["b"][0]} == {"won", "lost"}
+    files = list((tmp_path / "gen9ou").glob("*.lz4"))
+    assert len(files) == 2
+    for path in files:
+        battle = read_battle(path)
+        assert min(battle.actions[:-1]) >= 0
+        assert battle.states[-1].battle_won != battle.states[-1].battle_lost
+        assert battle.states[0].opponent_teampreview
+    assert "|win|" in next((tmp_path / "pages").glob("*.html")).read_text()
+
+
+def test_report_is_json(tmp_path):
+    path = tmp_path / "sub" / "report.json"
+    assert (
+        evaluate.main(
+            [*["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--battles", "2", "--json"], str(path)]
+        )
+        == 0
+    )
+    assert json.loads(path.read_text())["results"][0]["battles"] == 2

@@ -1,0 +1,288 @@
+"""Files of battles played here: law 1, names, ties, faults of the disk, teams, self-play, input logs, the sample."""
+
+import argparse
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from battle import import_inputlogs, selfplay, soak
+from battle.baselines import BASELINES, RandomAgent, TypeSwitchAgent
+from battle.errors import BattleError, InvalidTeam
+from battle.interface import Observation
+from battle.play import Match, Outcome, View, play
+from battle.players import UnknownPlayer, make_player, parse_player
+from battle.recorder import CannotRecord, Recorder
+from battle.teams import load_teams, team_files
+from data.encode import Encoder
+from data.replay_file import parse_name, read_battle
+from data.schema import legal_actions
+from data.tokenizer import Tokenizer
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+OU = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
+
+
+class Watcher(TypeSwitchAgent):
+    """Keeps what the encoder made of every state live."""
+
+    def __init__(self, encoder):
+        self.encoder, self.live, self.seen = encoder, {}, {}
+
+    def choose(self, observations: list[Observation]):
+        for o in observations:
+            if o.first:
+                self.live[o.lane], self.seen[o.lane] = self.encoder.live(), []
+            words, numbers, legal = self.live[o.lane].add(o.state)
+            assert not (o.legal & ~legal).any()
+            self.seen[o.lane].append((words.copy(), numbers.copy(), legal.copy()))
+        return super().choose(observations)
+
+
+@pytest.mark.parametrize("battle_format", [*OU, "gen9randombattle"])
+@pytest.mark.parametrize("space", ["default", "opponentmove"])
+def test_a_file_gives_the_arrays_that_the_agent_saw(simulator, tmp_path, battle_format, space):
+    encoder = Encoder(space, Tokenizer.load())
+    watcher = Watcher(encoder)
+    teams = load_teams(simulator, battle_format)
+    match = Match("one", battle_format, (watcher, watcher), 11, (teams[0].packed, teams[-1].packed))
+    (outcome,) = play(simulator, [match])
+    recorder = Recorder(tmp_path, run="test", version=simulator.version)
+    paths = recorder.record(outcome)
+    assert len(paths) == 2
+    for side, path in enumerate(paths):
+        name, battle = parse_name(path), read_battle(path)
+        assert name.format == battle_format
+        assert (name.result == "WIN") == (outcome.winner == side)
+        encoded = encoder.encode(battle.states, battle.actions)
+        assert encoded.n_unknown == 0
+        seen = watcher.seen[f"one/{side}"]
+        assert len(seen) == len(encoded) - 1  # the last state asks nobody
+        for t, (words, numbers, legal) in enumerate(seen):
+            assert np.array_equal(encoded.words[t], words)
+            assert np.array_equal(encoded.numbers[t].view(np.uint32), numbers.view(np.uint32))
+            assert np.array_equal(encoded.legal[t], legal)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_meta_says_how_a_battle_came_about(simulator, tmp_path):
+    import lz4.frame
+
+    teams = load_teams(simulator, "gen9ou")
+    match = Match(
+        "m", "gen9ou", (RandomAgent(), TypeSwitchAgent()), 5, (teams[0].packed, teams[1].packed), ("anchor", "bellows"),
+        explore=(0.0, 0.5), lead_rule="random", leads=(2, 3),
+    )  # fmt: skip
+    (outcome,) = play(simulator, [match])
+    paths = Recorder(tmp_path, run="test", version=simulator.version).record(outcome)
+    content = json.loads(lz4.frame.decompress(paths[1].read_bytes()))
+    meta = content["meta"]
+    assert meta["agent"] == "type_switch"
+    assert meta["team"] == "bellows"
+    assert meta["lead"] == {"rule": "random", "place": 3}
+    assert meta["simulator"] == f"pokemon-showdown {simulator.version}"
+    assert 0 < len(meta["forced_random"]) < len(content["states"]) - 1
+    assert len(meta["request_legal"]) == len(content["states"])
+    assert (
+        content["states"][0]["player_active_pokemon"]["name"]
+        == read_battle(paths[1]).states[0].player_active_pokemon.name
+    )
+
+
+def finished(kind="tie", winner=-1):
+    state = b'{"x":1}'
+    views = tuple(View([state, state], [0, -1], [1, 0]) for _ in range(2))
+    agent = RandomAgent()
+    return Outcome(Match("t", "gen1ou", (agent, agent), 1), kind, winner, 3, views)
+
+
+def test_both_files_of_a_tie_are_named_a_loss_and_apart(tmp_path):
+    paths = Recorder(tmp_path, run="r", version="0").record(finished())
+    assert len(set(paths)) == 2
+    assert all(parse_name(path).result == "LOSS" for path in paths)
+
+
+def test_a_void_battle_leaves_no_file(tmp_path):
+    assert Recorder(tmp_path, run="r", version="0").record(finished("void")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(CannotRecord, match="No space left on device: free some space"):
+        Recorder(tmp_path, run="r", version="0").record(finished())
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("battle_format", OU)
+def test_our_teams_are_sound_and_the_evaluation_ones_apart(simulator, battle_format):
+    training = load_teams(simulator, battle_format)
+    kept = load_teams(simulator, battle_format, purpose="evaluation")
+    assert len(training) >= 12
+    assert len(kept) >= 4
+    assert not {team.packed for team in training} & {team.packed for team in kept}
+
+
+def test_anybodys_teams(simulator, tmp_path):
+    good = team_files("gen1ou", None, "training")[0].read_text()
+    (tmp_path / "good.gen1ou_team").write_text(good)
+    (tmp_path / "bad.gen1ou_team").write_text("Mew\n- Transform\n")
+    with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team: .*Mew"):
+        load_teams(simulator, "gen1ou", tmp_path)
+    assert [team.name for team in load_teams(simulator, "gen1ou", tmp_path, strict=False)] == ["good"]
+    with pytest.raises(InvalidTeam, match=r"no \*.gen2ou_team file"):
+        load_teams(simulator, "gen2ou", tmp_path)
+
+
+def test_players_by_name(tmp_path):
+    spec = parse_player("a=runs/x:temperature=1.2,gamma=0.99,weight=3")
+    assert (spec.label, spec.source, spec.weight) == ("a", "runs/x", 3.0)
+    assert dict(spec.options) == {"gamma": 0.99, "temperature": 1.2}
+    assert make_player(parse_player("strong=type_switch")).name == "strong"
+    with pytest.raises(UnknownPlayer, match="no such folder"):
+        make_player(parse_player(str(tmp_path / "nowhere")))
+    with pytest.raises(UnknownPlayer, match="temperature"):
+        parse_player("random:heat=3")
+    with pytest.raises(UnknownPlayer, match="no number"):
+        parse_player("random:temperature=hot")
+
+
+def arguments(out, battles, **changes):
+    args = selfplay.parser().parse_args(
+        [
+            *"--players a=type_switch b=random:weight=0.5 --formats gen1ou gen9randombattle --seed 3".split(),
+            *("--battles", str(battles), "--out", str(out)),
+        ]
+    )
+    return argparse.Namespace(**(vars(args) | changes))
+
+
+def test_selfplay_goes_on_where_it_was(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert selfplay.run(arguments(whole, 6))["battles"] == 6
+    assert selfplay.run(arguments(parts, 4))["battles"] == 4
+    assert selfplay.run(arguments(parts, 6))["battles"] == 2
+    assert selfplay.run(arguments(parts, 6))["battles"] == 0
+
+    def contents(root):
+        return sorted(read_battle(path).actions for path in root.rglob("*.lz4"))
+
+    assert contents(whole) == contents(parts)
+    assert len(contents(whole)) == 12
+    with pytest.raises(BattleError, match="begun with another players"):
+        selfplay.run(arguments(parts, 8, players=["a=random"]))
+
+
+def test_the_bundled_battles():
+    root = Path(__file__).parents[2] / "data" / "sample"
+    files = sorted(root.rglob("*.lz4"))
+    assert 150 <= len(files) <= 250
+    assert sum(path.stat().st_size for path in files) < 2e6
+    assert {path.parent.name for path in files} == set(OU)
+    encoder = Encoder("opponentmove", Tokenizer.load())
+    results = {"WIN": 0, "LOSS": 0}
+    for path in files:
+        battle, name = read_battle(path), parse_name(path)
+        results[name.result] += 1
+        encoded = encoder.encode(battle.states, battle.actions)
+        assert encoded.n_unknown == 0
+        assert encoded.won == (name.result == "WIN")
+        assert all(legal_actions(s)[a] for s, a in zip(battle.states[:-1], battle.actions[:-1], strict=True))
+        assert len(battle.states[0].available_switches) == 5
+    assert min(results.values()) > 50
+
+
+@pytest.mark.parametrize("battle_format", ["gen2ou", "gen3ou", "gen4ou", "gen9randombattle"])
+def test_soak(simulator, tmp_path, battle_format):
+    findings = soak.soak(simulator, battle_format, 20, tmp_path)
+    assert findings.sound, findings.report()
+    assert findings.files == 40
+    assert findings.states > 500
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_soak_in_full(simulator, tmp_path):
+    for battle_format in soak.FORMATS:
+        findings = soak.soak(simulator, battle_format, 1000, tmp_path)
+        assert findings.sound, (battle_format, findings.report())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("battle_format", OU)
+def test_soak_with_others_teams(simulator, tmp_path, battle_format):
+    if not (SHARED / "teams").is_dir():
+        pytest.skip("shared/teams is not here")
+    findings = soak.soak(simulator, battle_format, 60, tmp_path, teams=SHARED / "teams")
+    assert findings.sound, findings.report()
+
+
+def human_lines(count):
+    source = SHARED / "human" / "gen9randombattle.jsonl.gz"
+    if not source.is_file():
+        pytest.skip("shared/human is not here")
+    with gzip.open(source, "rt") as lines:
+        return [next(lines) for _ in range(count)]
+
+
+def test_input_logs_replay_to_their_hash(tmp_path):
+    lines = human_lines(12)
+    bad = json.loads(lines[0]) | {"id": "wrong", "lines_sha256": "0" * 64}
+    cut = json.loads(lines[1]) | {"id": "cut"}
+    cut["choices"] = cut["choices"][:6]
+    custom = json.loads(lines[2]) | {"id": "custom", "format": "gen9randombattle@@@sleepclausemod"}
+    source = tmp_path / "logs.jsonl"
+    source.write_text("".join(lines) + "".join(json.dumps(r) + "\n" for r in (bad, cut, custom)) + "not json\n")
+    report = tmp_path / "report.json"
+    command = [str(source), "--out", str(tmp_path / "out"), "--json", str(report)]
+    assert import_inputlogs.main(command) == 0
+    found = json.loads(report.read_text())
+    assert found["battles"] == 12
+    assert found["choices_unknown"] == 0
+    assert sorted(found["dropped"]) == sorted(
+        ["other lines than were played", "the log ends before the battle does", "custom rules", "unreadable"]
+    )
+    paths = list((tmp_path / "out").rglob("*.lz4"))
+    assert len(paths) == 24
+    encoder = Encoder("opponentmove", Tokenizer.load())
+    for path in paths:
+        battle = read_battle(path)
+        encoded = encoder.encode(battle.states, battle.actions)
+        assert encoded.n_unknown == 0
+        assert min(battle.actions[:-2], default=0) >= 0  # only the last decision may have been given up
+        assert encoded.won or encoded.lost
+    assert import_inputlogs.main(command) == 0
+    assert json.loads(report.read_text())["battles"] == 0
+
+
+def test_showdowns_own_input_log(tmp_path):
+    record = json.loads(human_lines(1)[0])
+    start = {"formatid": record["format"], "seed": record["seed"]}
+    players = [{"name": f"Somebody {n}", "team": team} for n, team in enumerate(record["teams"])]
+    text = [">version abc", f">start {json.dumps(start)}"]
+    text += [f">player p{n + 1} {json.dumps(player)}" for n, player in enumerate(players)]
+    text += [f">{choice}" for choice in record["choices"]]
+    (tmp_path / "one.inputlog").write_text("\n".join(text))
+    (tmp_path / "none.inputlog").write_text(">chat hello\n")
+    out = tmp_path / "out"
+    assert (
+        import_inputlogs.main([str(tmp_path / "one.inputlog"), str(tmp_path / "none.inputlog"), "--out", str(out)]) == 0
+    )
+    names = [parse_name(path) for path in out.rglob("*.lz4")]
+    assert sorted(name.result for name in names) == ["LOSS", "WIN"]
+    assert all("Somebody" not in part for name in names for part in map(str, name))
+
+
+def test_every_baseline_answers_every_state_legally(simulator):
+    teams = load_teams(simulator, "gen9ou")
+    for make in BASELINES.values():
+        agent = make()
+        match = Match("b", "gen9ou", (agent, RandomAgent()), 2, (teams[2].packed, teams[3].packed))
+        (outcome,) = play(simulator, [match])
+        assert outcome.refused == []

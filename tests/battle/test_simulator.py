@@ -1,0 +1,175 @@
+"""The bridge: replays bit for bit, keeps its memory, survives its processes, says what is missing."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from battle import simulator as simulator_module
+from battle.baselines import RandomAgent, TypeSwitchAgent
+from battle.errors import InvalidTeam, NoSimulator, UnknownFormat
+from battle.play import Match, play
+from battle.simulator import BattleSpec, Simulator
+from battle.teams import load_teams
+
+
+def battles(sim, battle_format, count, agents=None, **options):
+    teams = load_teams(sim, battle_format)
+    agents = agents or (RandomAgent(), RandomAgent())
+    matches = [
+        Match(f"m{n}", battle_format, agents, seed=n, teams=(teams[n % len(teams)].packed, teams[-1].packed))
+        for n in range(count)
+    ]
+    return sorted(play(sim, matches, **options), key=lambda outcome: outcome.match.id)
+
+
+def gist(outcomes):
+    return [
+        (
+            o.kind,
+            o.winner,
+            o.turns,
+            [v.states for v in o.views],
+            [v.actions for v in o.views],
+            [v.legal for v in o.views],
+        )
+        for o in outcomes
+    ]
+
+
+@pytest.mark.parametrize("battle_format", ["gen1ou", "gen9ou", "gen9randombattle"])
+def test_a_battle_is_a_function_of_its_seed(simulator, battle_format):
+    first = gist(battles(simulator, battle_format, 4))
+    assert first == gist(battles(simulator, battle_format, 4, lanes=2))
+    with Simulator(processes=2) as other:
+        assert first == gist(battles(other, battle_format, 4))
+    assert len({turns for _, _, turns, *_ in first}) > 1
+
+
+def test_what_was_recorded_is_what_the_states_say(simulator):
+    for outcome in battles(simulator, "gen1ou", 3, (TypeSwitchAgent(), RandomAgent())):
+        assert outcome.kind == "won"
+        assert outcome.refused == []
+        for side, view in enumerate(outcome.views):
+            assert len(view.states) == len(view.actions) == len(view.legal)
+            assert view.actions[-1] == -1
+            assert min(view.actions[:-1]) >= 0
+            assert all(legal >> action & 1 for legal, action in zip(view.legal[:-1], view.actions[:-1], strict=True))
+            assert (b'"battle_won":true' in view.states[-1]) == (outcome.winner == side)
+            assert b'"battle_won":true' not in view.states[-2]
+
+
+def test_a_killed_process_is_started_again_and_its_battles_are_void():
+    with Simulator() as sim:
+        teams = load_teams(sim, "gen1ou")
+        for n in range(3):
+            sim.start(BattleSpec(f"b{n}", "gen1ou", f"1,2,3,{n}", (teams[0].packed, teams[1].packed)))
+        assert sum(event.event == "ask" for event in sim.step()) == 6
+        os.kill(sim.workers[0].process.pid, signal.SIGKILL)
+        sim.act("b0", [0, 0])
+        events = sim.step()
+        assert [event.event for event in events] == ["void"] * 3
+        assert sim.restarts == 1
+        assert len(battles(sim, "gen1ou", 2)) == 2
+
+
+def test_a_hung_process_counts_as_lost():
+    with Simulator() as sim:
+        teams = load_teams(sim, "gen1ou")
+        sim.timeout = 1.0
+        os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
+        sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        assert [event.event for event in sim.step()] == ["void"]
+        assert sim.restarts == 1
+
+
+def test_a_lost_process_voids_matches_and_play_goes_on():
+    with Simulator() as sim:
+        killed = []
+
+        class Killer(RandomAgent):
+            def choose(self, observations):
+                if not killed and observations[0].state["opponents_remaining"] < 5:
+                    killed.append(sim.workers[0].process.pid)
+                    os.kill(killed[0], signal.SIGKILL)
+                return super().choose(observations)
+
+        outcomes = battles(sim, "gen1ou", 6, (Killer(), RandomAgent()), lanes=3)
+        kinds = [outcome.kind for outcome in outcomes]
+        assert kinds.count("void") == 3
+        assert kinds.count("won") == 3
+        assert all(outcome.winner == -1 for outcome in outcomes if outcome.kind == "void")
+
+
+def test_a_choice_that_is_refused_is_counted_and_the_battle_goes_on(simulator):
+    class Stubborn(RandomAgent):
+        def pick(self, observation, legal):
+            return int(np.flatnonzero(~observation.legal)[0])
+
+    class Once(RandomAgent):
+        asked = 0
+
+        def pick(self, observation, legal):
+            self.asked += 1
+            illegal = np.flatnonzero(~observation.legal)
+            return int(illegal[0]) if self.asked == 1 and len(illegal) else super().pick(observation, legal)
+
+    outcome = battles(simulator, "gen1ou", 1, (Once(), RandomAgent()))[0]
+    assert outcome.kind == "won"
+    assert len(outcome.refused) == 1
+    assert outcome.views[0].actions[0] == -1
+
+
+def test_a_turn_limit_cuts_without_a_winner(simulator):
+    outcome = battles(simulator, "gen1ou", 1, turn_limit=5)[0]
+    assert (outcome.kind, outcome.winner) == ("cut", -1)
+    for view in outcome.views:
+        assert view.actions[-1] == -1
+        assert b'"battle_won":false,"battle_lost":false' in view.states[-1]
+
+
+def test_unknown_format_and_invalid_team_are_refused_in_words(simulator):
+    with pytest.raises(UnknownFormat, match="gen99ou"):
+        simulator.check_formats(["gen1ou", "gen99ou"])
+    with pytest.raises(InvalidTeam, match=r"broken.txt: .*Tauros can't learn Fly"):
+        simulator.pack_team("gen1ou", "Tauros\nEVs: 252 HP\n- Fly\n", "broken.txt")
+    with pytest.raises(InvalidTeam, match="no Pokémon"):
+        simulator.pack_team("gen1ou", "", "empty.txt")
+
+
+def test_no_node_is_said_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(simulator_module.shutil, "which", lambda name: None)
+    monkeypatch.delenv("TURNWISE_NODE", raising=False)
+    with pytest.raises(NoSimulator, match="install Node"):
+        Simulator()
+
+
+def test_no_package_is_said_with_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(simulator_module, "ROOM", tmp_path)
+    with pytest.raises(NoSimulator, match="npm ci"):
+        Simulator()
+
+
+def test_a_bridge_that_does_not_start_is_said(monkeypatch, tmp_path):
+    broken = tmp_path / "bridge.js"
+    broken.write_text("throw new Error('out of order')")
+    monkeypatch.setattr(simulator_module, "BRIDGE", broken)
+    with pytest.raises(NoSimulator, match="out of order"):
+        Simulator()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_three_thousand_battles():
+    def resident(pid):
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    with Simulator() as sim:
+        agents = (RandomAgent(), RandomAgent())
+        seen = []
+        for round_ in range(6):
+            matches = [Match(f"r{round_}m{n}", "gen9randombattle", agents, seed=1000 * round_ + n) for n in range(500)]
+            assert all(outcome.kind == "won" for outcome in play(sim, matches, turn_limit=1000))
+            seen.append(resident(sim.workers[0].process.pid))
+        assert seen[-1] < 1.3 * seen[1] + 64, seen
