@@ -301,7 +301,7 @@ def wait_share(battles: Path, scratch: Path) -> float:
     """Share of a tiny model's training time on CPU spent waiting for data: the trainer's own figure."""
     output = scratch / "run"
     settings = [
-        f"output={output}", f"data.path={battles}", "data.workers=1", "max_steps=24", "log.every=8", "eval.every=0",
+        f"output={output}", f"data.path={battles}", "data.workers=1", "max_steps=48", "log.every=8", "eval.every=0",
         "checkpoint.every=1000",
     ]  # fmt: skip
     command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
