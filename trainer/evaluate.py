@@ -194,6 +194,10 @@ def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: f
     groups = {"all": everything}
     groups |= {f"format: {name}": formats == name for name in sorted(set(formats))}
     groups |= {f"kind: {name}": decisions["kind"] == i for i, name in enumerate(KINDS)}
+    # Files of different makers stand in one folder with different battle ids: "metamon-gen1ou-12", "battle-gen1ou-7".
+    makers = np.array([d["battle_id"].split(d["format"])[0].strip("-") or "(none)" for d in described])[inverse]
+    if len(set(makers)) > 1:
+        groups |= {f"id prefix: {name}": makers == name for name in sorted(set(makers))}
     for text, wanted in (("team seen in training", True), ("team unseen", False)):
         groups[text] = np.array([d.get("seen_team") is wanted for d in described])[inverse]
     frequency = np.array(calibration["action_frequency"])
