@@ -177,13 +177,16 @@ class BattleDataset:
         # Windows of one battle share a state at each cut.
         return float((lengths + windows - 1).sum() / windows.sum())
 
-    def teams(self, limit: int = 20_000) -> set[int]:
-        """Hashes of the own teams met: of every battle in a token cache, else of up to `limit` files, evenly spread."""
+    def teams(self, limit: int = 20_000) -> set[int] | None:
+        """Hashes of the own teams of every battle; none where that would mean reading more than `limit` files (a token
+        cache holds them as a column)."""
         if all(source.cache is not None for source in self.sources.parts):
             columns = [source.cache.table["team"].to_numpy() for source in self.sources.parts]
             return set(np.unique(np.concatenate(columns)[self.rows]).tolist())
+        if len(self) > limit:
+            return None
         found = set()
-        for i in np.unique(np.linspace(0, len(self) - 1, num=min(limit, len(self))).round().astype(int)).tolist():
+        for i in range(len(self)):
             if self.lengths is None or self.lengths[i] >= MIN_WINDOW:
                 try:
                     found.add(self[i].team)

@@ -18,7 +18,6 @@ from trainer.checkpoint import load_network, model_folder
 from trainer.evaluate import calibrate, collect, report
 
 log = logging.getLogger(__name__)
-TEAMS_UP_TO = 20_000
 
 
 def some_packs(dataset: BattleDataset, battles: int | None, batch: BatchConfig | None = None):
@@ -27,18 +26,10 @@ def some_packs(dataset: BattleDataset, battles: int | None, batch: BatchConfig |
     read = 0
     for pack in heldout_packs(dataset, batch):
         yield pack
-        read += len(np.unique(pack["windows"][:, 0].numpy())) - 1
+        rows = pack["windows"][:, 0]
+        read += len(rows[rows >= 0].unique())
         if battles is not None and read >= battles:
             return
-
-
-def training_teams(dataset: BattleDataset) -> set[int] | None:
-    """Hashes of the teams seen in training; None where that would mean reading too many files."""
-    if len(dataset) > TEAMS_UP_TO:
-        log.warning("%d training battles: too many to read for their teams; seen and unseen are not told apart",
-                    len(dataset))  # fmt: skip
-        return None
-    return {battle.team for _, battle in dataset.sample(len(dataset))}
 
 
 def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -> dict[int, dict]:
@@ -92,7 +83,9 @@ def evaluate_dataset(
 ) -> dict:
     """The report of `evaluate.report` over a held-out data set."""
     decisions = collect(network, some_packs(heldout, battles), gamma)
-    about = describe(heldout, decisions["row"], training_teams(train))
+    about = describe(heldout, decisions["row"], train.teams())
+    if about and next(iter(about.values()))["seen_team"] is None:
+        log.warning("%d training battles: make a token cache to tell seen and unseen teams apart", len(train))
     used = network.config.gammas[network.config.gamma_index(gamma)]
     return report(decisions, calibration, network.config.gammas, used, about)
 
