@@ -155,8 +155,10 @@ def test_players_by_name(tmp_path):
 
 def arguments(out, battles, **changes):
     args = selfplay.parser().parse_args(
-        ["--players", "a=type_switch", "b=random:weight=0.5", "--formats", "gen1ou", "gen9randombattle", "--seed", "3"]
-        + ["--battles", str(battles), "--out", str(out)]  # noqa: RUF005 (two lines of one command)
+        [
+            *("--players", "a=type_switch", "b=random:weight=0.5", "--formats", "gen1ou", "gen9randombattle"),
+            *("--seed", "3", "--battles", str(battles), "--out", str(out)),
+        ]
     )
     return argparse.Namespace(**(vars(args) | changes))
 
