@@ -35,6 +35,14 @@ class Client extends Battle {
 
 /** Pressure costs one more PP; the client looks for it under a name that its ability ids never have. */
 class Fighter extends Pokemon {
+  constructor(side, details, set) {
+    super(side, details, set);
+    // What the view notes on a Pokémon, there from the start so that all of them have one shape.
+    this.lastUsed = '';
+    this.shownTera = '';
+    this.benched = null;
+  }
+
   getPressurePP(pp, foes) {
     return foes.reduce((sum, foe) => sum + (hasPressure(foe) ? 1 : 0), pp);
   }
