@@ -99,6 +99,7 @@ class _Table:
         self.unavailable = 0
         self.turn = 0
         self.waiting: list[int | None] = [None, None]
+        self.seated = [False, False]  # whether the side's agent has been asked at all
         seeds = np.random.SeedSequence([match.seed, 7]).spawn(2)
         self.seeds = [int(s.generate_state(1, dtype=np.uint32)[0]) for s in seeds]
         self.rngs = [np.random.default_rng(s) for s in seeds] if any(match.explore) else None
@@ -150,12 +151,13 @@ class _Table:
                     agent.note_action(f"{self.match.id}/{side}", action)
         view.actions[-1] = action
         self.waiting[side] = action
+        self.seated[side] = True
 
     def outcome(self, kind: str, winner: int, turns: int, last: list[bytes] | None, message: str = "") -> Outcome:
         for side, view in enumerate(self.views):
             view.close(last[side] if last else None)
             agent = self.match.agents[side]
-            if view.states and hasattr(agent, "end"):
+            if self.seated[side] and hasattr(agent, "end"):
                 agent.end(f"{self.match.id}/{side}")
         return Outcome(self.match, kind, winner, turns, self.views, self.refused, self.unavailable, message)
 
