@@ -1,4 +1,4 @@
-"""The trained agent at the table: one encoder, cached lanes equal to the full forward, windows slid as training cuts."""
+"""The trained agent at the table: one encoder, cached lanes equal to a full forward, windows slid as training cuts."""
 
 import json
 
