@@ -48,7 +48,7 @@ class _Lane:
     def __init__(self, encoder: Encoder):
         self.encoder = encoder.live()
         self.turns: list[dict[str, np.ndarray]] = []
-        self.action = -1
+        self.action, self.count = -1, 0
 
 
 class TurnwiseAgent:
@@ -70,11 +70,12 @@ class TurnwiseAgent:
     ):
         config = network.config
         _check_stamps(config, tokenizer, name)
-        self.network, self.name, self.temperature = network.eval(), name, temperature
+        self.network, self.name, self.temperature, self.seed = network.eval(), name, temperature, seed
         self.gamma = config.gammas[config.gamma_index(gamma)]
         self._encoder = Encoder(config.observation_space, tokenizer)
         self._calibration = calibration
-        self._random = np.random.default_rng(seed)
+        # Per observation of the last `choose`: what the policy gave to choices that the live request refuses.
+        self.refused_mass: list[float] = []
         self._lanes: dict[Any, tuple[int, _Lane]] = {}
         self._cache = network.new_cache(1)
         self._free = [0]
@@ -106,12 +107,13 @@ class TurnwiseAgent:
             raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
         for state, previous in zip(states, [-1, *actions], strict=True):
             lane.action = previous
-            self._add_turn(lane, state, None)
-        if legal is not None:
-            lane.turns[-1]["legal"] = lane.turns[-1]["legal"] & np.asarray(legal, dtype=bool)
-        window = lane.turns[-self._window_length(len(lane.turns)) :]
+            self._add_turn(lane, state)
+        window = lane.turns[-self._window_length(len(states)) :]
         out = self.network.step(self._stack([window]), self.network.new_cache(1), torch.tensor([0]))
-        return self._decision(states[-1], out.logits[-1], out.q_values[-1], window[-1]["legal"])
+        allowed = window[-1]["legal"]
+        if legal is not None:
+            allowed = allowed & np.asarray(legal, dtype=bool)[: len(allowed)]
+        return self._decision(states[-1], out.logits[-1], out.q_values[-1], allowed)
 
     def choose(self, observations: Sequence) -> list[int]:
         """One action per observation (`battle.interface.Observation`), all lanes in one forward of the network."""
@@ -120,17 +122,26 @@ class TurnwiseAgent:
         slots, newest = [], []
         for observation in observations:
             slot, lane = self._lane(observation.lane, observation.first)
-            self._add_turn(lane, observation.state, observation.legal)
-            self._slide(slot, lane)
+            if observation.retry:
+                # The battle took the last choice back: the same turn is decided again.
+                self._cache.length[slot] -= 1
+            else:
+                self._add_turn(lane, observation.state)
+                self._slide(slot, lane)
             slots.append(slot)
             newest.append(lane.turns[-1:])
         out = self.network.step(self._stack(newest), self._cache, self._to_device(slots), with_q=False)
         logits = out.logits[:, self.network.config.gamma_index(self.gamma)].double().cpu().numpy()
-        chosen = []
+        chosen, self.refused_mass = [], []
         for observation, row, turns in zip(observations, logits, newest, strict=True):
-            action = self._sample(row, turns[-1]["legal"])
-            self.note_action(observation.lane, action)
-            chosen.append(action)
+            own = turns[-1]["legal"]
+            allowed = own & np.asarray(observation.legal, dtype=bool)[: len(own)]
+            probs = np.exp(row - row.max())
+            self.refused_mass.append(float(probs[own & ~allowed].sum() / probs.sum()))
+            lane = self._lanes[observation.lane][1]
+            generator = np.random.default_rng((self.seed, observation.seed, lane.count, observation.retry))
+            chosen.append(self._sample(row, allowed, generator))
+            lane.action = chosen[-1]
         return chosen
 
     def note_action(self, lane: Any, action: int) -> None:
@@ -160,9 +171,9 @@ class TurnwiseAgent:
         self._cache.length[:held] = old.length
         self._free = list(range(2 * held - 1, held - 1, -1))
 
-    def _add_turn(self, lane: _Lane, state: Any, legal: np.ndarray | None) -> None:
-        words, numbers, own_legal = lane.encoder.add(state)
-        legal = own_legal if legal is None else own_legal & np.asarray(legal, dtype=bool)
+    def _add_turn(self, lane: _Lane, state: Any) -> None:
+        words, numbers, legal = lane.encoder.add(state)
+        lane.count += 1
         config = self.network.config
         lane.turns.append(
             {
@@ -198,21 +209,26 @@ class TurnwiseAgent:
     def _to_device(self, slots: list[int]) -> torch.Tensor:
         return torch.tensor(slots, dtype=torch.int64, device=self.network.device)
 
-    def _sample(self, logits: np.ndarray, legal: np.ndarray) -> int:
-        if self.temperature == 0 or not legal.any():
-            return int(logits.argmax())
-        scaled = np.where(legal, logits / self.temperature, -np.inf)
-        weights = np.exp(scaled - scaled.max())
-        return int(self._random.choice(len(weights), p=weights / weights.sum()))
+    def _sample(self, logits: np.ndarray, allowed: np.ndarray, generator: np.random.Generator) -> int:
+        """An allowed action (any, where none is): the most likely one, or drawn at the agent's temperature."""
+        masked = np.where(allowed, logits, -np.inf) if allowed.any() else logits
+        if self.temperature == 0:
+            return int(masked.argmax())
+        weights = np.exp((masked - masked.max()) / self.temperature)
+        return int(generator.choice(len(weights), p=weights / weights.sum()))
 
     def _decision(self, state: Any, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray) -> Decision:
         config = self.network.config
-        probs = logits.double().softmax(-1)
-        probs = torch.where(torch.tensor(legal, device=probs.device), probs, 0.0)
+        mask = torch.tensor(legal, device=logits.device)
+        # Nothing allowed: no probability anywhere, and values by the policy over all actions, which stay finite.
+        masked = logits.double().masked_fill(~mask, -torch.inf) if legal.any() else logits.double()
+        probs = masked.softmax(-1)
         mean_q = q_values.double().mean(1) / config.reward_scale
         values = (probs * mean_q).sum(-1).tolist()
         index = config.gamma_index(self.gamma)
-        action = self._sample(logits[index].double().cpu().numpy(), legal)
+        generator = np.random.default_rng(self.seed)
+        action = self._sample(logits[index].double().cpu().numpy(), legal, generator)
+        probs = torch.where(mask, probs, 0.0)
         per_gamma = dict(zip(config.gammas, values, strict=True))
         return Decision(
             action=action,

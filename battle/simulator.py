@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ROOM = Path(__file__).parent
 BRIDGE = ROOM / "node" / "bridge.js"
-INSTALL = "run `make battle-setup`, or `npm ci --omit=optional --ignore-scripts` in battle/"
+INSTALL = "run `make setup`, or `npm ci --omit=optional --ignore-scripts` in battle/"
 
 
 class Event(msgspec.Struct):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from battle.agents import TurnwiseAgent, describe_action, main
+from battle.interface import Observation
 from data.encode import Encoder
 from data.observation import SPACES
 from data.tokenizer import Tokenizer
@@ -37,11 +38,10 @@ def agent(tokenizer):
     return TurnwiseAgent(network_for(tokenizer), tokenizer)
 
 
-class Seen:
+def seen(lane, state, first, legal=None, retry=False, seed=0):
     """What play hands to an agent for one lane."""
-
-    def __init__(self, lane, state, legal, first):
-        self.lane, self.state, self.legal, self.first = lane, state, legal, first
+    legal = np.ones(13, dtype=bool) if legal is None else legal
+    return Observation(lane, json.dumps(state).encode(), legal, first, retry=retry, seed=seed)
 
 
 def long_battle(seed, turns):
@@ -76,7 +76,7 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
     network.step = spy
     for turn in range(28):
         live = [key for key in battles if turn < len(battles[key])]
-        chosen = agent.choose([Seen(key, battles[key][turn], None, turn == 0) for key in live])
+        chosen = agent.choose([seen(key, battles[key][turn], turn == 0) for key in live])
         for row, (key, action) in enumerate(zip(live, chosen, strict=True)):
             logits_seen[key].append(spy.last.logits[row, index].clone())
             actions[key].append(action)
@@ -127,12 +127,28 @@ def test_decide_names_the_action_the_values_and_the_discount(agent):
 
 def test_the_agent_is_told_which_action_was_really_taken(agent):
     states = long_battle(10, 3)
-    agent.choose([Seen("told", states[0], None, True)])
+    agent.choose([seen("told", states[0], True)])
     agent.note_action("told", 3)
-    agent.choose([Seen("told", states[1], None, False)])
+    agent.choose([seen("told", states[1], False)])
     assert agent._lanes["told"][1].turns[-1]["prev_action"] == 3
     agent.end("told")
     assert "told" not in agent._lanes
+
+
+def test_a_choice_taken_back_is_decided_again_from_the_same_turn(agent):
+    states = long_battle(10, 4)
+    plain = [agent.choose([seen("plain", state, t == 0)])[0] for t, state in enumerate(states[:2])]
+    chosen = agent.choose([seen("back", states[0], True)])[0]
+    assert chosen == plain[0]
+    narrower = np.ones(13, dtype=bool)
+    narrower[chosen] = False
+    other = agent.choose([seen("back", states[0], False, legal=narrower, retry=True)])[0]
+    assert other != chosen
+    assert agent.refused_mass[0] > 0
+    slot, lane = agent._lanes["back"]
+    assert int(agent._cache.length[slot]) == len(lane.turns) == 1
+    agent.note_action("back", chosen)
+    assert agent.choose([seen("back", states[1], False)])[0] == plain[1]
 
 
 def test_action_words():
@@ -149,7 +165,7 @@ def test_sampling_is_a_function_of_the_seed(tokenizer):
 
     def play(seed):
         agent = TurnwiseAgent(network_for(tokenizer), tokenizer, temperature=2.0, seed=seed)
-        return [agent.choose([Seen("x", state, None, t == 0)])[0] for t, state in enumerate(states)]
+        return [agent.choose([seen("x", state, t == 0)])[0] for t, state in enumerate(states)]
 
     assert play(5) == play(5)
     assert any(play(5) != play(seed) for seed in range(6, 10))
