@@ -1,0 +1,79 @@
+"""The bench of training measures what it says: the prior's padded layout computes the packed loss."""
+
+import json
+
+import pytest
+import torch
+
+from launch import bench_train
+from launch.bench_train import attend_by_rows, pad_to_longest
+from model.attention import choose_implementation
+from tests.packs import random_pack, tiny_network
+from trainer.objective import ObjectiveConfig, OfflineRL
+
+LENGTHS = [5, 31, 2, 17, 9]  # windows; three rows of padding follow
+
+
+def pack_with_padding():
+    turns = sum(LENGTHS) + 3
+    pack = random_pack(turns=turns, lengths=[*LENGTHS, 3], seed=3)
+    padding = slice(turns - 3, turns)
+    for key in ("legal", "action_known", "decision", "done", "valid"):
+        pack[key][padding] = False
+    pack["windows"][: len(LENGTHS)] = 7
+    return pack
+
+
+def test_padded_rows_hold_the_windows_and_padding_from_the_padding_row():
+    pack, padded = pack_with_padding(), pad_to_longest(pack_with_padding())
+    rows = padded["words"].view(len(LENGTHS), max(LENGTHS), -1)
+    start = 0
+    for row, valid, length in zip(rows, padded["valid"].view(len(LENGTHS), -1), LENGTHS, strict=True):
+        assert torch.equal(row[:length], pack["words"][start : start + length])
+        assert torch.equal(row[length:], pack["words"][-1:].expand(max(LENGTHS) - length, -1))
+        assert valid.tolist() == [True] * length + [False] * (max(LENGTHS) - length)
+        start += length
+    assert padded["cu_seqlens"].tolist() == [i * max(LENGTHS) for i in range(len(LENGTHS) + 1)]
+
+
+def test_a_pack_without_a_padding_row_is_refused():
+    full = random_pack(turns=sum(LENGTHS), lengths=LENGTHS)
+    full["windows"][: len(LENGTHS)] = 7
+    with pytest.raises(ValueError, match="padding row"):
+        pad_to_longest(full)
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("encoder", ["transformer", "blocks"])
+def test_prior_layouts_give_the_packed_loss_and_gradients(encoder, by_rows):
+    """By dense SDPA over [rows, length], and as segments of equal length: the packed computation, wastefully."""
+    results = []
+    for layout in (lambda pack: pack, pad_to_longest):
+        network = tiny_network(turn_encoder=encoder, num_layers=2)
+        network.attention = choose_implementation("sdpa", "cpu")
+        if layout is pad_to_longest and by_rows:
+            attend_by_rows(network)
+        objective = OfflineRL(network, ObjectiveConfig())
+        pack = layout(pack_with_padding())
+        loss, _ = objective(pack, objective.counts(pack), torch.tensor([0, 2]), torch.ones(()))
+        loss.backward()
+        results.append((loss.detach(), [p.grad for p in objective.parameters() if p.grad is not None]))
+    (packed, expected), (padded, gradients) = results
+    torch.testing.assert_close(padded, packed, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_both_modes_are_recorded_with_their_ratio(tmp_path, monkeypatch):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+    arguments = ["--steps", "1", "--warmup", "1", "--battles", "2", "--workers", "0", "--records", str(tmp_path)]
+    assert bench_train.main(arguments) == 0
+    (entry,) = json.loads((tmp_path / "bench_train.json").read_text()).values()
+    prior, default = (entry[mode]["loader_included"] for mode in ("prior", "default"))
+    for figures in (prior, default):
+        assert 0 <= figures["padding_share"] < 1
+        # A single step: its parts are all of it.
+        assert sum(figures["parts_s"].values()) == pytest.approx(figures["seconds"], rel=1e-6)
+    expected = default["turns"] / default["seconds"] / (prior["turns"] / prior["seconds"])
+    assert entry["default_over_prior"]["loader_included/turns_per_s"] == pytest.approx(expected)
+    assert {"turn encoder", "trunk", "heads and loss"} <= set(entry["default"]["parts_eager_s"])
+    assert "default ÷ prior" in (tmp_path / "bench_train.md").read_text()
