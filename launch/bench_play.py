@@ -10,10 +10,8 @@ launch/records/.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -30,8 +28,7 @@ from battle.players import make_player, parse_player
 from battle.schedule import seed_of
 from battle.simulator import ROOM, Simulator, node_command
 from battle.teams import load_teams
-
-RECORDS = Path(__file__).parent / "records"
+from launch.record import write_record
 
 
 def cpu_of(pid: int) -> float:
@@ -155,34 +152,12 @@ def single(checkpoint: str, battle_format: str, battles: int) -> dict[str, Any]:
     }
 
 
-def hardware() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{len(names)} × {names[0].split(':')[1].strip() if names else platform.processor()}, shared with other work"
-
-
-def commit() -> str:
-    out = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return out.stdout.strip()
-
-
-def write_record(name: str, argv: Sequence[str], results: dict[str, Any], module: str = "launch.bench_play") -> Path:
-    """A record as every one in launch/records/: name, command, commit, date, hardware, versions, results."""
+def versions() -> dict[str, str]:
+    """Of Node and of the simulator."""
     with Simulator() as sim:
         showdown = sim.version
     node = subprocess.run([node_command()[0], "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    record = {
-        "name": name,
-        "command": f"python -m {module} {' '.join(argv)}".strip(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "hardware": hardware(),
-        "versions": {"python": platform.python_version(), "node": node, "pokemon-showdown": showdown},
-        "results": results,
-    }
-    RECORDS.mkdir(exist_ok=True)
-    path = RECORDS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return path
+    return {"node": node, "pokemon-showdown": showdown}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -227,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "one_at_a_time": single(args.checkpoint, "gen1ou", 5),
         }
         print(json.dumps(results["model"]), flush=True)
-    print(write_record(args.name, argv, results))
+    print(write_record(args.name, f"python -m launch.bench_play {' '.join(argv)}".strip(), results, versions()))
     return 0
 
 

@@ -36,11 +36,10 @@ for round in $(seq 1 "$rounds"); do
   sources=${sources:+$sources, }"{path: $here/battles, weight: $weight}"
   if [ ! -e "$here/trained" ]; then
     # shellcheck disable=SC2086
-    "$python" -m trainer.train --config "$config" "data.sources=[$sources]" "output=$here/run" "$@"
+    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" "$@"
     touch "$here/trained"
   fi
-  checkpoint=$here/run/best
-  [ -e "$checkpoint" ] || checkpoint=$here/run
+  checkpoint=$here/run
 
   # Evaluate against a pool outside the loop, with teams that were never recorded.
   if [ ! -e "$here/play.json" ]; then

@@ -1,0 +1,70 @@
+"""A measurement as a record, `launch/records/{name}.json`: name, command, commit, date, hardware, versions, results.
+
+    python -m launch.record --name quickstart --command "make train" --results runs/quickstart/evaluation.json
+
+For what a command has already written as JSON; benchmarks call `write_record` themselves.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trainer.evaluate import as_text
+
+RECORDS = Path(__file__).parent / "records"
+
+
+def hardware() -> str:
+    """Processors of this machine, in words."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{len(names)} × {names[0].split(':')[1].strip() if names else platform.processor()}, shared with other work"
+
+
+def commit() -> str:
+    """Short hash of this checkout's commit; empty where there is no git."""
+    out = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return out.stdout.strip()
+
+
+def write_record(name: str, command: str, results: Any, versions: dict[str, str]) -> Path:
+    """Write a record and return its path; `versions` is joined by Python's own."""
+    record = {
+        "name": name,
+        "command": command,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **versions},
+        "results": results,
+    }
+    RECORDS.mkdir(exist_ok=True)
+    path = RECORDS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Turn a JSON file of results into a record."""
+    parser = argparse.ArgumentParser(prog="python -m launch.record", description=main.__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--command", required=True, help="the command that measured it")
+    parser.add_argument("--results", required=True, type=Path, help="JSON that it wrote")
+    arguments = parser.parse_args(argv)
+    results = json.loads(arguments.results.read_text(encoding="utf-8"))
+    path = write_record(arguments.name, arguments.command, results, {"torch": version("torch")})
+    if "policy" in results:
+        about = f"`{arguments.command}`, {hardware()}"
+        path.with_suffix(".md").write_text(f"# {arguments.name}\n\n{about}\n\n```\n{as_text(results)}\n```\n")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
