@@ -143,6 +143,8 @@ class Run:
                     **self._speed(row, clock),
                 }
                 warner.check(row, done)
+                if row["optim/skipped"] > 0:
+                    log.warning("step %d: the gradient was not finite; its update was skipped", done)
                 order = 0
             wants_eval = done == self.total or (config.eval.every and done % config.eval.every == 0)
             if wants_eval:

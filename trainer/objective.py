@@ -104,7 +104,8 @@ class OfflineRL(nn.Module):
             advantage = losses.advantage(q, probs, batch["action"])
             kept = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
             weight = torch.where(filtering > 0, kept.clamp_min(config.filter_floor), 1.0)
-            target = self._td_target(frozen, frozen_entities, batch, critic_subset)
+            target, slow_value = self._td_target(frozen, frozen_entities, batch, critic_subset)
+            drift = slow_value - losses.state_value(probs, q.mean(2))
         policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
 
         critic_out = network.critics(hidden, entities, batch["action"]).squeeze(1)
@@ -131,6 +132,7 @@ class OfflineRL(nn.Module):
                 "filter/weight": over_policy(weight),
                 "value/q_data": over_policy(q_data),
                 "value/policy_minus_data": over_policy(-advantage),
+                "value/target_drift": over_policy(drift),
                 "value/target": losses.masked_sum(target, critic_mask) * per_critic,
                 "value/target_square": losses.masked_sum(target.square(), critic_mask) * per_critic,
                 "value/td_error": losses.masked_sum((q_data - target).abs(), critic_mask) * per_critic,
@@ -138,8 +140,11 @@ class OfflineRL(nn.Module):
             }
         return loss, metrics
 
-    def _td_target(self, hidden, entities, batch, subset) -> torch.Tensor:
-        """Targets fp32 [N,G]; of use where `decision` holds: a turn's successor is the next row of its window."""
+    def _td_target(self, hidden, entities, batch, subset) -> tuple[torch.Tensor, torch.Tensor]:
+        """(TD targets, the target heads' V'(s)), fp32 [N,G] each.
+
+        A target is of use where `decision` holds: a turn's successor is the next row of its window.
+        """
         network = self.network
         dtype = self.targets.critics.weight.dtype
         hidden, entities = hidden.to(dtype), entities.to(dtype)
@@ -148,9 +153,9 @@ class OfflineRL(nn.Module):
         logits = self.targets.actor(hidden, entities).float()
         probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
         q = network.expected_values(self.targets.critics(hidden, entities))
-        next_value = losses.subset_value(q, subset, probs, self.config.target_reduce).roll(-1, 0)
+        value = losses.subset_value(q, subset, probs, self.config.target_reduce)
         reward = batch["reward"].float() * self.config.reward_scale
-        return losses.td_target(reward, batch["done"], next_value, self.gammas.float())
+        return losses.td_target(reward, batch["done"], value.roll(-1, 0), self.gammas.float()), value
 
     def _critic_loss(self, critic_out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """critic_out [N,C,G,K], target [N,G] → mean loss of the critics [N,G], and where clipped [N,G]."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, Distribut
 
 from data.dataset import DataConfig
 from data.observation import space_named
+from data.reward import REWARDS
 from data.schema import SCHEMA_VERSION
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
@@ -92,6 +94,17 @@ def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, 
     known = {f.name for f in fields(ModelChoice)} - {"preset", "attention", "gradient_checkpointing"}
     changed = {name: getattr(choice, name) for name in known if getattr(choice, name) is not None}
     low, high = derived_support(data.reward, reward_scale)
+    for name, needed in (("value_min", low), ("value_max", high)):
+        chosen = getattr(choice, name)
+        # Past the result's own value a support may be cut: long stalls are rare. Below it, every end of a battle is.
+        result = math.copysign(
+            max(abs(REWARDS[data.reward].win), abs(REWARDS[data.reward].loss)) * reward_scale, needed
+        )
+        if chosen is not None and abs(chosen) < abs(result):
+            raise ConfigError(
+                f"model.{name}={chosen} lies inside a decided battle's return, {result:g} (reward {data.reward!r} × "
+                f"objective.reward_scale {reward_scale:g}): leave it null to derive it ({needed:g})"
+            )
     sizes = {"value_min": low, "value_max": high, **preset(choice.preset), **changed}
     return TurnwiseConfig(
         **sizes,

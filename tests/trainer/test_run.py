@@ -68,6 +68,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(trained):
     for gamma in (0.9, 0.99, 0.999, 0.9999):
         assert 0 <= float(rows[-1][f"filter/share_kept@{gamma}"]) <= 1
         assert np.isfinite(float(rows[-1][f"value/policy_minus_data@{gamma}"]))
+        assert np.isfinite(float(rows[-1][f"value/target_drift@{gamma}"]))
     result = json.loads((trained / "evaluation.json").read_text())
     everything = result["policy"][0]
     assert everything["top1"][1] > everything["frequent_top1"][2]
@@ -266,6 +267,7 @@ def test_a_checkpoint_of_other_data_is_refused(trained, battles, tmp_path, capsy
         (["precision=fp8"], ["precision"]),
         (["model.attention=flash_attention_2"], ["model.attention", "sdpa"]),
         (["max_steps=null"], ["max_steps"]),
+        (["model.value_max=110"], ["model.value_max", "1000"]),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys, settings, words):
