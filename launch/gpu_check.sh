@@ -1,0 +1,216 @@
+#!/usr/bin/env bash
+# One look at a CUDA machine, in under 9 minutes: GPU tests, the bench of training, a 2-minute training.
+#
+#   bash launch/gpu_check.sh [--cpu] [--presets "base"] [--engine auto|plain|deepspeed] [--data DIR] [--seconds 120] [--out DIR]
+#
+# --cpu: a dry run of every stage on CPU, with the preset tiny and a short training: it proves this script, and no speed.
+# --presets: presets for the bench; the training takes the first. --engine: of the training; auto is DeepSpeed ZeRO-1
+# where it is installed, plain PyTorch otherwise (the bench is always plain). --data: battle files (default: the sample).
+# All is left in one folder (--out, or $OUT, or ./gpu_check_out), at most 8 files with one preset; begin with summary.md.
+# Exit status: 0 all stages passed, 1 a stage failed (the summary says which), 2 nothing could be run.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+cpu=no presets="" engine=auto data=data/sample seconds="" out=${OUT:-gpu_check_out}
+usage() { sed -n '2,11p' "$0" | cut -c3-; exit 2; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --cpu) cpu=yes; shift; continue ;;
+    --presets | --engine | --data | --seconds | --out) [ $# -ge 2 ] || usage ;;
+    *) usage ;;
+  esac
+  case $1 in
+    --presets) presets=$2 ;;
+    --engine) engine=$2 ;;
+    --data) data=$2 ;;
+    --seconds) seconds=$2 ;;
+    --out) out=$2 ;;
+  esac
+  shift 2
+done
+case $engine in auto | plain | deepspeed) ;; *) usage ;; esac
+
+readonly limit=530 # seconds for everything
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+log=$out/log.txt
+summary=$out/summary.md
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+: >"$log"
+export PYTHONUNBUFFERED=1 TURNWISE_CACHE=$scratch/index OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HUB_OFFLINE=1
+if [ "$cpu" = yes ]; then
+  presets=${presets:-tiny} seconds=${seconds:-20}
+  export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+else
+  presets=${presets:-base} seconds=${seconds:-120}
+fi
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
+fi
+
+say() { echo "$*" | tee -a "$log" >>"$summary"; echo "$*"; }
+left() { echo $((limit - SECONDS)); }
+
+failed=0
+# stage NAME SECONDS COMMAND …: run within the seconds given and what is left of the limit; its output goes to the log.
+stage() {
+  local name=$1 most=$2 begun=$SECONDS status
+  shift 2
+  if [ "$most" -gt "$(left)" ]; then most=$(left); fi
+  if [ "$most" -lt 5 ]; then
+    say "- **$name**: NOT RUN, no time is left"
+    failed=1
+    return 1
+  fi
+  printf '\n===== %s\n$ %s\n' "$name" "$*" >>"$log"
+  timeout --kill-after 10 "$most" "$@" >>"$log" 2>&1
+  status=$?
+  if [ $status -eq 0 ]; then
+    say "- **$name**: passed, $((SECONDS - begun)) s"
+  else
+    tail -n 15 "$log" | sed 's/^/    /'
+    say "- **$name**: FAILED, status $status$([ $status -eq 124 ] && echo " (over $most s)"), $((SECONDS - begun)) s; see log.txt"
+    failed=1
+  fi
+  return $status
+}
+
+printf '# GPU check\n\n' >"$summary"
+say "$(date -u '+%Y-%m-%d %H:%M UTC'), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), presets: $presets$([ $cpu = yes ] && echo '; DRY RUN ON CPU: no figure here tells of a GPU')"
+
+# What is here, and what is missing. Nothing is installed by this script.
+"$PYTHON" - >"$scratch/report" 2>>"$log" <<'PY'
+import importlib.util
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+needed = {"torch": "torch", "numpy": "numpy", "msgspec": "msgspec", "lz4": "lz4", "datasets": "datasets",
+          "pyarrow": "pyarrow", "transformers": "transformers", "accelerate": "accelerate", "yaml": "PyYAML",
+          "safetensors": "safetensors", "tqdm": "tqdm", "matplotlib": "matplotlib"}
+optional = {"pytest": "pytest", "pytest_timeout": "pytest-timeout", "deepspeed": "deepspeed", "flash_attn": "flash-attn"}
+missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+absent = [package for module, package in optional.items() if importlib.util.find_spec(module) is None]
+
+
+def named(package):
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} (version unknown)"
+
+
+have = [p for p in (*needed.values(), *optional.values()) if p not in (*missing, *absent)]
+print(f"Python {platform.python_version()}; " + ", ".join(named(package) for package in have))
+print()
+print("Missing, needed: " + (", ".join(missing) or "nothing"))
+print("Missing, optional: " + (", ".join(absent) or "nothing"))
+if missing:
+    print("\nInstall them: python3 -m pip install -r requirements.txt")
+    sys.exit(3)
+import torch
+
+if torch.cuda.is_available():
+    name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30
+    print(f"\nDevice: {name}, {memory:.0f} GiB; torch's CUDA {torch.version.cuda}")
+else:
+    print("\nDevice: no CUDA")
+from model.attention import available_implementations
+
+print("Attention present: " + ", ".join(available_implementations("cuda" if torch.cuda.is_available() else "cpu")))
+PY
+status=$?
+say ""
+while IFS= read -r line; do say "$line"; done <"$scratch/report"
+if [ $status -eq 3 ]; then
+  say "Nothing was run: needed packages are missing."
+  exit 2
+elif [ $status -ne 0 ]; then
+  say "Nothing was run: $PYTHON could not look around; see log.txt"
+  tail -n 5 "$log"
+  exit 2
+fi
+if [ $cpu = no ] && grep -q '^Device: no CUDA' "$scratch/report"; then
+  say "Nothing was run: no CUDA device. \`bash launch/gpu_check.sh --cpu\` is a dry run of this script."
+  exit 2
+fi
+has() { ! grep "^Missing, optional:" "$scratch/report" | cut -d: -f2 | tr -d " " | tr "," "\n" | grep -qx -- "$1"; }
+if [ "$engine" = auto ]; then
+  if has deepspeed && [ $cpu = no ]; then engine=deepspeed; else engine=plain; fi
+fi
+say "Engine of the bench: plain PyTorch. Engine of the training: $engine."
+say ""
+[ $cpu = no ] && nvidia-smi >>"$log" 2>&1
+
+# GPU tests.
+if has pytest; then
+  stage "GPU tests" 120 "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider tests/model tests/trainer tests/launch
+  say "  $(grep -aE '^[0-9]+ (passed|failed|skipped|deselected|error)' "$log" | tail -1)"
+else
+  say "- **GPU tests**: NOT RUN, pytest is missing"
+  failed=1
+fi
+
+# The data as a run on many battles has it: a token cache, made once.
+cache=$data
+if stage "token cache of $data" 60 "$PYTHON" -m data.prepare cache --from "$data" --out "$scratch/cache"; then cache=$scratch/cache; fi
+
+# The bench. It leaves bench_train.{json,md} and, on a GPU, the profiler's tables.
+if [ $cpu = yes ]; then sizes=(--battles 2 --steps 2 --warmup 1 --workers 0); else sizes=(--steps 10 --warmup 3); fi
+rm -f "$out/bench_train.json"
+for preset in $presets; do
+  stage "bench, $preset" 240 "$PYTHON" -m launch.bench_train --mode both --preset "$preset" --data "$cache" \
+    "${sizes[@]}" --records "$out"
+done
+say ""
+if [ -f "$out/bench_train.md" ]; then
+  grep -aE '^\| (\||---|battles|turns|GFLOP|GPU busy|peak|\*\*)' "$out/bench_train.md" | while IFS= read -r line; do say "$line"; done
+fi
+say ""
+
+# A real training, as long as the seconds allow by the bench's own figure.
+first=${presets%% *}
+if [ "$((seconds + 45))" -gt "$(left)" ]; then seconds=$(($(left) - 45)); fi
+steps=$("$PYTHON" - "$out/bench_train.json" "$first" "$seconds" <<'PY' 2>>"$log"
+import json
+import sys
+
+path, preset, seconds = sys.argv[1:]
+entries = [e for e in json.load(open(path)).values() if e["name"].startswith(f"bench_train, {preset},")]
+default = entries[-1]["default"]
+# Start, compilation, checkpoint and evaluation take their part.
+print(max(5, int((float(seconds) - min(default["warmup_s"], 60)) * 0.7 / default["loader_included"]["seconds"])))
+PY
+) || steps=50
+common=("data.path=$cache" "output=$scratch/run" "model.preset=$first" "epochs=null" "max_steps=$steps" "eval.every=0"
+  "data.heldout_share=0.1" "checkpoint.every=1000000" "log.wandb=false" "log.progress=false" "resume=never"
+  "optim.warmup_steps=$((steps / 10 + 1))" "objective.filter_warmup=$((steps / 2))")
+if [ $cpu = yes ]; then
+  common+=("batch.battles=2" "data.workers=0" "batch.accumulate=2" "precision=fp32" "compile=false")
+fi
+if [ "$engine" = deepspeed ]; then
+  command=("$PYTHON" -m accelerate.commands.launch --config_file launch/accelerate/1gpu.yaml -m trainer.train)
+else
+  command=("$PYTHON" -m trainer.train)
+fi
+stage "training, $first, $steps steps, $engine" $((seconds + 60)) "${command[@]}" --config launch/runs/h100_1gpu.yaml "${common[@]}"
+for file in training_log.csv evaluation.json; do
+  if [ -f "$scratch/run/$file" ]; then cp "$scratch/run/$file" "$out/$file"; fi
+done
+if [ -f "$out/training_log.csv" ]; then
+  "$PYTHON" - "$out/training_log.csv" <<'PY' | while IFS= read -r line; do say "$line"; done
+import csv
+import sys
+
+rows = list(csv.DictReader(open(sys.argv[1], newline="")))
+for row in (rows[0], rows[-1]):
+    names = [n for n in row if n in ("step", "loss/total", "policy/nll@0.999", "speed/battles_per_s", "speed/turns_per_s",
+                                     "speed/mfu", "data/padding", "data/wait_share", "optim/skipped") and row[n]]
+    print("  " + ", ".join(f"{n} {float(row[n]):.4g}" for n in names))
+PY
+fi
+say ""
+say "$([ $failed = 0 ] && echo 'All stages passed' || echo 'A STAGE FAILED'), $SECONDS s in all. Left in the folder: $(ls "$out" | tr '\n' ' ')"
+exit $failed
