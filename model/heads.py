@@ -57,15 +57,26 @@ class Critics(nn.Module):
         self.weight = nn.Parameter(torch.zeros(config.critics, config.head_width, self.gammas * self.bins))
         self.bias = nn.Parameter(torch.zeros(config.critics, self.gammas * self.bins))
 
-    def forward(self, hidden: torch.Tensor, entities: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        """With `action` int [N], only that action of each turn: [N, 1, C, G, K]; otherwise all A of them."""
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        entities: torch.Tensor,
+        action: torch.Tensor | None = None,
+        subset: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """With `action` int [N], only that action of each turn: [N, 1, C, G, K]; otherwise all A of them.
+
+        With `subset` int [c], only those critics: [N, actions, c, G, K].
+        """
         features = self.features(hidden, entities)
         if action is not None:
             features = features.gather(1, action.view(-1, 1, 1).expand(-1, 1, features.shape[-1]))
-        n, actions, _ = features.shape
-        features = features.view(n, actions, self.critics, -1)
-        out = torch.einsum("nach,cho->naco", features, self.weight.to(features.dtype)) + self.bias.to(features.dtype)
-        return out.view(n, actions, self.critics, self.gammas, self.bins)
+        features = features.unflatten(-1, (self.critics, -1))
+        weight, bias = self.weight, self.bias
+        if subset is not None:
+            features, weight, bias = features.index_select(2, subset), weight[subset], bias[subset]
+        out = torch.einsum("nach,cho->naco", features, weight.to(features.dtype)) + bias.to(features.dtype)
+        return out.unflatten(-1, (self.gammas, self.bins))
 
 
 class PopArt(nn.Module):

@@ -36,6 +36,10 @@ def flops_per_turn(config: TurnwiseConfig, batch: dict[str, torch.Tensor]) -> di
         _, counted["critics"] = count(meta.critics, hidden, entities)
         _, taken = count(meta.critics, hidden, entities, pack["action"])
     with_gradient = counted["encoder"] + counted["trunk"] + counted["actor"] + taken
-    counted["targets"] = counted["actor"] + counted["critics"]
+    with torch.no_grad():
+        _, two = count(
+            lambda *x: meta.critics(*x, subset=torch.zeros(2, dtype=torch.int64, device="meta")), hidden, entities
+        )
+    counted["targets"] = counted["actor"] + two
     counted["train"] = 3 * with_gradient + counted["critics"] + counted["targets"]
     return counted

@@ -49,13 +49,12 @@ def td_target(reward: torch.Tensor, done: torch.Tensor, next_value: torch.Tensor
     return reward.float().unsqueeze(-1) + gammas * torch.where(alive > 0, next_value.float(), 0.0)
 
 
-def subset_value(q: torch.Tensor, subset: torch.Tensor, probs: torch.Tensor, reduce: str) -> torch.Tensor:
+def pooled_value(q: torch.Tensor, probs: torch.Tensor, reduce: str) -> torch.Tensor:
     """V'(s) from a random subset of the critics (REDQ, Chen et al. 2021): Σ_a π'(a|s)·min_c Q'_c(s,a).
 
-    q [N,G,C,A], subset int [2], probs [N,G,A], reduce "min" or "mean" → fp32 [N,G].
+    q [N,G,c,A] of the subset alone, probs [N,G,A], reduce "min" or "mean" → fp32 [N,G].
     """
-    chosen = q.float().index_select(2, subset)
-    pooled = chosen.amin(2) if reduce == "min" else chosen.mean(2)
+    pooled = q.float().amin(2) if reduce == "min" else q.float().mean(2)
     return state_value(probs, pooled)
 
 

@@ -152,8 +152,8 @@ class OfflineRL(nn.Module):
         mask = (legal | ~legal.any(-1, keepdim=True)).unsqueeze(1)
         logits = self.targets.actor(hidden, entities).float()
         probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
-        q = network.expected_values(self.targets.critics(hidden, entities))
-        value = losses.subset_value(q, subset, probs, self.config.target_reduce)
+        q = network.expected_values(self.targets.critics(hidden, entities, subset=subset))
+        value = losses.pooled_value(q, probs, self.config.target_reduce)
         reward = batch["reward"].float() * self.config.reward_scale
         return losses.td_target(reward, batch["done"], value.roll(-1, 0), self.gammas.float()), value
 

@@ -62,7 +62,7 @@ def test_td_targets_stop_at_the_end_of_a_battle(reduce):
     q, probs = RNG.normal(size=(N, G, C, A)) * 100, softmax(RNG.normal(size=(N, G, A)))
     reward, done, gammas = RNG.normal(size=N), RNG.random(N) < 0.4, np.array([0.9, 0.99, 0.999, 0.9999])
     subset = [2, 0]
-    value = losses.subset_value(tensor(q), torch.tensor(subset), tensor(probs), reduce)
+    value = losses.pooled_value(tensor(q)[:, :, subset], tensor(probs), reduce)
     poisoned = torch.where(tensor(done).unsqueeze(-1), torch.nan, value)
     target = losses.td_target(tensor(reward), tensor(done), poisoned, tensor(gammas).float())
     for n in range(N):
