@@ -1,12 +1,21 @@
 """A model folder that acts without this repository: weights, config, vocabulary, and flat copies of the code.
 
+    python -m trainer.hub push RUN_OR_FOLDER --to NAME/MODEL [--private]
+    python -m trainer.hub pull NAME/MODEL --to DIR
+
 The copies are `model/`'s files as they are, `data/`'s torch-free encoding files, and the agent of `battle/agents.py`
 with its imports flattened (`from data.x import` → `from .x import`); a test compares them.
 """
 
+import argparse
 import re
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_FILES = (
@@ -46,3 +55,47 @@ def copy_model(source: Path, target: Path) -> None:
     shutil.copytree(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
+
+
+def push(folder: Path, repo: str, licence: str, private: bool) -> str:
+    """Upload a model folder with its card and return the commit's address. Raises HfHubHTTPError, OSError."""
+    from trainer.card import model_card  # here: the trainer's checkpoints need no card
+
+    api = HfApi()
+    repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    card = model_card(folder, repo, licence)
+    api.upload_file(path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id=repo)
+    return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="A trained agent").commit_url)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Push a saved agent to the Hugging Face Hub, or pull one."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.hub", description=main.__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    pushing = verbs.add_parser("push")
+    pushing.add_argument("checkpoint", help="a run's folder, a checkpoint, or a saved model")
+    pushing.add_argument("--to", required=True, help="NAME/MODEL")
+    pushing.add_argument("--private", action="store_true")
+    pushing.add_argument(
+        "--licence", default="mit", help="as the Hub names it; data can ask for another (cc-by-nc-4.0)"
+    )
+    pulling = verbs.add_parser("pull")
+    pulling.add_argument("name", help="NAME/MODEL")
+    pulling.add_argument("--to", required=True, type=Path)
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.verb == "push":
+            from trainer.checkpoint import model_folder
+
+            folder = model_folder(arguments.checkpoint)
+            print(push(folder, arguments.to, arguments.licence, arguments.private))
+        else:
+            print(snapshot_download(arguments.name, local_dir=arguments.to))
+    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}\nlog in with `hf auth login`, or set HF_TOKEN", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

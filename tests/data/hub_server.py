@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class StandInHub:
-    """Serves `files` ({repo: {path: bytes}}) as datasets; `uploads` holds what clients commit."""
+    """Serves `files` ({repo: {path: bytes}}) as datasets or models; `uploads` holds what clients commit."""
 
     def __init__(self, files: dict[str, dict[str, bytes]], licence: str | None = None) -> None:
         self.files = files
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{method} {path}")
-        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.resolve(method, match[1], match[3])
         if path == "/api/repos/create":
             name = json.loads(body)
@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer({"errors": [], "warnings": []})
         if path == "/api/whoami-v2":
             return self.answer({"name": "me", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(.*))?", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(.*))?", path):
             return self.dataset(match[1], match[2] or "", body)
         return self.answer({"error": f"no such address: {path}"}, 404)
 
@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"type": "file", "path": path, "size": size, "oid": hashlib.sha1(kept[path]).hexdigest()}
 
     def resolve(self, method: str, repo: str, path: str) -> None:
-        content = self.hub.files.get(repo, {}).get(path)
+        content = self.hub.files.get(repo, self.hub.uploads.get(repo, {})).get(path)
         if content is None:
             return self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
