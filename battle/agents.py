@@ -15,13 +15,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from data.encode import Encoder
-from data.schema import SCHEMA_VERSION, state_from_dict
+from data.schema import SCHEMA_VERSION, LeanState, bad_from_validation, state_from_dict
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
+
+_lean = msgspec.json.Decoder(LeanState)
+# What the network reads of a turn.
+_TURN = {
+    "words": np.int32,
+    "numbers": np.float32,
+    "prev_action": np.int64,
+    "prev_action_known": np.bool_,
+    "prev_reward": np.float32,
+    "legal": np.bool_,
+}
 
 
 @dataclass
@@ -47,7 +59,7 @@ class _Lane:
 
     def __init__(self, encoder: Encoder):
         self.encoder = encoder.live()
-        self.turns: list[dict[str, np.ndarray]] = []
+        self.turns: list[dict[str, Any]] = []
         self.action, self.count = -1, 0
 
 
@@ -71,7 +83,10 @@ class TurnwiseAgent:
         config = network.config
         _check_stamps(config, tokenizer, name)
         self.network, self.name, self.temperature, self.seed = network.eval(), name, temperature, seed
-        self.gamma = config.gammas[config.gamma_index(gamma)]
+        self._gamma_index = config.gamma_index(gamma)
+        self.gamma = config.gammas[self._gamma_index]
+        # Read once: a transformers config answers slowly.
+        self._max_turns, self._n_actions, self._reward_kind = config.max_turns, config.n_actions, config.reward_kind
         self._encoder = Encoder(config.observation_space, tokenizer)
         self._calibration = calibration
         # Per observation of the last `choose`: what the policy gave to choices that the live request refuses.
@@ -109,39 +124,36 @@ class TurnwiseAgent:
             lane.action = previous
             self._add_turn(lane, state)
         window = lane.turns[-self._window_length(len(states)) :]
-        out = self.network.step(self._stack([window]), self.network.new_cache(1), torch.tensor([0]))
+        out = self.network.step(self._to_device(self._stack([window])), self.network.new_cache(1), self._slots([0]))
         allowed = window[-1]["legal"]
         if legal is not None:
             allowed = allowed & np.asarray(legal, dtype=bool)[: len(allowed)]
         return self._decision(states[-1], out.logits[-1], out.q_values[-1], allowed)
 
+    @torch.inference_mode()
     def choose(self, observations: Sequence) -> list[int]:
         """One action per observation (`battle.interface.Observation`), all lanes in one forward of the network."""
         if not observations:
             return []
-        slots, newest = [], []
-        for observation in observations:
-            slot, lane = self._lane(observation.lane, observation.first)
-            if observation.retry:
+        slots, lanes = zip(*(self._lane(seen.lane, seen.first) for seen in observations), strict=True)
+        for seen, slot, lane in zip(observations, slots, lanes, strict=True):
+            if seen.retry:
                 # The battle took the last choice back: the same turn is decided again.
                 self._cache.length[slot] -= 1
             else:
-                self._add_turn(lane, observation.state)
-                self._slide(slot, lane)
-            slots.append(slot)
-            newest.append(lane.turns[-1:])
-        out = self.network.step(self._stack(newest), self._cache, self._to_device(slots), with_q=False)
-        logits = out.logits[:, self.network.config.gamma_index(self.gamma)].double().cpu().numpy()
-        chosen, self.refused_mass = [], []
-        for observation, row, turns in zip(observations, logits, newest, strict=True):
-            own = turns[-1]["legal"]
-            allowed = own & np.asarray(observation.legal, dtype=bool)[: len(own)]
-            probs = np.exp(row - row.max())
-            self.refused_mass.append(float(probs[own & ~allowed].sum() / probs.sum()))
-            lane = self._lanes[observation.lane][1]
-            generator = np.random.default_rng((self.seed, observation.seed, lane.count, observation.retry))
-            chosen.append(self._sample(row, allowed, generator))
-            lane.action = chosen[-1]
+                self._add_turn(lane, _read(seen.raw))
+        self._slide(slots, lanes)
+        turns = self._stack([lane.turns[-1:] for lane in lanes])
+        out = self.network.step(self._to_device(turns), self._cache, self._slots(slots), with_q=False)
+        logits = out.logits[:, self._gamma_index].double().cpu().numpy()
+        own = turns["legal"][:, 0]
+        allowed = own & np.array([seen.legal for seen in observations], dtype=bool)[:, : own.shape[1]]
+        probs = np.exp(logits - logits.max(1, keepdims=True))
+        self.refused_mass = ((probs * (own & ~allowed)).sum(1) / probs.sum(1)).tolist()
+        chosen = []
+        for seen, lane, row, mask in zip(observations, lanes, logits, allowed, strict=True):
+            lane.action = self._sample(row, mask, (self.seed, seen.seed, lane.count, seen.retry))
+            chosen.append(lane.action)
         return chosen
 
     def note_action(self, lane: Any, action: int) -> None:
@@ -174,48 +186,56 @@ class TurnwiseAgent:
     def _add_turn(self, lane: _Lane, state: Any) -> None:
         words, numbers, legal = lane.encoder.add(state)
         lane.count += 1
-        config = self.network.config
         lane.turns.append(
             {
-                "words": words.astype(np.int32),
+                "words": words,
                 "numbers": numbers,
-                "prev_action": np.int64(max(lane.action, 0)),
-                "prev_action_known": np.bool_(lane.action >= 0),
-                "prev_reward": np.float32(lane.encoder.reward(config.reward_kind)),
-                "legal": legal[: config.n_actions],
+                "prev_action": max(lane.action, 0),
+                "prev_action_known": lane.action >= 0,
+                "prev_reward": lane.encoder.reward(self._reward_kind),
+                "legal": legal[: self._n_actions],
             }
         )
-        del lane.turns[: -config.max_turns]
+        del lane.turns[: -self._max_turns]
 
     def _window_length(self, turns: int) -> int:
         """Turns in the window of a battle's state number `turns`: grows to `max_turns`, then restarts at half of it,
         the newest turns re-read as the start of a window, which is how training cuts a long battle."""
-        longest = self.network.config.max_turns
+        longest = self._max_turns
         half = longest // 2
         return turns if turns <= longest else half + (turns - longest - 1) % (longest - half) + 1
 
-    def _slide(self, slot: int, lane: _Lane) -> None:
-        """Where the window is full, start it again with the newest half (all but the turn about to be fed)."""
-        if int(self._cache.length[slot]) < self._cache.max_turns:
-            return
-        self._cache.length[slot] = 0
-        kept = lane.turns[-(self._cache.max_turns // 2) - 1 : -1]
-        self.network.step(self._stack([kept]), self._cache, self._to_device([slot]), with_q=False)
+    def _slide(self, slots: Sequence[int], lanes: Sequence[_Lane]) -> None:
+        """Where a window is full, start it again with the newest half (all but the turn about to be fed)."""
+        lengths = self._cache.length.tolist()
+        for slot, lane in zip(slots, lanes, strict=True):
+            if lengths[slot] < self._max_turns:
+                continue
+            self._cache.length[slot] = 0
+            kept = self._stack([lane.turns[-(self._max_turns // 2) - 1 : -1]])
+            self.network.step(self._to_device(kept), self._cache, self._slots([slot]), with_q=False)
 
-    def _stack(self, lanes: list[list[dict[str, np.ndarray]]]) -> dict[str, torch.Tensor]:
-        rows = {key: np.stack([np.stack([turn[key] for turn in turns]) for turns in lanes]) for key in lanes[0][0]}
-        return {key: torch.from_numpy(value).to(self.network.device) for key, value in rows.items()}
+    @staticmethod
+    def _stack(lanes: list[list[dict[str, Any]]]) -> dict[str, np.ndarray]:
+        """Turns of lanes, equally many of each, as arrays [lanes, turns, …]."""
+        turns = [turn for lane in lanes for turn in lane]
+        rows = {key: np.array([turn[key] for turn in turns], dtype=dtype) for key, dtype in _TURN.items()}
+        return {key: value.reshape(len(lanes), -1, *value.shape[1:]) for key, value in rows.items()}
 
-    def _to_device(self, slots: list[int]) -> torch.Tensor:
+    def _to_device(self, rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        device = self.network.device
+        return {key: torch.from_numpy(value).to(device) for key, value in rows.items()}
+
+    def _slots(self, slots: Sequence[int]) -> torch.Tensor:
         return torch.tensor(slots, dtype=torch.int64, device=self.network.device)
 
-    def _sample(self, logits: np.ndarray, allowed: np.ndarray, generator: np.random.Generator) -> int:
-        """An allowed action (any, where none is): the most likely one, or drawn at the agent's temperature."""
+    def _sample(self, logits: np.ndarray, allowed: np.ndarray, seed: int | tuple[int, ...]) -> int:
+        """An allowed action (any, where none is): the most likely one, or drawn by `seed` at the temperature."""
         masked = np.where(allowed, logits, -np.inf) if allowed.any() else logits
         if self.temperature == 0:
             return int(masked.argmax())
         weights = np.exp((masked - masked.max()) / self.temperature)
-        return int(generator.choice(len(weights), p=weights / weights.sum()))
+        return int(np.random.default_rng(seed).choice(len(weights), p=weights / weights.sum()))
 
     def _decision(self, state: Any, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray) -> Decision:
         config = self.network.config
@@ -225,9 +245,8 @@ class TurnwiseAgent:
         probs = masked.softmax(-1)
         mean_q = q_values.double().mean(1) / config.reward_scale
         values = (probs * mean_q).sum(-1).tolist()
-        index = config.gamma_index(self.gamma)
-        generator = np.random.default_rng(self.seed)
-        action = self._sample(logits[index].double().cpu().numpy(), legal, generator)
+        index = self._gamma_index
+        action = self._sample(logits[index].double().cpu().numpy(), legal, self.seed)
         probs = torch.where(mask, probs, 0.0)
         per_gamma = dict(zip(config.gammas, values, strict=True))
         return Decision(
@@ -245,6 +264,14 @@ class TurnwiseAgent:
         if fitted is None:
             return None
         return 1 / (1 + math.exp(-(fitted["slope"] * value + fitted["intercept"])))
+
+
+def _read(raw: bytes) -> LeanState:
+    """A state's JSON as the encoder reads it, as training reads it of the file. Raises BadBattle naming the field."""
+    try:
+        return _lean.decode(raw)
+    except msgspec.ValidationError as error:
+        raise bad_from_validation(error) from error
 
 
 def describe_action(state: Any, action: int) -> str:
