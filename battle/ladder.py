@@ -32,6 +32,7 @@ from battle.local_server import LocalServer
 from battle.play import Match, Outcome, View
 from battle.players import make_player, parse_player
 from battle.recorder import Recorder, run_id, word
+from battle.replay_page import replay_page
 from battle.simulator import Event, Simulator
 from battle.teams import Team, load_teams
 
@@ -264,19 +265,6 @@ class _Named:
     """The other player of a live battle: only a name."""
 
     name: str
-
-
-def replay_page(title: str, lines: list[str]) -> str:
-    """A page that shows the battle: Showdown's replay script where there is a connection, the log as text anyway."""
-    log_text = "\n".join(lines).replace("</", "<\\/")
-    return (
-        "<!DOCTYPE html>\n<meta charset='utf-8'>\n"
-        f"<title>{title}</title>\n<h1>{title}</h1>\n<div class='wrapper replay-wrapper'></div>\n"
-        f"<script type='text/plain' class='battle-log-data'>{log_text}</script>\n"
-        "<pre id='log'></pre>\n<script>document.getElementById('log').textContent = "
-        "document.querySelector('.battle-log-data').textContent;</script>\n"
-        "<script src='https://play.pokemonshowdown.com/js/replay-embed.js'></script>\n"
-    )
 
 
 def parser() -> argparse.ArgumentParser:
