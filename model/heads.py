@@ -25,9 +25,15 @@ class ActionFeatures(nn.Module):
         self.from_entity = nn.Linear(config.entity_width, 2 * width, bias=False)
         self.action = nn.Parameter(torch.zeros(config.n_actions, 2 * width))
 
-    def forward(self, hidden: torch.Tensor, entities: torch.Tensor) -> torch.Tensor:
-        named = self.from_entity(entities[:, self.entity_rows])[:, self.rows]
-        value, gate = (self.from_hidden(hidden).unsqueeze(1) + named + self.action.to(named.dtype)).chunk(2, dim=-1)
+    def forward(self, hidden: torch.Tensor, entities: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        """With `action` int [N], features of that action alone: [N,1,width]."""
+        if action is None:
+            named = self.from_entity(entities[:, self.entity_rows])[:, self.rows] + self.action.to(entities.dtype)
+        else:
+            row = torch.tensor([self.entity_rows[i] for i in self.rows], device=action.device)[action]
+            chosen = entities.gather(1, row.view(-1, 1, 1).expand(-1, 1, entities.shape[-1]))
+            named = self.from_entity(chosen) + self.action[action].unsqueeze(1).to(entities.dtype)
+        value, gate = (self.from_hidden(hidden).unsqueeze(1) + named).chunk(2, dim=-1)
         return value * F.silu(gate)
 
 
@@ -68,10 +74,7 @@ class Critics(nn.Module):
 
         With `subset` int [c], only those critics: [N, actions, c, G, K].
         """
-        features = self.features(hidden, entities)
-        if action is not None:
-            features = features.gather(1, action.view(-1, 1, 1).expand(-1, 1, features.shape[-1]))
-        features = features.unflatten(-1, (self.critics, -1))
+        features = self.features(hidden, entities, action).unflatten(-1, (self.critics, -1))
         weight, bias = self.weight, self.bias
         if subset is not None:
             features, weight, bias = features.index_select(2, subset), weight[subset], bias[subset]

@@ -53,8 +53,9 @@ def model_card(folder: Path, repo: str, licence: str) -> ModelCard:
             f"## Held-out battles\n\n{table}",
             f"## Settings\n\n{run}",
             "## Data and limits\n\nIt knows the formats it was trained on, and imitates those who played the recorded "
-            "battles. Of public replays: `jakegrigsby/metamon-parsed-replays` is CC-BY-NC-4.0, so a model trained on it is for "
-            "non-commercial use, with attribution. Bots are contested on the public ladder: play on a local server.",
+            "battles. Of public replays: `jakegrigsby/metamon-parsed-replays` is CC-BY-NC-4.0, so a model "
+            "trained on it is for non-commercial use, with attribution. Bots are contested on the public ladder: "
+            "play on a local server.",
             "## Citation\n\nGrigsby et al., *Human-Level Competitive Pokémon via Scalable Offline Reinforcement "
             "Learning with Transformers*, arXiv 2504.04395.",
         ]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch._dynamo.utils import counters
 
 from tests.packs import random_pack, tiny_network
@@ -71,6 +72,15 @@ def test_one_graph_no_recompilation_and_the_eager_loss(backend):
     assert not counters["graph_break"]
 
 
+@pytest.fixture
+def own_accelerate_state():
+    """accelerate keeps one state a process, and refuses another precision: neither other tests' nor ours may stay."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("own_accelerate_state")
 def test_no_graph_break_in_bf16_as_accelerate_prepares_it():
     """The GPU's default: accelerate wraps `forward` in autocast after `Run` has asked for compilation, and that must
     not break the graph."""
