@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import PackedLayout, dense_attention, packed_attention
 from .configuration_turnwise import TurnwiseConfig
@@ -127,7 +128,7 @@ class Trunk(nn.Module):
         rotary = rotary_tables(position, self.head_width, self.rotary_base)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(layer, x, rotary, layout, use_reentrant=False)
+                x = checkpoint(layer, x, rotary, layout, use_reentrant=False)
             else:
                 x = layer(x, rotary, layout, cache)
         return self.norm(x)

@@ -183,6 +183,18 @@ def test_bf16_is_finite_and_near_fp32():
     assert (half_q - q).abs().max() < 0.1 * q.abs().max()
 
 
+def test_gradient_checkpointing_changes_no_gradient():
+    network, pack = tiny_network(), random_pack(64)
+    gradients = []
+    for on in (False, True):
+        network.zero_grad()
+        if on:
+            network.gradient_checkpointing_on()
+        network.train()(**inputs_of(pack)).q_values.square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def test_forward_changes_no_input():
     pack = random_pack(64)
     before = {key: value.clone() for key, value in pack.items()}
