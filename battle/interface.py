@@ -14,10 +14,12 @@ import numpy as np
 
 from data.schema import N_ACTIONS
 
+_MASKS = (np.arange(1 << N_ACTIONS)[:, None] >> np.arange(N_ACTIONS) & 1).astype(bool)
+
 
 def bits_to_mask(bits: int) -> np.ndarray:
     """Bit a of `bits` is action a: bool [13]."""
-    return ((bits >> np.arange(N_ACTIONS)) & 1).astype(bool)
+    return _MASKS[bits].copy()
 
 
 @dataclass(slots=True)

@@ -3,8 +3,8 @@
 Random against random through the bridge, both players' states made and handed to Python, in battles per CPU-second
 (Node and Python together), beside the simulator alone with the same uniform choices inside Node, and with Showdown's
 own RandomPlayerAI; in turns, three rounds in one run, medians. With --checkpoint the model's decisions per second,
-batched and one at a time; with --poke-env its random players over the websocket of a local server. Writes one record to
-launch/records/.
+batched and one at a time; with --presets the latency of fresh models of those sizes; with --poke-env its random players
+over the websocket of a local server. Writes one record to launch/records/.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from battle.baselines import RandomAgent
 from battle.play import Match, play
@@ -28,7 +30,11 @@ from battle.players import make_player, parse_player
 from battle.schedule import seed_of
 from battle.simulator import ROOM, Simulator, node_command
 from battle.teams import load_teams
+from data.observation import SPACES
+from data.tokenizer import Tokenizer
 from launch.record import write_record
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
+from trainer.hub import export_model
 
 
 def cpu_of(pid: int) -> float:
@@ -99,18 +105,18 @@ def bare(battle_format: str, battles: int, policy: str) -> dict[str, Any]:
 
 
 class Timed:
-    """An agent whose calls are timed one by one."""
+    """An agent whose calls are timed one by one: how many decisions, seconds by the clock, seconds of CPU."""
 
     wants_lines = wants_requests = False
 
     def __init__(self, agent: Any):
         self.agent, self.name = agent, agent.name
-        self.calls: list[tuple[int, float]] = []
+        self.calls: list[tuple[int, float, float]] = []
 
     def choose(self, observations: list) -> list[int]:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         actions = self.agent.choose(observations)
-        self.calls.append((len(observations), time.perf_counter() - started))
+        self.calls.append((len(observations), time.perf_counter() - started, time.process_time() - cpu))
         return actions
 
     def end(self, lane: str) -> None:
@@ -125,10 +131,11 @@ def model(checkpoint: str, battle_format: str, lanes: int, battles: int) -> dict
         for _ in play(sim, matches(battle_format, teams, battles, (agent, agent)), lanes=lanes, turn_limit=200):
             pass
     calls = agent.calls[3:]
-    decisions, seconds = sum(n for n, _ in calls), sum(s for _, s in calls)
-    each = np.array([s for _, s in calls]) * 1000
+    decisions, seconds = sum(n for n, _, _ in calls), sum(s for _, s, _ in calls)
+    each = np.array([s for _, s, _ in calls]) * 1000
     return {
-        "lanes": lanes,
+        "battles_at_once": lanes,
+        "sides_per_call_mean": round(decisions / len(calls), 1),
         "decisions": decisions,
         "decisions_per_second": round(decisions / seconds, 1),
         "call_ms_p50": round(float(np.percentile(each, 50)), 2),
@@ -144,12 +151,28 @@ def single(checkpoint: str, battle_format: str, battles: int) -> dict[str, Any]:
         plan = matches(battle_format, teams, battles, (agent, RandomAgent()))
         for _ in play(sim, plan, lanes=1, turn_limit=200):
             pass
-    each = np.array([s for _, s in agent.calls[3:]]) * 1000
+    each, cpu = 1000 * np.array([call[1:] for call in agent.calls[3:]]).T
     return {
         "decisions": len(each),
         "ms_p50": round(float(np.percentile(each, 50)), 2),
         "ms_p99": round(float(np.percentile(each, 99)), 2),
+        "cpu_ms_p50": round(float(np.percentile(cpu, 50)), 2),
     }
+
+
+def fresh(name: str, battle_format: str, battles: int) -> dict[str, Any]:
+    """Latency of an untrained model of a preset: what a decision costs does not depend on the weights."""
+    tokenizer = Tokenizer.load()
+    config = TurnwiseConfig(
+        **preset(name),
+        layout=SPACES["default"].layout,
+        vocab_size=len(tokenizer),
+        vocabulary_hash=tokenizer.hash,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network = TurnwiseForOfflineRL(config)
+        export_model(network, tokenizer, Path(folder))
+        return {"parameters": network.count_parameters()["total"]} | single(folder, battle_format, battles)
 
 
 def versions() -> dict[str, str]:
@@ -167,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--battles", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--checkpoint", help="a model's folder: measure its decisions too")
+    parser.add_argument("--presets", nargs="*", default=[], help="also fresh models of these sizes, one at a time")
     parser.add_argument("--poke-env", action="store_true", help="also poke-env's random players over the websocket")
     parser.add_argument("--name", default="play", help="name of the record")
     args = parser.parse_args(argv)
@@ -198,10 +222,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.checkpoint:
         results["model"] = {
             "checkpoint": Path(args.checkpoint.split(":")[0]).name,
-            "batched": [model(args.checkpoint, "gen1ou", lanes, 2 * lanes) for lanes in (16, 64, 256)],
+            "threads": torch.get_num_threads(),
+            "batched": [model(args.checkpoint, "gen1ou", lanes, 2 * lanes) for lanes in (16, 64, 128)],
             "one_at_a_time": single(args.checkpoint, "gen1ou", 5),
         }
         print(json.dumps(results["model"]), flush=True)
+    for name in args.presets:
+        results[f"fresh_{name}"] = {"one_at_a_time": fresh(name, "gen1ou", 3)}
+        print(json.dumps({name: results[f"fresh_{name}"]}), flush=True)
     print(write_record(args.name, f"python -m launch.bench_play {' '.join(argv)}".strip(), results, versions()))
     return 0
 
