@@ -12,11 +12,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 train: $(VENV)/.ready
 	$(BIN)/python -m trainer.train --config launch/runs/quickstart.yaml
 	$(BIN)/python -m trainer.evaluate --checkpoint runs/quickstart --data data/sample
-	$(BIN)/python -m data.prepare encode data/sample/gen1ou/$$(ls data/sample/gen1ou | head -1) > /dev/null
 	$(BIN)/python -m battle.agents --checkpoint runs/quickstart --state launch/sample_state.json
 
 play: $(VENV)/.ready battle/node_modules/.ready
-	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou --battles 20
+	test -e runs/quickstart/model || $(MAKE) train
+	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou gen9ou --battles 20
 
 test: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
