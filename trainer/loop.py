@@ -38,6 +38,10 @@ class StopRequest:
 
     def __init__(self):
         self.asked, self.owner = False, os.getpid()
+
+    def listen(self) -> None:
+        """To be called after start-up: a pool of index processes is ended by SIGTERM, and one that comes while such a
+        process forks would be lost to a handler."""
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
@@ -106,6 +110,18 @@ class Run:
         return min(known)
 
     def train(self) -> int:
+        """Train to the end, or until told to stop; returns the exit code."""
+        self.stop.listen()
+        try:
+            code = self._train()
+        finally:
+            self.stop.release()
+        if code == 0:
+            self._finish()
+        self.accelerator.end_training()
+        return code
+
+    def _train(self) -> int:
         start, best = self._resume()
         config, accelerator = self.config, self.accelerator
         self._start_trackers(start)
@@ -165,12 +181,8 @@ class Run:
             if stopping:
                 progress.close()
                 log.warning("told to stop: saved at step %d; start again with the same command to go on", done)
-                accelerator.end_training()
                 return STOPPED
         progress.close()
-        self.stop.release()
-        self._finish()
-        accelerator.end_training()
         return 0
 
     def _resume(self) -> tuple[int, float | None]:
