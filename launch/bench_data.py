@@ -1,7 +1,8 @@
 """Measures the data room: `python -m launch.bench_data [--battles DIR] [--files N] [--only PART …]`.
 
 One run, medians of several repeats, each part beside the reference loader's figures (4,100–5,300 turns/s on one core,
-193–260 µs a turn, measured on these files on this kind of machine). Writes `launch/records/bench_data.json` and `.md`.
+193–260 µs a turn, measured on these files on this kind of machine). A run of all parts writes the record
+`launch/records/bench_data.json` and its table `.md`; a run of some prints their figures.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import csv
 import json
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -20,12 +20,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from data.cache import CacheJob, make_cache
 from data.collate import build_pack
@@ -36,9 +36,9 @@ from data.loader import BatchConfig, make_loader
 from data.replay_file import decode_lean, read_lean, unpack
 from data.sampler import Plan, pack_shape
 from data.tokenizer import Tokenizer
+from launch.record import write_record
 
 ROOT = Path(__file__).parents[1]
-RECORD = ROOT / "launch" / "records" / "bench_data.json"
 REFERENCE_TURNS_PER_S = (4_100, 5_300)
 REPEATS = 3
 WORKERS_OF_A_NODE = 12
@@ -46,33 +46,27 @@ FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts asked for, keep the others' last figures, write the record."""
+    """Run the parts asked for; write the record where that is all of them."""
     parser = argparse.ArgumentParser(prog="python -m launch.bench_data", description=__doc__)
     parser.add_argument("--battles", type=Path, default=ROOT.parent / "shared" / "battles", help="real battle files")
     parser.add_argument("--files", type=int, default=1_000_000, help="files of the index to be scanned")
     parser.add_argument("--scratch", type=Path, help="where they are made (default: the system's temporary folder)")
-    parser.add_argument("--only", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), help="some parts, for a look: no record is written")
     options = parser.parse_args(argv)
     if not options.battles.is_dir():
         parser.error(f"--battles {options.battles}: is no folder; give one of battle files")
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    results: dict[str, Any] = {"load_average_at_start": round(os.getloadavg()[0], 2)}
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="turnwise-bench-") as scratch:
         os.environ["TURNWISE_CACHE"] = str(Path(scratch) / "indexes")
-        for name in options.only:
+        for name in options.only or PARTS:
             print(f"{name} …", flush=True)
-            record[name] = PARTS[name](options, Path(scratch))
-            print(json.dumps(record[name], indent=1), flush=True)
-    record["machine"] = {
-        "cores": os.cpu_count(),
-        "load_average": [round(x, 2) for x in os.getloadavg()],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python -m launch.bench_data",
-    }
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    RECORD.with_suffix(".md").write_text(table(record), encoding="utf-8")
+            results[name] = PARTS[name](options, Path(scratch))
+            print(json.dumps(results[name], indent=1), flush=True)
+    if not options.only:
+        command = " ".join(["python -m launch.bench_data", *(sys.argv[1:] if argv is None else argv)])
+        versions = {name: version(name) for name in ("torch", "datasets", "msgspec", "lz4", "numpy")}
+        path = write_record("bench_data", command, results, versions)
+        path.with_suffix(".md").write_text(table(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
     return 0
 
 
@@ -358,50 +352,51 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], dict]] = {
 def table(record: dict) -> str:
     """The record as a Markdown table, with the targets beside."""
     low, high = REFERENCE_TURNS_PER_S
-    lines = ["# Data room, measured", "", f"`{record['machine']['command']}`, {record['machine']['date']},"]
+    results = record["results"]
+    lines = ["# Data room, measured", "", f"`{record['command']}`, commit {record['commit']}, {record['date']},"]
     lines.append(
-        f"{record['machine']['cores']} cores (load {record['machine']['load_average'][0]} at the end); one core's work "
-        f"in CPU time. Reference loader: {low:,}–{high:,} turns/s on one core.\n"
+        f"{record['hardware']} (load {results['load_average_at_start']} at the start); one core's work in CPU time. "
+        f"Reference loader: {low:,}–{high:,} turns/s on one core.\n"
     )
     lines += ["| what | measured | target |", "| --- | --- | --- |"]
-    if index := record.get("index"):
-        lines += [
-            f"| scan, µs a file ({index['files']:,} files, {index['scan_processes']} processes) | "
-            f"{index['scan_us_per_file']} | < 6 |",
-            f"| warm start of {index['warm_rows']:,} rows, s | {index['warm_start_s']} | < 2 |",
-            f"| added memory a worker (12 workers, PSS), MB | {index['added_pss_mb_per_worker']} | < 200 |",
-            f"| first pack after that, lengths unknown / known, s | {index['first_pack_unplanned_s']} / "
-            f"{index['first_pack_planned_s']} | |",
-            f"| planning, µs a window | {index['plan_us_per_window']} | |",
-        ]
-    if raw := record.get("raw"):
-        parts = ", ".join(f"{name} {value}" for name, value in raw["us_per_turn"].items())
-        lines += [
-            f"| raw path, one core, turns/s | {raw['turns_per_s']:,} ({raw['times_reference'][0]}–"
-            f"{raw['times_reference'][1]}× the reference) | 5× |",
-            f"| µs a turn | {parts} | 45 |",
-        ]
-    if cache := record.get("cache"):
-        lines += [
-            f"| token cache, one core, turns/s into packs | {cache['turns_per_s_with_planning']:,} "
-            f"({cache['times_reference'][0]}–{cache['times_reference'][1]}× the reference) | 100× |",
-            f"| padding | {cache['padding_share']:.3%} | < 2% |",
-            f"| bytes a turn | {cache['bytes_per_turn']} | < 350 |",
-            f"| preparing, battles/s a core | {cache['prepare_battles_per_s_per_core']:,} (4M on 16 cores: "
-            f"{cache['prepare_4M_battles_on_16_cores_minutes']} min) | |",
-        ]
-    if loader := record.get("loader"):
-        lines += [
-            f"| 2 workers, packs/s, raw / cache | {loader['raw']['packs_per_s']} / {loader['cache']['packs_per_s']} "
-            f"(of {loader['raw']['rows']} rows) | |",
-            f"| tiny model on CPU, share of time waiting for data | {loader['tiny_model_wait_share']:.2%} | < 2% |",
-        ]
-    if checked := record.get("exactly_once"):
-        sound = sum(part["each_once"] and part["each_pack_once_and_as_planned"] for part in checked.values())
-        lines.append(
-            "| exactly once: worlds × workers, stopped and resumed on another world | "
-            f"{sound} of {len(checked)} sound | all |"
-        )
+    index = results["index"]
+    lines += [
+        f"| scan, µs a file ({index['files']:,} files, {index['scan_processes']} processes) | "
+        f"{index['scan_us_per_file']} | < 6 |",
+        f"| warm start of {index['warm_rows']:,} rows, s | {index['warm_start_s']} | < 2 |",
+        f"| added memory a worker (12 workers, PSS), MB | {index['added_pss_mb_per_worker']} | < 200 |",
+        f"| first pack after that, lengths unknown / known, s | {index['first_pack_unplanned_s']} / "
+        f"{index['first_pack_planned_s']} | |",
+        f"| planning, µs a window | {index['plan_us_per_window']} | |",
+    ]
+    raw = results["raw"]
+    parts = ", ".join(f"{name} {value}" for name, value in raw["us_per_turn"].items())
+    lines += [
+        f"| raw path, one core, turns/s | {raw['turns_per_s']:,} ({raw['times_reference'][0]}–"
+        f"{raw['times_reference'][1]}× the reference) | 5× |",
+        f"| µs a turn | {parts} | 45 |",
+    ]
+    cache = results["cache"]
+    lines += [
+        f"| token cache, one core, turns/s into packs | {cache['turns_per_s_with_planning']:,} "
+        f"({cache['times_reference'][0]}–{cache['times_reference'][1]}× the reference) | 100× |",
+        f"| padding | {cache['padding_share']:.3%} | < 2% |",
+        f"| bytes a turn | {cache['bytes_per_turn']} | < 350 |",
+        f"| preparing, battles/s a core | {cache['prepare_battles_per_s_per_core']:,} (4M on 16 cores: "
+        f"{cache['prepare_4M_battles_on_16_cores_minutes']} min) | |",
+    ]
+    loader = results["loader"]
+    lines += [
+        f"| 2 workers, packs/s, raw / cache | {loader['raw']['packs_per_s']} / {loader['cache']['packs_per_s']} "
+        f"(of {loader['raw']['rows']} rows) | |",
+        f"| tiny model on CPU, share of time waiting for data | {loader['tiny_model_wait_share']:.2%} | < 2% |",
+    ]
+    checked = results["exactly_once"]
+    sound = sum(part["each_once"] and part["each_pack_once_and_as_planned"] for part in checked.values())
+    lines.append(
+        "| exactly once: worlds × workers, stopped and resumed on another world | "
+        f"{sound} of {len(checked)} sound | all |"
+    )
     return "\n".join(lines) + "\n"
 
 
