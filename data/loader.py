@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .collate import Pack, PackReport, build_pack
+from .collate import Pack, PackLayout, PackReport, build_pack, fill_buffer
 from .dataset import BattleDataset
 from .index import DataError
 from .sampler import MIN_WINDOW, BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
@@ -77,7 +77,9 @@ class PackLoader:
             generator=torch.Generator().manual_seed(0),
             **options,
         )
-        for pack, report in loader:
+        layout = PackLayout(self.shape, self.dataset.space)
+        for buffer, report in loader:
+            pack = layout.tensors(buffer)
             self._count(pack, report)
             yield pack
 
@@ -95,14 +97,15 @@ class PackLoader:
 
 
 class _Packs(Dataset):
-    """Planned windows → pack; what a worker runs."""
+    """Planned windows → a pack's buffer; what a worker runs."""
 
     def __init__(self, dataset: BattleDataset, shape: PackShape) -> None:
         self.dataset = dataset
         self.shape = shape
+        self.layout = PackLayout(shape, dataset.space)
 
-    def __getitem__(self, windows: list[Window]) -> tuple[Pack, PackReport]:
-        return build_pack(self.dataset, windows, self.shape)
+    def __getitem__(self, windows: list[Window]) -> tuple[torch.Tensor, PackReport]:
+        return fill_buffer(self.dataset, windows, self.shape, self.layout)
 
 
 class _Sized:
