@@ -1,34 +1,40 @@
 """Checkpoints that are whole or absent: written to a temporary folder, listed in a manifest, then renamed.
 
-    OUTPUT/step_00002000/   model/ (reloads with from_pretrained), optimizer.pt, targets.safetensors, run.json,
-                            manifest.json
-    OUTPUT/best.json        which of them has the best held-out likelihood
+    OUTPUT/step_00002000/   model/ (fp32, reloads with from_pretrained), optimizer.safetensors, targets.safetensors,
+                            run.json (step, configuration, which checkpoint is the best so far), manifest.json
     OUTPUT/model/           the agent that the run leaves behind
 
 The position in the data is the step alone (law 4), and every generator is seeded from the step, so neither has a state
-to save.
+to save. What is saved is the same for every engine and number of processes (`trainer/state.py`).
+
+    python -m trainer.checkpoint inspect|verify|export RUN_OR_CHECKPOINT
 """
 
+import argparse
 import hashlib
 import json
 import logging
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.hub import export_model
-from trainer.masters import fp32_state_dict
-from trainer.objective import OfflineRL
+from trainer.hub import copy_model, export_model
+from trainer.optim import parameter_groups
+from trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
 PREFIX = "step_"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CheckpointError(RuntimeError):
@@ -55,57 +61,65 @@ def newest_valid(output: Path) -> Path | None:
     return None
 
 
-def save(
-    output: Path, step: int, accelerator, module, objective: OfflineRL, optimizer, record: dict, tokenizer
-) -> Path:
-    """Write the checkpoint of `step`. Every process calls it. `record` is JSON: configuration, best result, ….
+def write(output: Path, step: int, state: TrainingState, record: dict[str, Any], network, tokenizer) -> Path:
+    """Write the checkpoint of `step` and return its folder; one process calls it.
 
-    Raises OSError (disk full, read-only) with nothing left behind under the checkpoint's name.
+    record: JSON: configuration, the best result so far (this one's included), …. network: gives the model's
+    configuration. Raises OSError or SafetensorError (disk full, read-only); then nothing lies under its name.
     """
     final = step_folder(output, step)
     temporary = output / f".{final.name}.tmp"
-    state = fp32_state_dict(objective.network)
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
         temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    if accelerator.distributed_type == "DEEPSPEED":
-        module.save_checkpoint(str(temporary / "deepspeed"), tag="state")
-        accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        export_model(objective.network, tokenizer, temporary / "model", state_dict=state)
-        save_file(_contiguous(objective.targets.state_dict()), temporary / "targets.safetensors")
-        if accelerator.distributed_type != "DEEPSPEED":
-            torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        export_model(network, tokenizer, temporary / "model", state_dict=state.network)
+        save_file(state.targets, temporary / "targets.safetensors")
+        save_file(state.moments, temporary / "optimizer.safetensors", metadata={"updates": str(state.updates)})
         run = {"schema": SCHEMA, "step": step, "versions": versions(), "commit": git_commit(), **record}
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         _write_manifest(temporary)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         _sync_folder(output)
-    accelerator.wait_for_everyone()
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return final
 
 
-def restore(folder: Path, accelerator, module, objective: OfflineRL, optimizer) -> dict:
-    """Load a checkpoint into prepared parts and return its `run.json`. Raises CheckpointError."""
+def read(folder: Path) -> tuple[TrainingState, dict]:
+    """A verified checkpoint's state and its `run.json`. Raises CheckpointError."""
     verify(folder)
     run = json.loads((folder / "run.json").read_text())
     if run["schema"] > SCHEMA:
         raise CheckpointError(f"{folder}: written by a later version (schema {run['schema']}): update Turnwise")
-    deepspeed = accelerator.distributed_type == "DEEPSPEED"
-    if deepspeed != (folder / "deepspeed").exists():
+    network, targets = load_file(folder / "model" / "model.safetensors"), load_file(folder / "targets.safetensors")
+    if run["schema"] == 1:
+        return TrainingState(network, *_moments_of_schema_1(folder, targets)), run
+    with safe_open(folder / "optimizer.safetensors", framework="pt") as handle:
+        updates = int(handle.metadata()["updates"])
+    return TrainingState(network, load_file(folder / "optimizer.safetensors"), targets, updates), run
+
+
+def _moments_of_schema_1(folder: Path, targets: dict) -> tuple[dict, dict, int]:
+    """(moments, targets, updates) from the `optimizer.pt` of an earlier version, whose moments are numbered in the
+    order of the optimizer's groups."""
+    if (folder / "deepspeed").exists():
         raise CheckpointError(
-            f"{folder}: was saved {'without' if deepspeed else 'with'} DeepSpeed and cannot resume the other way: "
-            "launch as it was, or start anew from its model"
+            f"{folder}: saved by an earlier version under DeepSpeed, in shards that fit that launch alone: start a new "
+            f"run from its model, model.init_from={folder / 'model'}"
         )
-    if deepspeed:
-        module.load_checkpoint(str(folder / "deepspeed"), tag="state")
-    else:
-        objective.network.load_state_dict(load_file(folder / "model" / "model.safetensors"))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    objective.targets.load_state_dict(load_file(folder / "targets.safetensors"))
-    return run
+    saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")["state"]
+    network = load_network(folder / "model")
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    order = [names[id(parameter)] for group in parameter_groups(network, 0.0) for parameter in group["params"]]
+    moments = {
+        f"{kind}/{order[place]}": value
+        for place, state in saved.items()
+        for kind, value in state.items()
+        if kind != "step"
+    }
+    return moments, targets, max((int(state["step"]) for state in saved.values()), default=0)
 
 
 def verify(folder: Path) -> dict:
@@ -121,23 +135,11 @@ def verify(folder: Path) -> dict:
     return manifest
 
 
-def prune(output: Path, keep: int) -> None:
+def prune(output: Path, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one."""
-    best = best_checkpoint(output)
     for folder in list_checkpoints(output)[:-keep] if keep else []:
-        if folder != best:
+        if best_step is None or folder != step_folder(output, best_step):
             shutil.rmtree(folder)
-
-
-def set_best(output: Path, folder: Path, nll: float) -> None:
-    _write_atomically(output / "best.json", json.dumps({"checkpoint": folder.name, "heldout_nll": nll}))
-
-
-def best_checkpoint(output: Path) -> Path | None:
-    try:
-        return output / json.loads((output / "best.json").read_text())["checkpoint"]
-    except FileNotFoundError:
-        return None
 
 
 def model_folder(path: str | Path) -> Path:
@@ -208,5 +210,68 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+def describe(folder: Path) -> str:
+    """A checkpoint in words: step, engine-free contents, versions. Raises CheckpointError where it is damaged."""
+    manifest = verify(folder)
+    run = json.loads((folder / "run.json").read_text())
+    size = sum(entry["size"] for entry in manifest["files"].values())
+    parameters = sum(value.numel() for value in load_file(folder / "model" / "model.safetensors").values())
+    best = run["best"]
+    best = f"{best['nll']:.4f} at step {best['step']}" if isinstance(best, dict) else best or "not measured yet"
+    lines = [
+        f"{folder}: whole, {len(manifest['files'])} files, {size / 2**20:.1f} MiB, schema {run['schema']}",
+        f"step {run['step']}; {parameters:,} parameters; best held-out NLL: {best}",
+        f"commit {run['commit'] or 'unknown'}; " + ", ".join(f"{name} {v}" for name, v in run["versions"].items()),
+        json.dumps(run["config"]),
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look at a run's checkpoints, check them, or take the agent out of one. Exit status 1 where one is damaged."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.checkpoint", description=main.__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, words in (
+        ("inspect", "what a checkpoint (or a run's newest) holds"),
+        ("verify", "every file of every checkpoint against its hash"),
+        ("export", "the fp32 agent of a checkpoint as a folder of its own"),
+    ):
+        command = verbs.add_parser(verb, help=words)
+        command.add_argument("folder", type=Path, help="a run's folder or a checkpoint")
+    command.add_argument("--to", type=Path, required=True, help="folder of the exported agent")
+    arguments = parser.parse_args(argv)
+    folders = (
+        [arguments.folder] if (arguments.folder / "manifest.json").exists() else list_checkpoints(arguments.folder)
+    )
+    try:
+        if not folders:
+            raise CheckpointError(f"{arguments.folder}: no checkpoint here: give a run's folder or one of its step_…")
+        if arguments.verb == "verify":
+            return _verify_all(folders)
+        if arguments.verb == "inspect":
+            print(describe(folders[-1]))
+        else:
+            verify(folders[-1])
+            arguments.to.parent.mkdir(parents=True, exist_ok=True)
+            copy_model(folders[-1] / "model", arguments.to)
+            print(f"{folders[-1]} → {arguments.to}")
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _verify_all(folders: list[Path]) -> int:
+    damaged = 0
+    for folder in folders:
+        try:
+            verify(folder)
+            print(f"{folder}: whole")
+        except CheckpointError as error:
+            damaged += 1
+            print(f"damaged: {error}")
+    return int(damaged > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

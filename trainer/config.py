@@ -16,6 +16,8 @@ import yaml
 
 from data.dataset import DataConfig
 from data.sampler import BatchConfig
+from trainer.guard import GuardConfig
+from trainer.guard import check as check_guard
 from trainer.objective import ObjectiveConfig
 from trainer.optim import OptimConfig
 
@@ -64,6 +66,7 @@ class EvalConfig:
 class CheckpointConfig:
     every: int = 2000  # optimizer steps; one is always written at the end
     keep: int = 3  # newest ones kept, beside the best
+    background: bool = True  # write while training goes on, from a copy in the main memory
 
 
 @dataclass
@@ -84,6 +87,8 @@ class RunConfig:
     max_steps: int | None = None  # ends the run where it comes before `epochs` do
     processes: int | None = None  # asserted against the world that was launched
     deepspeed: str | None = None  # a file of ds_configs/; null: what the launcher says, or plain PyTorch
+    parallel: str = "ddp"  # of several plain processes: ddp | fsdp2
+    timeout_minutes: float = 10.0  # that a process waits for the others before it gives up
     batch_scaling: str = "keep"  # of the global batch on more processes: keep | multiply
     lr_scaling: str = "sqrt"  # of the learning rate where the batch is multiplied: sqrt | none
     precision: str = "auto"  # auto: bf16 on CUDA, fp32 on CPU | fp32 | bf16
@@ -97,6 +102,7 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
 
 def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig:
@@ -125,6 +131,7 @@ def from_tree(tree: dict, source: str) -> RunConfig:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
     config.objective.check()
+    check_guard(config.guard)
     return config
 
 
@@ -136,7 +143,11 @@ def scale_to_world(config: RunConfig, world: int) -> RunConfig:
     (`lr_scaling: sqrt`; Krizhevsky 2014, and the rule that Adam's noise scale suggests, Malladi et al. 2022).
     Raises ConfigError where the batch cannot be shared out evenly.
     """
-    for name, choices in (("batch_scaling", ("keep", "multiply")), ("lr_scaling", ("sqrt", "none"))):
+    for name, choices in (
+        ("batch_scaling", ("keep", "multiply")),
+        ("lr_scaling", ("sqrt", "none")),
+        ("parallel", ("ddp", "fsdp2")),
+    ):
         if getattr(config, name) not in choices:
             raise ConfigError(f"{name}={getattr(config, name)!r}: choose {' or '.join(choices)}")
     if world == 1:

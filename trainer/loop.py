@@ -4,13 +4,13 @@ import json
 import logging
 import math
 import os
-import signal
-import time
+import socket
 import zlib
 from itertools import islice
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from data.dataset import BattleDataset
 from data.loader import make_loader, shape_for
@@ -20,50 +20,29 @@ from trainer import checkpoint
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
 from trainer.flops import flops_per_turn
+from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
-from trainer.metrics import CsvLog, FilterWarning, Profiler, Progress, reduce_to_host
+from trainer.metrics import Clock, CsvLog, FilterWarning, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
+from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
+from trainer.state import scatter
 from trainer.step import TrainStep
+from trainer.stop import STOPPED, StopRequest
+from trainer.summary import summary
 
 log = logging.getLogger(__name__)
-STOPPED = 75  # exit code of a run that was told to stop and saved itself (EX_TEMPFAIL: start it again)
+WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, from the vendor's data sheets
-
-
-class StopRequest:
-    """SIGTERM and SIGUSR1 ask for a checkpoint at the end of the step; `asked` says whether one came."""
-
-    def __init__(self):
-        self.asked, self.owner = False, os.getpid()
-
-    def listen(self) -> None:
-        """To be called after start-up: a pool of index processes is ended by SIGTERM, and one that comes while such a
-        process forks would be lost to a handler."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def release(self) -> None:
-        """From here on the signals end the process, as they do by default."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_DFL)
-
-    def _note(self, number, frame) -> None:
-        if os.getpid() == self.owner:
-            self.asked = True
-        else:
-            # Forked workers inherit the handler; they are told to end by this very signal.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
 
 class Run:
     """One training run; `train()` does all of it and returns an exit code."""
 
-    def __init__(self, config: RunConfig):
-        self.stop = StopRequest()
+    def __init__(self, config: RunConfig, stop: StopRequest | None = None):
+        self.stop = stop or StopRequest()
         self.accelerator, config = build_accelerator(config)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
@@ -78,6 +57,8 @@ class Run:
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
         self.total = self._total_steps()
+        self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
+        self.data_offset, self.went_back, self.step_done = 0, False, 0
         self._prepare()
 
     def _prepare(self) -> None:
@@ -89,9 +70,14 @@ class Run:
             self.module, self.optimizer = accelerator.prepare(self.objective, optimizer)
         else:
             self.module, self.optimizer = accelerator.prepare(self.objective), optimizer
-        self.step = TrainStep(
-            accelerator, self.module, self.objective, self.optimizer, config.optim, config.seed, self.total
-        )
+        self.spikes = None if config.guard.spike is None else SpikeGuard(config.guard, accelerator.device)
+        parts = (self.module, self.objective, self.optimizer)
+        self.step = TrainStep(accelerator, *parts, config.optim, config.seed, self.total, self.spikes)
+        self.skips = SkipLedger(self.output, config.guard, accelerator.process_index, self.dataset.path)
+        self.saver = Saver(
+            self.output, accelerator, parts, self.objective.network, self.tokenizer, config.checkpoint.keep,
+            config.checkpoint.background,
+        )  # fmt: skip
 
     def _total_steps(self) -> int:
         """Optimizer steps of the run: `epochs`, or `max_steps` where that comes first."""
@@ -110,102 +96,194 @@ class Run:
         return min(known)
 
     def train(self) -> int:
-        """Train to the end, or until told to stop; returns the exit code."""
-        self.stop.listen()
+        """Train to the end, or until told to stop; returns the exit code. Raises CheckpointError, TooManySkipsError."""
+        self.stop.training = True
         try:
             code = self._train()
+            self.saver.finish()
+        except Exception:
+            if self.accelerator.num_processes > 1:
+                log.error("%s failed", self._who())
+            raise
         finally:
-            self.stop.release()
+            self.stop.training = False
         if code == 0:
             self._finish()
         self.accelerator.end_training()
         return code
 
     def _train(self) -> int:
-        start, best = self._resume()
         config, accelerator = self.config, self.accelerator
+        step = start = self._resume()
         self._start_trackers(start)
         csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
         progress = Progress(self.total, start, config.model.act_gamma, self.main and config.log.progress)
         warner = FilterWarning(config.objective.filter)
-        loader = make_loader(
-            self.dataset, config.batch, seed=config.seed, rank=accelerator.process_index,
-            world=accelerator.num_processes, start_step=start, max_steps=self.total,
-        )  # fmt: skip
-        packs, clock, order = iter(loader), Clock(), 0
+        self._open_packs(start)
+        clock, order = Clock(), 0
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
-        for step in range(start, self.total):
+        while step < self.total:
             with clock.waiting():
-                micro = list(islice(packs, config.batch.accumulate))
+                micro = self._next_packs(step)
             if step == start:
-                self._summary(micro, loader)
+                self._summarize(micro)
             self.module.train()
             profiler.step_begins(step - start)
-            metrics = self.step(step, [self._to_device(pack) for pack in micro])
+            done = self.step_done = step + 1
+            logging_step = done % config.log.every == 0 or done in (self.total, start + 1)
+            metrics = self.step(step, [self._to_device(pack) for pack in micro], detailed=logging_step)
+            self.skips.note(done, metrics["optim/skipped"], micro)
             clock.count(micro)
             for pack in micro:
                 order = zlib.crc32(pack["windows"].numpy().tobytes(), order)
-            done = step + 1
             row = None
-            if done % config.log.every == 0 or done == self.total or done == start + 1:
+            if logging_step:
                 row = reduce_to_host(
                     accelerator, metrics | clock.shares(accelerator), self.objective.network.config.gammas
                 )
+                skipped = self.skips.review()
                 # Which windows were trained on since the last row, as one number: equal for a run and its resumed twin.
                 row = {
                     "step": done,
                     "data/order_crc32": order,
                     "lr": learning_rate(step, self.total, config.optim),
-                    **self._speed(row, clock),
+                    **row,
+                    "optim/skipped": len(skipped),
+                    "checkpoint/held_s": self.saver.take_held_s(),
                 }
+                row = {**row, **self._speed(row, clock)}
                 warner.check(row, done)
-                if row["optim/skipped"] > 0:
-                    log.warning("step %d: the gradient was not finite; its update was skipped", done)
+                if skipped and self.main:
+                    log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
                 order = 0
+            stopping = self._stop_agreed(done)
             wants_eval = done == self.total or (config.eval.every and done % config.eval.every == 0)
-            if wants_eval:
-                scores = quick_score(self.objective.network, self.heldout, config.eval.battles, accelerator)
-                row = {**(row or {"step": done}), **scores}
+            if wants_eval and not stopping:
+                row = {**(row or {"step": done}), **self._evaluate(done)}
                 clock.restart()
             self._tell(row, csv_log, progress, done)
-            stopping = self._stop_agreed(done)
-            if wants_eval or stopping or done == self.total or done % config.checkpoint.every == 0:
-                folder = self._save(done, best)
-                if wants_eval and (best is None or scores["heldout/nll"] < best):
-                    best = scores["heldout/nll"]
-                    if self.main:
-                        checkpoint.set_best(self.output, folder, best)
-                if self.main:
-                    checkpoint.prune(self.output, config.checkpoint.keep)
+            if self.skips.too_many:
+                step = self._go_back(done)
+                csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
+                clock.restart()
+                continue
+            if wants_eval or stopping or done % config.checkpoint.every == 0:
+                self._save(done, owes_evaluation=bool(wants_eval and stopping))
                 clock.restart()
             if stopping:
                 progress.close()
-                log.warning("told to stop: saved at step %d; start again with the same command to go on", done)
+                log.warning("told to stop: saving step %d; start again with the same command to go on", done)
                 return STOPPED
+            step = done
         progress.close()
+        if self.best is None:
+            # Resumed at or past the end, from a checkpoint that no evaluation had reached.
+            self._evaluate(step)
+            self._save(step, owes_evaluation=False)
         return 0
 
-    def _resume(self) -> tuple[int, float | None]:
-        """(step to start at, best held-out NLL so far)."""
+    def _resume(self) -> int:
+        """The step to start at, its state put into the parts."""
         choice = self.config.resume
-        folder = None
-        if choice == "auto":
-            folder = checkpoint.newest_valid(self.output)
-        elif choice != "never":
-            folder = Path(choice)
+        folder = self._newest_valid() if choice == "auto" else None if choice == "never" else Path(choice)
         if folder is None:
-            return 0, None
+            return 0
         saved = TurnwiseConfig.from_pretrained(folder / "model")
         check_stamps(saved, self.config.data, self.tokenizer, str(folder))
-        run = checkpoint.restore(folder, self.accelerator, self.module, self.objective, self.optimizer)
+        run = self._load(folder)
+        if run.get("owes_evaluation"):
+            # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
+            self._evaluate(run["step"])
+            self._save(run["step"], owes_evaluation=False)
         if self.main:
             log.info("resumed from %s at step %d", folder, run["step"])
-        return run["step"], run["best"]
+        return run["step"]
 
-    def _save(self, step: int, best: float | None) -> Path:
-        record = {"config": to_tree(self.config), "best": best, "data": {"files": self.data_report.files}}
-        return checkpoint.save(
-            self.output, step, self.accelerator, self.module, self.objective, self.optimizer, record, self.tokenizer
+    def _load(self, folder: Path) -> dict:
+        state, run = checkpoint.read(folder)
+        try:
+            scatter(state, self.accelerator, self.module, self.objective, self.optimizer)
+        except ValueError as error:
+            raise checkpoint.CheckpointError(
+                f"{folder}: {error}: its model is not that of this run's configuration: keep model.* as it was, or "
+                "give another output"
+            ) from error
+        # An earlier version wrote the likelihood alone, beside a file that said where.
+        self.best = run["best"] if isinstance(run["best"], dict) else None
+        self.data_offset = run.get("data_offset", 0)
+        if self.spikes is not None and run.get("spikes") is not None:
+            self.spikes.state.copy_(torch.tensor(run["spikes"]))
+        return run
+
+    def _newest_valid(self) -> Path | None:
+        """As the main process finds it, so that all start alike; the others need not read every file."""
+        found = [checkpoint.newest_valid(self.output) if self.main else None]
+        return broadcast_object_list(found)[0]
+
+    def _save(self, step: int, owes_evaluation: bool) -> None:
+        self.saver.save(
+            step,
+            {
+                "config": to_tree(self.config),
+                "best": self.best,
+                "owes_evaluation": owes_evaluation,
+                "data": {"files": self.data_report.files},
+                "data_offset": self.data_offset,
+                "spikes": None if self.spikes is None else self.spikes.state.tolist(),
+            },
+        )
+
+    def _evaluate(self, done: int) -> dict[str, float]:
+        """Held-out scores; the best so far is noted, to be saved with this step."""
+        scores = quick_score(self.objective.network, self.heldout, self.config.eval.battles, self.accelerator)
+        if self.best is None or scores["heldout/nll"] < self.best["nll"]:
+            self.best = {"nll": scores["heldout/nll"], "step": done}
+        return scores
+
+    def _open_packs(self, step: int) -> None:
+        self.loader = make_loader(
+            self.dataset, self.config.batch, seed=self.config.seed, rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes, start_step=step + self.data_offset,
+            max_steps=self.total + self.data_offset,
+        )  # fmt: skip
+        self.packs = iter(self.loader)
+
+    def _next_packs(self, step: int) -> list[dict]:
+        """The step's micro-batches. A loader's worker that was killed costs a restart of the loader, not the run."""
+        for _ in range(WORKER_RESTARTS):
+            try:
+                return list(islice(self.packs, self.config.batch.accumulate))
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                log.warning("step %d: %s; the loader starts again at this step", step, error)
+                self._open_packs(step)
+        return list(islice(self.packs, self.config.batch.accumulate))
+
+    def _go_back(self, done: int) -> int:
+        """Too many updates in a row were skipped: the last checkpoint, and data beyond the bad stretch. Returns the
+        step to go on from. Raises TooManySkipsError the second time."""
+        words = (
+            f"{self.skips.in_a_row} updates in a row were skipped up to step {done}; their battles: {self.skips.file}"
+        )
+        self.saver.finish()
+        folder = self._newest_valid()
+        if self.went_back or folder is None:
+            again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
+            raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
+        self.went_back = True
+        run = self._load(folder)
+        self.data_offset += done - run["step"]
+        self.skips.in_a_row = 0
+        self._open_packs(run["step"])
+        log.warning("%s; back to %s, with other data ahead", words, folder)
+        return run["step"]
+
+    def _who(self) -> str:
+        accelerator = self.accelerator
+        return (
+            f"process {accelerator.process_index} of {accelerator.num_processes} (pid {os.getpid()} on "
+            f"{socket.gethostname()}), at step {self.step_done},"
         )
 
     def _finish(self) -> None:
@@ -213,8 +291,9 @@ class Run:
         self.accelerator.wait_for_everyone()
         if not self.main:
             return
-        target = self.output / "model"
-        copy_model(checkpoint.best_checkpoint(self.output) / "model", target)
+        target, best = self.output / "model", checkpoint.step_folder(self.output, self.best["step"])
+        checkpoint.verify(best)
+        copy_model(best / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)
         network.attention = self.objective.network.attention
         calibration = calibrate(network, some_packs(self.dataset, self.config.eval.calibration_battles))
@@ -242,6 +321,12 @@ class Run:
         if self.accelerator.log_with:
             self.accelerator.init_trackers(self.config.log.project, config=_flat(to_tree(self.config)))
 
+    def _summarize(self, micro: list[dict]) -> None:
+        shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
+        self.flops = flops_per_turn(self.objective.network.config, micro[0])
+        if self.main:
+            log.info("%s", summary(self, micro, shares))
+
     def _speed(self, row: dict, clock: "Clock") -> dict:
         """Speeds since the last logged row, over all processes."""
         seconds = clock.take_seconds()
@@ -265,79 +350,6 @@ class Run:
                     done, row["heldout/nll"], 100 * row["heldout/accuracy"], self.config.model.act_gamma,
                 )  # fmt: skip
         progress.update(done, row if row and "loss/total" in row else None)
-
-    def _summary(self, packs: list[dict], loader) -> None:
-        """What this run is, in a few lines, before its first step."""
-        shares = check_observations(packs, self.tokenizer, self.config.data.max_unknown_share)
-        self.flops = flops_per_turn(self.objective.network.config, packs[0])
-        if not self.main:
-            return
-        network, batch, world = self.objective.network, self.config.batch, self.accelerator.num_processes
-        parts = {**network.model.count_parameters(), **network.count_parameters()}
-        parts.pop("model")
-        turns = packs[0]["words"].shape[0]
-        lines = [
-            "parameters: " + ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in parts.items()),
-            "FLOPs per turn, forward: "
-            + ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in self.flops.items() if name != "train")
-            + f"; a training step {self.flops['train'] / 1e6:.2f}M",
-            f"attention: {network.attention}; precision: {self.accelerator.mixed_precision}; "
-            f"device: {self.accelerator.device}; processes: {world} ({self.accelerator.distributed_type.value})",
-            f"step: {batch.battles} battles × {batch.accumulate} micro-batches × {world} processes; packs of {turns} "
-            f"turns, {turns * batch.accumulate * world} turns a step; {self.total} steps",
-            "battles: " + ", ".join(f"{name} {count}" for name, count in self.data_report.files.items())
-            + f"; held out {len(self.heldout)}; rejected {len(self.data_report.rejects)}",
-            f"words: unknown {100 * shares['data/unknown_words']:.3f}%, padding "
-            f"{100 * shares['data/padding_words']:.3f}%, <blank> {100 * shares['data/blank_words']:.1f}%",
-        ]  # fmt: skip
-        log.info("%s", "\n".join(lines))
-
-
-class Clock:
-    """Battles and turns trained on, seconds passed and seconds spent waiting for data, since the last logged row."""
-
-    def __init__(self):
-        self.restart()
-
-    def restart(self) -> None:
-        self.started, self.waited = time.monotonic(), 0.0
-        self.battles = self.turns = self.rows = 0
-
-    class _Waiting:
-        def __init__(self, clock):
-            self.clock = clock
-
-        def __enter__(self):
-            self.entered = time.monotonic()
-
-        def __exit__(self, *_):
-            self.clock.waited += time.monotonic() - self.entered
-
-    def waiting(self) -> "Clock._Waiting":
-        return Clock._Waiting(self)
-
-    def count(self, packs: list[dict]) -> None:
-        for pack in packs:
-            self.battles += int((pack["windows"][:, 0] >= 0).sum())
-            self.turns += int(pack["valid"].sum())
-            self.rows += pack["valid"].shape[0]
-
-    def shares(self, accelerator) -> dict[str, torch.Tensor]:
-        """Sums for `reduce_to_host`: over processes they are totals, or means where divided by their number."""
-        world, device = accelerator.num_processes, accelerator.device
-        waited = self.waited / max(time.monotonic() - self.started, 1e-9)
-        values = {
-            "_battles": self.battles,
-            "_turns": self.turns,
-            "data/padding": (1 - self.turns / max(self.rows, 1)) / world,
-            "data/wait_share": waited / world,
-        }
-        return {name: torch.tensor(float(value), device=device) for name, value in values.items()}
-
-    def take_seconds(self) -> float:
-        seconds = time.monotonic() - self.started
-        self.restart()
-        return seconds
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

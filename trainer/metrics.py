@@ -132,6 +132,53 @@ class Profiler:
             self.profiler = None
 
 
+class Clock:
+    """Battles and turns trained on, seconds passed and seconds spent waiting for data, since the last logged row."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self.started, self.waited = time.monotonic(), 0.0
+        self.battles = self.turns = self.rows = 0
+
+    class _Waiting:
+        def __init__(self, clock):
+            self.clock = clock
+
+        def __enter__(self):
+            self.entered = time.monotonic()
+
+        def __exit__(self, *_):
+            self.clock.waited += time.monotonic() - self.entered
+
+    def waiting(self) -> "Clock._Waiting":
+        return Clock._Waiting(self)
+
+    def count(self, packs: list[dict]) -> None:
+        for pack in packs:
+            self.battles += int((pack["windows"][:, 0] >= 0).sum())
+            self.turns += int(pack["valid"].sum())
+            self.rows += pack["valid"].shape[0]
+
+    def shares(self, accelerator) -> dict[str, torch.Tensor]:
+        """Sums for `reduce_to_host`: over processes they are totals, or means where divided by their number."""
+        world, device = accelerator.num_processes, accelerator.device
+        waited = self.waited / max(time.monotonic() - self.started, 1e-9)
+        values = {
+            "_battles": self.battles,
+            "_turns": self.turns,
+            "data/padding": (1 - self.turns / max(self.rows, 1)) / world,
+            "data/wait_share": waited / world,
+        }
+        return {name: torch.tensor(float(value), device=device) for name, value in values.items()}
+
+    def take_seconds(self) -> float:
+        seconds = time.monotonic() - self.started
+        self.restart()
+        return seconds
+
+
 def duration(seconds: float) -> str:
     """Seconds → "1h02m", "3m20s", "12s"."""
     minutes, rest = divmod(math.ceil(seconds), 60)

@@ -4,7 +4,9 @@ import json
 import logging
 import math
 import os
+import socket
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -31,8 +33,12 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     """
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     config = scale_to_world(config, asked)
+    _check_launch(config, asked)
     cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
     wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if wants_deepspeed and "RANK" not in os.environ:
+        # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
@@ -41,14 +47,17 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}.get(config.precision)
     if precision is None:
         raise ConfigError(f"precision={config.precision!r}: choose auto, fp32 or bf16")
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if asked > 1 and not cuda else []
+    # Named on the CPU alone: accelerate would quietly run a world of one beside DeepSpeed's.
+    backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
+    waiting = timedelta(minutes=config.timeout_minutes)
+    handlers = [InitProcessGroupKwargs(timeout=waiting, **backend)] if asked > 1 else []
     trackers = [
         name for name, wanted in (("wandb", config.log.wandb), ("tensorboard", config.log.tensorboard)) if wanted
     ]
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=config.batch.accumulate,
-        deepspeed_plugin=_deepspeed_plugin(config) if wants_deepspeed else None,
+        deepspeed_plugin=_deepspeed_plugin(config, precision == "bf16") if wants_deepspeed else None,
         kwargs_handlers=handlers,
         log_with=trackers or None,
         project_dir=config.output,
@@ -69,7 +78,22 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     return accelerator, config
 
 
-def _deepspeed_plugin(config: RunConfig) -> DeepSpeedPlugin:
+def _check_launch(config: RunConfig, asked: int) -> None:
+    """Raises ConfigError where the engine asked for cannot be."""
+    if config.parallel == "fsdp2" and (config.deepspeed or asked == 1):
+        other = f"deepspeed={config.deepspeed}" if config.deepspeed else "a world of one process"
+        raise ConfigError(
+            f"parallel=fsdp2 does not go with {other}: leave it at ddp, or launch several plain processes"
+        )
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
     """ZeRO facts from the file, everything else from the run's configuration. Raises ConfigError on a contradiction."""
     path = Path(config.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", ""))
     try:
@@ -81,10 +105,14 @@ def _deepspeed_plugin(config: RunConfig) -> DeepSpeedPlugin:
         "gradient_accumulation_steps": config.batch.accumulate,
         "gradient_clipping": config.optim.grad_clip,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
     }
     for name in (*ours, "train_batch_size", "bf16", "fp16", "optimizer", "scheduler"):
         if name in settings:
             raise ConfigError(f"{path}: {name!r} is set by the run's configuration: leave ZeRO facts alone in the file")
+    if bf16:
+        # Without it DeepSpeed steps with a bf16 gradient that is not finite, and says nothing.
+        ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
     return DeepSpeedPlugin(hf_ds_config={**settings, **ours})
 
 

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 
+from trainer.guard import SpikeGuard
 from trainer.objective import OfflineRL, polyak_update
 from trainer.optim import OptimConfig, learning_rate, set_learning_rate
+from trainer.state import whole
 
 
 class TrainStep:
@@ -17,16 +19,27 @@ class TrainStep:
     """
 
     def __init__(
-        self, accelerator: Accelerator, module, objective: OfflineRL, optimizer, config: OptimConfig, seed, total
+        self,
+        accelerator: Accelerator,
+        module,
+        objective: OfflineRL,
+        optimizer,
+        config: OptimConfig,
+        seed: int,
+        total: int,
+        spikes: SpikeGuard | None = None,
     ):
         self.accelerator, self.module, self.objective, self.optimizer = accelerator, module, objective, optimizer
-        self.config, self.seed, self.total_steps = config, seed, total
+        self.config, self.seed, self.total_steps, self.spikes = config, seed, total, spikes
         self.deepspeed = accelerator.distributed_type == "DEEPSPEED"
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 
-    def __call__(self, step: int, packs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, step: int, packs: list[dict[str, torch.Tensor]], detailed: bool = True
+    ) -> dict[str, torch.Tensor]:
         """Train on this process's micro-batches of the step. Returns metrics of this process, on the device:
-        summed over processes they are the step's. Nothing here waits for the device."""
+        summed over processes they are the step's; `detailed` adds gradient norms by part. Nothing here waits for the
+        device."""
         accelerator, objective = self.accelerator, self.objective
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
         denominators = accelerator.reduce(sum(objective.counts(pack) for pack in packs), reduction="sum")
@@ -37,27 +50,37 @@ class TrainStep:
         torch.manual_seed(self._seed(step, accelerator.process_index))
 
         metrics: dict[str, torch.Tensor] = {}
-        for pack in packs:
+        for place, pack in enumerate(packs):
             with accelerator.accumulate(self.module):
                 loss, part = self.module(pack, denominators, subset, filtering)
+                for name, value in part.items():
+                    metrics[name] = metrics[name] + value if name in metrics else value
+                if self.spikes is not None and place == len(packs) - 1:
+                    loss = self._poisoned_if_spike(loss, metrics["loss/total"])
                 accelerator.backward(loss * scale)
-            for name, value in part.items():
-                metrics[name] = metrics[name] + value if name in metrics else value
 
-        metrics.update(self._update())
+        metrics.update(self._update(detailed))
         polyak_update(objective, objective.config.tau)
         self._update_popart(metrics)
         return metrics
 
-    def _update(self) -> dict[str, torch.Tensor]:
+    def _poisoned_if_spike(self, loss: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        """A spiking step's loss becomes NaN: every engine skips the update of a gradient that is not finite."""
+        spike = self.spikes.is_spike(self.accelerator.reduce(whole, reduction="sum"), 0)
+        return loss * torch.where(spike > 0, torch.nan, 1.0)
+
+    def _update(self, detailed: bool) -> dict[str, torch.Tensor]:
         """Clip, check, step. Under DeepSpeed the engine has done all three at the last backward."""
         share = 1.0 / self.accelerator.num_processes
         if self.deepspeed:
             norm = torch.as_tensor(float(self.module.get_global_grad_norm() or 0.0))
             return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
-        parts = {f"optim/grad_norm_{name}": norm * share for name, norm in self._norms_by_part().items()}
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        parts = self._norms_by_part() if detailed else {}
+        parts = {f"optim/grad_norm_{name}": norm * share for name, norm in parts.items()}
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip))
         bad = (~norm.isfinite()).float()
+        if self.spikes is not None:
+            bad = torch.maximum(bad, self.spikes.is_spike(norm, 1))
         with found_inf(self.optimizer, bad):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -69,15 +92,19 @@ class TrainStep:
         parts = {"encoder": network.model.turn_encoder, "trunk": network.model.trunk}
         parts |= {"actor": network.actor, "critics": network.critics}
         return {
-            name: torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
+            name: whole(torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None]))
             for name, part in parts.items()
         }
 
     def _update_popart(self, metrics: dict[str, torch.Tensor]) -> None:
-        if self.objective.network.popart is not None:
-            both = torch.stack([metrics["value/target"], metrics["value/target_square"]])
-            first, second = self.accelerator.reduce(both, reduction="sum")
-            self.objective.network.popart.update(first, second, self.objective.config.popart_rate)
+        popart = self.objective.network.popart
+        if popart is None:
+            return
+        both = torch.stack([metrics["value/target"], metrics["value/target_square"]])
+        both = self.accelerator.reduce(both, reduction="sum")
+        # A bad batch leaves the statistics as they are.
+        kept = torch.where(both.isfinite().all(), both, torch.stack([popart.mean, popart.second]))
+        popart.update(kept[0], kept[1], self.objective.config.popart_rate)
 
     def _critic_subset(self, step: int, device) -> torch.Tensor:
         critics = self.objective.network.config.critics

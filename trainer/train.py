@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from trainer.config import load_config
 from trainer.loop import Run
+from trainer.stop import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data_path:
         settings.append(f"data.path={arguments.data_path}")
     try:
-        return Run(load_config(arguments.config, settings)).train()
+        with StopRequest().listen() as stop:
+            return Run(load_config(arguments.config, settings), stop).train()
     except (ValueError, RuntimeError, OSError) as error:
         if _is_ours(error):
             print(f"error: {error}", file=sys.stderr)

@@ -108,6 +108,6 @@ def test_a_zero_file_that_contradicts_the_run_is_refused(key, battles, tmp_path)
     path = tmp_path / "zero.json"
     path.write_text(f'{{"zero_optimization": {{"stage": 1}}, "{key}": 1}}')
     with pytest.raises(ConfigError, match=key):
-        _deepspeed_plugin(load_config(None, [f"deepspeed={path}"]))
+        _deepspeed_plugin(load_config(None, [f"deepspeed={path}"]), bf16=False)
     with pytest.raises(ConfigError, match="ds_configs"):
-        _deepspeed_plugin(load_config(None, ["deepspeed=nowhere.json"]))
+        _deepspeed_plugin(load_config(None, ["deepspeed=nowhere.json"]), bf16=False)

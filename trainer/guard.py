@@ -1,0 +1,98 @@
+"""Bad batches: updates that were skipped are counted and their battles written down; too many in a row go back."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+LOG = "skipped_batches.jsonl"
+
+
+@dataclass
+class GuardConfig:
+    skips_in_a_row: int = 20  # skipped updates after which a run goes back to its last checkpoint, other data ahead
+    spike: float | None = None  # skip an update whose loss or gradient norm is this many deviations above its mean
+    spike_memory: int = 200  # updates over which mean and deviation are taken; none is skipped before as many
+
+
+class TooManySkipsError(RuntimeError):
+    """Updates were skipped again after going back once; the message says where the batches are listed."""
+
+
+class SpikeGuard:
+    """Decides on the device whether a step's loss or gradient norm is a spike.
+
+    Mean and variance of log(loss) and log(gradient norm) decay exponentially over `spike_memory` updates; a value more
+    than `spike` deviations above the mean is a spike, and is left out of both. Logarithms, for both are positive and
+    skewed. State: fp64 [3, 2] (mean, variance, count) × (loss, norm).
+    """
+
+    def __init__(self, config: GuardConfig, device: torch.device):
+        self.config = config
+        self.state = torch.zeros(3, 2, dtype=torch.float64, device=device)
+
+    def is_spike(self, value: torch.Tensor, which: int) -> torch.Tensor:
+        """value [] → fp32 [] 1 where it is a spike of loss (`which` 0) or gradient norm (1). No host sync."""
+        x = value.detach().double().clamp_min(1e-12).log()
+        mean, variance, count = self.state[:, which]
+        known = count >= self.config.spike_memory
+        spike = known & (x > mean + self.config.spike * variance.sqrt().clamp_min(1e-3))
+        taken = ~spike & x.isfinite()
+        rate = 1.0 / (count + 1).clamp_max(self.config.spike_memory)
+        delta = torch.where(taken, x - mean, 0.0)
+        new = torch.stack([
+            mean + rate * delta,
+            torch.where(taken, (1 - rate) * (variance + rate * delta * delta), variance),
+            count + taken,
+        ])  # fmt: skip
+        self.state[:, which] = new
+        return spike.float()
+
+
+class SkipLedger:
+    """Steps whose update was skipped, known a logging interval late: reading them earlier would wait for the device."""
+
+    def __init__(self, output: Path, config: GuardConfig, rank: int, path_of):
+        """path_of(row) → the file of a battle in the training set."""
+        self.file, self.config, self.rank, self.path_of = output / LOG, config, rank, path_of
+        self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
+        self.in_a_row = 0
+
+    def note(self, step: int, skipped: torch.Tensor, packs: list[dict]) -> None:
+        """skipped []: positive where the update of `step` was skipped; the same on all processes."""
+        self.pending.append((step, skipped, [pack["windows"] for pack in packs]))
+
+    def review(self) -> list[int]:
+        """Steps skipped since the last call; their battles are appended to OUTPUT/skipped_batches.jsonl."""
+        if not self.pending:
+            return []
+        flags = torch.stack([skipped.float() for _, skipped, _ in self.pending]).tolist()
+        bad = []
+        for (step, _, windows), flag in zip(self.pending, flags, strict=True):
+            self.in_a_row = self.in_a_row + 1 if flag > 0 else 0
+            if flag > 0:
+                bad.append(step)
+                self._write(step, windows)
+        self.pending.clear()
+        return bad
+
+    @property
+    def too_many(self) -> bool:
+        return self.in_a_row >= self.config.skips_in_a_row
+
+    def _write(self, step: int, windows: list[torch.Tensor]) -> None:
+        rows = torch.cat(windows)
+        rows = rows[rows[:, 0] >= 0].tolist()
+        battles = [{"file": str(self.path_of(row)), "start": start, "turns": turns} for row, start, turns in rows]
+        with open(self.file, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"step": step, "process": self.rank, "battles": battles}) + "\n")
+
+
+def check(config: GuardConfig) -> None:
+    """Raises ValueError naming the key."""
+    if config.skips_in_a_row < 1:
+        raise ValueError(f"guard.skips_in_a_row={config.skips_in_a_row}: choose 1 or more")
+    if config.spike is not None and not (config.spike > 0 and math.isfinite(config.spike)):
+        raise ValueError(f"guard.spike={config.spike}: choose a number of deviations above 0 (6, say), or null")

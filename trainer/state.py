@@ -1,0 +1,249 @@
+"""What training changes, whole and in fp32, whichever engine holds it: the contents of a checkpoint.
+
+One form for plain PyTorch, DDP, FSDP2 and DeepSpeed ZeRO 0–3: parameters and each of the optimizer's moments by the
+parameter's name. So a checkpoint resumes under any engine and on any number of processes, bit by bit, and needs none of
+DeepSpeed's conversions (its own shards fit the world that wrote them alone).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from trainer.masters import fp32_master
+from trainer.objective import OfflineRL
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class TrainingState:
+    """Copies on the CPU, on the main process; empty tensors' places on others.
+
+    network: parameters (fp32) and persistent buffers by name. moments: "exp_avg/NAME" …, fp32, shaped as their
+    parameter. targets: the target heads, fp32. updates: how many updates the optimizer has applied.
+    """
+
+    network: Tensors
+    moments: Tensors
+    targets: Tensors
+    updates: int
+
+
+def gather(accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> TrainingState:
+    """Copy the state out of a run's prepared parts. Every process must call it, at the same step."""
+    holder = _holder(accelerator, module, optimizer)
+    keep = accelerator.is_main_process
+    network, moments = {}, {}
+    kinds = holder.moment_kinds()
+    for name, parameter in objective.network.named_parameters():
+        # Gathered one by one: no device ever holds a second whole copy of the model.
+        value = fp32_master(parameter)
+        if keep:
+            network[name] = _copied(value)
+        for kind in kinds:
+            moment = holder.moment(parameter, kind)
+            if keep and moment is not None:
+                moments[f"{kind}/{name}"] = _copied(moment)
+    if keep:
+        parameters = dict(objective.network.named_parameters())
+        for name, value in objective.network.state_dict().items():
+            if name not in parameters:
+                network[name] = _copied(value)
+    targets = {name: _copied(value) for name, value in objective.targets.state_dict().items()} if keep else {}
+    return TrainingState(network, moments, targets, holder.updates())
+
+
+def scatter(state: TrainingState, accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> None:
+    """Put a state, whole on every process, into prepared parts, at a run's start or in its midst.
+
+    Raises ValueError naming the first parameter that is missing or of another shape.
+    """
+    holder = _holder(accelerator, module, optimizer)
+    parameters = dict(objective.network.named_parameters())
+    for name, parameter in parameters.items():
+        expected = tuple(getattr(parameter, "ds_shape", parameter.shape))
+        found = tuple(state.network[name].shape) if name in state.network else "nothing"
+        if found != expected:
+            raise ValueError(f"{name}: the run's network has {expected}, the checkpoint {found}")
+    unknown = sorted(name for name in state.network if name not in parameters and name not in _buffers(objective))
+    if unknown:
+        raise ValueError(f"{unknown[0]}: in the checkpoint, but not in the run's network")
+    kinds = sorted({name.split("/", 1)[0] for name in state.moments})
+    with torch.no_grad():
+        holder.make_room(kinds, state.updates)
+        for name, parameter in parameters.items():
+            holder.set_value(parameter, state.network[name])
+            for kind in kinds:
+                moment = state.moments.get(f"{kind}/{name}")
+                if moment is not None:
+                    holder.set_moment(parameter, kind, moment)
+        holder.refresh()
+        for name, buffer in _buffers(objective).items():
+            buffer.copy_(state.network[name])
+    objective.targets.load_state_dict(state.targets)
+
+
+def _buffers(objective: OfflineRL) -> Tensors:
+    """Persistent buffers of the network by name (running statistics of the scalar critics)."""
+    kept = objective.network.state_dict(keep_vars=True)
+    return {name: value for name, value in kept.items() if not isinstance(value, nn.Parameter)}
+
+
+def _copied(value: torch.Tensor) -> torch.Tensor:
+    """A CPU copy that later steps don't change."""
+    return value.detach().to("cpu", copy=True).contiguous()
+
+
+def _holder(accelerator, module, optimizer) -> "_Plain":
+    zero = getattr(module, "optimizer", None) if accelerator.distributed_type == "DEEPSPEED" else None
+    if zero is not None and hasattr(zero, "fp32_partitioned_groups_flat"):
+        return _Zero3(zero)
+    if zero is not None and hasattr(zero, "single_partition_of_fp32_groups"):
+        return _Zero12(zero)
+    return _Plain(optimizer if zero is None else zero)
+
+
+class _Plain:
+    """Parameters and optimizer of PyTorch's own: one process, DDP, FSDP2 (whose parameters are DTensors)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer = optimizer
+
+    def _flats(self) -> list[torch.Tensor]:
+        """The tensors that the optimizer steps."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def moment_kinds(self) -> list[str]:
+        kinds = set()
+        for state in self.optimizer.state.values():
+            kinds |= {kind for kind, value in state.items() if torch.is_tensor(value) and value.dim() > 0}
+        return sorted(kinds)
+
+    def updates(self) -> int:
+        steps = [int(state["step"]) for state in self.optimizer.state.values() if "step" in state]
+        return max(steps, default=0)
+
+    def moment(self, parameter, kind: str) -> torch.Tensor | None:
+        value = self.optimizer.state.get(parameter, {}).get(kind)
+        return None if value is None else whole(value)
+
+    def make_room(self, kinds: list[str], updates: int) -> None:
+        """Moments of zero for every stepped tensor, as after the optimizer's first step."""
+        self.optimizer.state.clear()
+        for flat in self._flats():
+            state = self.optimizer.state[flat]
+            if kinds:
+                state["step"] = torch.tensor(float(updates), device=flat.device)
+            for kind in kinds:
+                state[kind] = torch.zeros_like(flat, memory_format=torch.preserve_format)
+
+    def set_value(self, parameter, value: torch.Tensor) -> None:
+        parameter.copy_(_like(value, parameter))
+
+    def set_moment(self, parameter, kind: str, value: torch.Tensor) -> None:
+        self.optimizer.state[parameter][kind].copy_(_like(value, parameter))
+
+    def refresh(self) -> None:
+        """Bring the parameters that the forward uses up to the masters."""
+
+
+class _Zero12(_Plain):
+    """DeepSpeed ZeRO 1 and 2: flat fp32 partitions, one a parameter group; a parameter knows its fragment."""
+
+    def __init__(self, zero):
+        super().__init__(zero.optimizer)
+        self.zero = zero
+
+    def _flats(self) -> list[torch.Tensor]:
+        return list(self.zero.single_partition_of_fp32_groups)
+
+    def moment(self, parameter, kind: str) -> torch.Tensor:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, kind)
+
+    def moment_kinds(self) -> list[str]:
+        kinds = super().moment_kinds()
+        self._link(kinds)
+        return kinds
+
+    def make_room(self, kinds: list[str], updates: int) -> None:
+        super().make_room(kinds, updates)
+        self._link(kinds)
+
+    def _link(self, kinds: list[str]) -> None:
+        """Let parameters find their fragments of the moments. DeepSpeed links them once, after the first group's first
+        step, when the other groups have none yet."""
+        self.zero._hp_optimizer_states_linked = False
+        if kinds:
+            self.zero._lazy_init_hp_params_optimizer_state()
+
+    def set_value(self, parameter, value: torch.Tensor) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        safe_set_full_fp32_param(parameter, value.to(parameter.device))
+
+    def set_moment(self, parameter, kind: str, value: torch.Tensor) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        safe_set_full_optimizer_state(parameter, value.to(parameter.device), kind)
+
+    def refresh(self) -> None:
+        self.zero.update_lp_params()
+
+
+class _Zero3(_Plain):
+    """DeepSpeed ZeRO 3: parameters, masters and moments in partitions."""
+
+    def __init__(self, zero):
+        super().__init__(zero.optimizer)
+        self.zero = zero
+
+    def _flats(self) -> list[torch.Tensor]:
+        return list(self.zero.fp32_partitioned_groups_flat)
+
+    def moment(self, parameter, kind: str) -> torch.Tensor:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, kind)
+
+    def set_value(self, parameter, value: torch.Tensor) -> None:
+        from deepspeed.utils import safe_set_local_fp32_param
+
+        safe_set_local_fp32_param(parameter, self._piece(parameter, value))
+
+    def set_moment(self, parameter, kind: str, value: torch.Tensor) -> None:
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        safe_set_local_optimizer_state(parameter, self._piece(parameter, value), kind)
+
+    def refresh(self) -> None:
+        self.zero._partition_all_parameters()
+        for place in range(len(self.zero.fp32_partitioned_groups_flat)):
+            self.zero._reassign_or_swap_out_partitioned_parameters(place)
+        if self.zero.persistent_parameters:
+            self.zero.persistent_parameters[0].all_gather(self.zero.persistent_parameters)
+
+    @staticmethod
+    def _piece(parameter, value: torch.Tensor) -> torch.Tensor:
+        """This process's part of a whole value; the last part is padded (DeepSpeed's own setter overruns there)."""
+        size = parameter.ds_tensor.ds_numel
+        start = size * torch.distributed.get_rank(parameter.ds_process_group)
+        flat = value.flatten()[start : start + size].to(parameter.device)
+        return nn.functional.pad(flat, (0, size - flat.numel()))
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """The full tensor of one that FSDP2 has sharded."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """`value` where and as `parameter` is: on its device, sharded if that is."""
+    value = value.to(device=parameter.device, dtype=parameter.dtype)
+    if hasattr(parameter, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value

@@ -1,0 +1,66 @@
+"""SIGTERM and SIGUSR1: a request to save and end, heard from a process's first line to its last."""
+
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+
+STOPPED = 75  # exit code of a run that was told to stop and saved itself (EX_TEMPFAIL: start it again)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """`asked` says whether a signal came while training; at start-up and at the very end, where there is nothing to
+    save, one ends the process at once, with the same exit code.
+
+    Only this process listens: children are forked with the signals at their default, for a pool of index processes is
+    ended by SIGTERM, and one that arrives while such a child is being forked would be lost to a Python handler.
+    """
+
+    def __init__(self):
+        self.asked, self.training, self.listening = False, False, False
+
+    @contextmanager
+    def listen(self):
+        """Inside, the signals are heard; after it they have their default effect again."""
+        self.listening = True
+        self._install()
+        os.register_at_fork(before=self._shield, after_in_parent=self._unshield, after_in_child=self._as_a_child)
+        try:
+            yield self
+        finally:
+            self.listening = False  # a hook of `register_at_fork` cannot be taken back
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+
+    def _install(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame) -> None:
+        self.asked = True
+        if not self.training:
+            print("told to stop: nothing to save now; start again with the same command to go on", file=sys.stderr)
+            raise SystemExit(STOPPED)
+
+    # Around a fork signals wait, so that neither side loses one: the parent hears it after, the child dies of its own.
+    def _shield(self) -> None:
+        if not self._mine():
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _unshield(self) -> None:
+        if not self._mine():
+            return
+        self._install()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _as_a_child(self) -> None:
+        self.listening = False
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _mine(self) -> bool:
+        return self.listening and threading.current_thread() is threading.main_thread()
