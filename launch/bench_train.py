@@ -158,10 +158,10 @@ class TimedStep(TrainStep):
         self.since = "backward"
         return out
 
-    def _update(self):
+    def _update(self, detailed: bool):
         self.clock.mark("backward")
         self.since = "optimizer"
-        return super()._update()
+        return super()._update(detailed)
 
     def watch_parts(self, module: torch.nn.Module) -> None:
         """Run eagerly from here on, with hooks that tell turn encoder, trunk, and the rest of the forward apart."""
