@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -78,7 +80,12 @@ class PackLoader:
             **options,
         )
         layout = PackLayout(self.shape, self.dataset.space)
-        for buffer, report in loader:
+        packs = iter(loader)
+        if config.workers and threading.current_thread() is threading.main_thread():
+            # torch raises a worker's death from a signal handler, in the midst of whatever the trainer is doing. By
+            # default the next pack that is asked for raises it, where a run can act on it.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for buffer, report in packs:
             pack = layout.tensors(buffer)
             self._count(pack, report)
             yield pack

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -90,19 +91,25 @@ def evaluate_dataset(
     return report(decisions, calibration, network.config.gammas, used, about)
 
 
+def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:
+    """Packs of one process, as many for each: where parameters lie in pieces, every forward is a meeting of all.
+
+    Where the last round lacks packs, the processes left over get its first again, without a decision to count.
+    """
+    while group := list(islice(packs, world)):
+        if rank < len(group):
+            yield group[rank]
+        else:
+            yield {**group[0], "decision": torch.zeros_like(group[0]["decision"])}
+
+
 def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: int | None, accelerator) -> dict:
     """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    share = islice(some_packs(heldout, battles), rank, None, world)
-    sums = torch.zeros(3, dtype=torch.float64)
-    try:
-        decisions = collect(network, share)
-        choice = decisions["legal"].sum(1) >= 2
-        counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
-        sums += torch.tensor([float(x) for x in counted], dtype=torch.float64)
-    except ValueError:
-        if world == 1:
-            raise
-        # Fewer packs than processes: this one has none to add.
+    decisions = collect(
+        network, even_share(some_packs(heldout, battles), accelerator.process_index, accelerator.num_processes)
+    )
+    choice = decisions["legal"].sum(1) >= 2
+    counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
+    sums = torch.tensor([float(x) for x in counted], dtype=torch.float64)
     nll, top1, count = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
     return {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}

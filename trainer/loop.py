@@ -28,6 +28,7 @@ from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
 from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
+from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
@@ -65,11 +66,16 @@ class Run:
         config, accelerator = self.config, self.accelerator
         if accelerator.device.type == "cuda" if config.compile is None else config.compile:
             self.objective.compile(dynamic=False)
+        sharded = config.parallel == "fsdp2"
+        if sharded:
+            shard(self.objective, accelerator.num_processes, accelerator.device.type)
         optimizer = build_optimizer(self.objective, config.optim)
         if accelerator.distributed_type == "DEEPSPEED":
             self.module, self.optimizer = accelerator.prepare(self.objective, optimizer)
         else:
-            self.module, self.optimizer = accelerator.prepare(self.objective), optimizer
+            # `evaluation_mode`: precision alone, no DDP around what is sharded.
+            self.module = accelerator.prepare_model(self.objective, evaluation_mode=sharded)
+            self.optimizer = optimizer
         self.spikes = None if config.guard.spike is None else SpikeGuard(config.guard, accelerator.device)
         parts = (self.module, self.objective, self.optimizer)
         self.step = TrainStep(accelerator, *parts, config.optim, config.seed, self.total, self.spikes)
@@ -167,7 +173,9 @@ class Run:
                 csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
                 clock.restart()
                 continue
-            if wants_eval or stopping or done % config.checkpoint.every == 0:
+            # None is written in a stretch of skipped updates: going back must lead out of it.
+            due = done % config.checkpoint.every == 0 and not self.skips.in_a_row
+            if wants_eval or stopping or due:
                 self._save(done, owes_evaluation=bool(wants_eval and stopping))
                 clock.restart()
             if stopping:
@@ -235,7 +243,8 @@ class Run:
 
     def _evaluate(self, done: int) -> dict[str, float]:
         """Held-out scores; the best so far is noted, to be saved with this step."""
-        scores = quick_score(self.objective.network, self.heldout, self.config.eval.battles, self.accelerator)
+        with gathered(self.objective):
+            scores = quick_score(self.objective.network, self.heldout, self.config.eval.battles, self.accelerator)
         if self.best is None or scores["heldout/nll"] < self.best["nll"]:
             self.best = {"nll": scores["heldout/nll"], "step": done}
         return scores

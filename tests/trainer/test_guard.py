@@ -1,0 +1,269 @@
+"""Planted faults in one process: batches of NaN, spikes, a killed loader worker, a full disk, signals, old files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests.trainer.conftest import SMALL
+from tests.trainer.test_run import rows_of
+from trainer import checkpoint, loop
+from trainer.config import load_config
+from trainer.guard import GuardConfig, SpikeGuard, TooManySkipsError
+from trainer.loop import Run
+from trainer.state import gather
+from trainer.stop import STOPPED
+from trainer.train import main as train_main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_of(battles, output, *settings):
+    common = [*SMALL, f"data.path={battles}", f"output={output}", "eval.every=0", "log.every=1"]
+    return Run(load_config(None, [*common, *settings]))
+
+
+def plant(monkeypatch, is_bad, change=None):
+    """Let the loader give packs whose numbers are NaN (or changed) where `is_bad(position in the data)`."""
+    real = loop.make_loader
+
+    class Planted:
+        def __init__(self, inner, start):
+            self.inner, self.start = inner, start
+
+        def __iter__(self):
+            for place, pack in enumerate(self.inner, self.start):
+                if is_bad(place):
+                    pack["numbers"][:] = torch.nan if change is None else change(pack["numbers"])
+                yield pack
+
+    monkeypatch.setattr(loop, "make_loader", lambda *a, **k: Planted(real(*a, **k), k["start_step"]))
+
+
+def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch):
+    plant(monkeypatch, lambda place: place in (2, 3, 6))
+    run = run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3")
+    before = None
+    step = run.step
+
+    def watched(number, packs, **options):
+        nonlocal before
+        parameters = [p.detach().clone() for p in run.objective.network.parameters()]
+        metrics = step(number, packs, **options)
+        same = all(torch.equal(a, b) for a, b in zip(parameters, run.objective.network.parameters(), strict=True))
+        assert same == (number in (2, 3, 6))
+        return metrics
+
+    run.step = watched
+    assert run.train() == 0
+    rows = {int(row["step"]): float(row["optim/skipped"]) for row in rows_of(tmp_path)}
+    assert [step for step, skipped in rows.items() if skipped] == [3, 4, 7]
+    noted = [json.loads(line) for line in (tmp_path / "skipped_batches.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in noted] == [3, 4, 7]
+    assert all(Path(battle["file"]).exists() for line in noted for battle in line["battles"])
+    state, _ = checkpoint.read(checkpoint.step_folder(tmp_path, 9))
+    assert state.updates == 6
+    assert all(value.isfinite().all() for value in state.network.values())
+
+
+def test_too_many_in_a_row_go_back_once_and_on_with_other_data(battles, tmp_path, monkeypatch):
+    plant(monkeypatch, lambda place: 6 <= place < 26)
+    run = run_of(battles, tmp_path, "max_steps=30", "checkpoint.every=4")
+    assert run.train() == 0
+    assert run.data_offset == 26 - 4  # twenty bad ones from position 6 on, found at 26; back to step 4
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 31))
+    assert not any(float(row["optim/skipped"]) for row in rows_of(tmp_path))
+    _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 30))
+    assert saved["data_offset"] == 22
+
+
+def test_too_many_again_stop_the_run_with_a_word(battles, tmp_path, monkeypatch, capsys):
+    plant(monkeypatch, lambda place: place >= 6)
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "log.every=1", "max_steps=60"]
+    assert train_main([*settings, "checkpoint.every=4"]) == 1
+    error = capsys.readouterr().err
+    assert "skipped_batches.jsonl" in error
+    assert "once more" in error
+    assert checkpoint.newest_valid(tmp_path) is not None
+
+
+def test_without_a_checkpoint_to_go_back_to_it_stops(battles, tmp_path, monkeypatch):
+    plant(monkeypatch, lambda place: True)
+    run = run_of(battles, tmp_path, "max_steps=60", "checkpoint.every=50", "guard.skips_in_a_row=5")
+    with pytest.raises(TooManySkipsError, match="no checkpoint"):
+        run.train()
+
+
+def test_spike_guard_against_a_plain_loop():
+    """Mean and variance of logarithms, each with its own count; a spike is left out of both."""
+    config = GuardConfig(spike=4.0, spike_memory=20)
+    guard = SpikeGuard(config, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    mean = variance = count = 0.0
+    found = 0
+    for i in range(200):
+        value = float(np.exp(rng.normal(0, 0.1) + (3.0 if i in (50, 120) else 0.0)))
+        spike = count >= 20 and np.log(value) > mean + 4.0 * max(np.sqrt(variance), 1e-3)
+        assert guard.is_spike(torch.tensor(value), 0).item() == spike, i
+        found += spike
+        if not spike:
+            rate = 1.0 / min(count + 1, 20)
+            delta = np.log(np.float64(np.float32(value))) - mean
+            mean, variance, count = mean + rate * delta, (1 - rate) * (variance + rate * delta**2), count + 1
+        assert guard.state[0, 0].item() == pytest.approx(mean, abs=1e-6)
+    assert found >= 2
+    assert guard.is_spike(torch.tensor(torch.nan), 0) == 0  # the finite check's business
+    assert guard.state.isfinite().all()
+
+
+def test_a_spiking_batch_is_skipped(battles, tmp_path, monkeypatch):
+    plant(monkeypatch, lambda place: place == 12, lambda numbers: numbers * 1e4)
+    run = run_of(battles, tmp_path, "max_steps=14", "guard.spike=6", "guard.spike_memory=8")
+    assert run.train() == 0
+    assert [int(row["step"]) for row in rows_of(tmp_path) if float(row["optim/skipped"])] == [13]
+    _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 14))
+    assert np.asarray(saved["spikes"])[2].tolist() == [13, 13]
+
+
+@pytest.mark.parametrize("settings", [["guard.spike=-1"], ["guard.skips_in_a_row=0"], ["guard.spikes=3"]])
+def test_bad_guards_are_refused(settings):
+    with pytest.raises(ValueError, match="guard"):
+        load_config(None, settings)
+
+
+def test_a_killed_worker_costs_no_run(battles, tmp_path, monkeypatch, caplog):
+    run = run_of(battles, tmp_path / "killed", "max_steps=8", "data.workers=2", "data.prefetch=1")
+    step = run.step
+
+    def kill_once(number, packs, **options):
+        if number == 3:
+            worker = next(p for p in psutil.Process().children() if "python" in p.name() or "pt_data" in p.name())
+            os.kill(worker.pid, signal.SIGKILL)
+        return step(number, packs, **options)
+
+    run.step = kill_once
+    assert run.train() == 0
+    assert "starts again at this step" in caplog.text
+    twin = run_of(battles, tmp_path / "whole", "max_steps=8")
+    assert twin.train() == 0
+    orders = [[row["data/order_crc32"] for row in rows_of(tmp_path / name)] for name in ("killed", "whole")]
+    assert orders[0] == orders[1]
+
+
+def test_a_full_disk_is_named_and_training_goes_on(battles, tmp_path, monkeypatch, caplog):
+    """The second save meets a full disk, the third does not: the run ends well."""
+    real, calls = checkpoint._write_manifest, []
+
+    def full_once(folder):
+        calls.append(folder)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(folder)
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", full_once)
+    assert run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3", "checkpoint.keep=9").train() == 0
+    assert "No space left" in caplog.text
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000003", "step_00000009"]
+    assert not list(tmp_path.glob(".step_*"))
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_a_word(battles, tmp_path, monkeypatch, capsys):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", full)
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "max_steps=2"]
+    assert train_main(settings) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert "start again" in error
+
+
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 0.3), (signal.SIGUSR1, 3.0), (signal.SIGTERM, None)])
+def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, after):
+    """At start-up, around the index's processes, and in mid-training (None): exit code 75, and going on works."""
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "data.workers=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainer.train", *settings, "max_steps=4000", "checkpoint.every=3000"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    try:
+        if after is None:
+            until = time.monotonic() + 100
+            while not (tmp_path / "training_log.csv").exists():
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        else:
+            # The handler stands once the trainer's own code runs; before that, no file is open and nothing is lost.
+            time.sleep(after)
+        process.send_signal(number)
+        text, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode in ((STOPPED,) if after is None else (STOPPED, -number)), text
+    if after is None:
+        (saved,) = checkpoint.list_checkpoints(tmp_path)
+        checkpoint.verify(saved)
+        assert "start again with the same command" in text
+
+
+def test_command_line_of_checkpoints(trained, tmp_path, capsys):
+    assert checkpoint.main(["verify", str(trained)]) == 0
+    assert checkpoint.main(["inspect", str(trained)]) == 0
+    text = capsys.readouterr().out
+    assert "step 120" in text
+    assert "schema 2" in text
+    assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "out" / "agent")]) == 0
+    checkpoint.load_network(tmp_path / "out" / "agent")
+    shutil.copytree(trained, tmp_path / "run")
+    victim = checkpoint.list_checkpoints(tmp_path / "run")[0] / "targets.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert checkpoint.main(["verify", str(tmp_path / "run")]) == 1
+    assert "targets.safetensors" in capsys.readouterr().out
+    assert checkpoint.main(["inspect", str(tmp_path)]) == 1
+    assert "no checkpoint here" in capsys.readouterr().err
+
+
+def test_an_earlier_schema_is_read(battles, tmp_path):
+    """Schema 1 kept the optimizer's numbered state in optimizer.pt, and under DeepSpeed its shards."""
+    run = run_of(battles, tmp_path / "run", "max_steps=4", "checkpoint.every=2")
+    assert run.train() == 0
+    folder = checkpoint.step_folder(tmp_path / "run", 4)
+    expected = gather(run.accelerator, run.module, run.objective, run.optimizer)
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "optimizer.safetensors").unlink()
+    torch.save(run.optimizer.state_dict(), old / "optimizer.pt")
+    settings = json.loads((old / "run.json").read_text()) | {"schema": 1, "best": 1.25}
+    (old / "run.json").write_text(json.dumps(settings))
+    (old / "manifest.json").unlink()
+    checkpoint._write_manifest(old)
+    state, _ = checkpoint.read(old)
+    assert state.updates == expected.updates == 4
+    assert state.moments.keys() == expected.moments.keys()
+    assert all(torch.equal(state.moments[name], expected.moments[name]) for name in expected.moments)
+    (old / "deepspeed").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match="init_from"):
+        checkpoint.read(old)
+    (folder / "run.json").write_text(json.dumps(settings | {"schema": 99}))
+    (folder / "manifest.json").unlink()
+    checkpoint._write_manifest(folder)
+    with pytest.raises(checkpoint.CheckpointError, match="later version"):
+        checkpoint.read(folder)
+
+
+def test_another_network_is_refused_by_name(battles, tmp_path, capsys):
+    assert run_of(battles, tmp_path, "max_steps=2").train() == 0
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
+    assert train_main(settings) == 1
+    assert "model" in capsys.readouterr().err
