@@ -32,8 +32,8 @@ def run_of(battles, output, *settings):
     return Run(load_config(None, [*common, *settings]))
 
 
-def plant(monkeypatch, is_bad, change=None):
-    """Let the loader give packs whose numbers are NaN (or changed) where `is_bad(position in the data)`."""
+def plant(monkeypatch, is_bad, name="numbers", value=torch.nan):
+    """Let the loader give packs that hold nothing but `value` under `name` where `is_bad(position in the data)`."""
     real = loop.make_loader
 
     class Planted:
@@ -43,7 +43,7 @@ def plant(monkeypatch, is_bad, change=None):
         def __iter__(self):
             for place, pack in enumerate(self.inner, self.start):
                 if is_bad(place):
-                    pack["numbers"][:] = torch.nan if change is None else change(pack["numbers"])
+                    pack[name][:] = value
                 yield pack
 
     monkeypatch.setattr(loop, "make_loader", lambda *a, **k: Planted(real(*a, **k), k["start_step"]))
@@ -126,8 +126,9 @@ def test_spike_guard_against_a_plain_loop():
 
 
 def test_a_spiking_batch_is_skipped(battles, tmp_path, monkeypatch):
-    plant(monkeypatch, lambda place: place == 12, lambda numbers: numbers * 1e4)
-    run = run_of(battles, tmp_path, "max_steps=14", "guard.spike=6", "guard.spike_memory=8")
+    plant(monkeypatch, lambda place: place == 12, "reward", 1e5)
+    settings = ["max_steps=14", "guard.spike=8", "guard.spike_memory=8", "model.value_head=scalar"]
+    run = run_of(battles, tmp_path, *settings)
     assert run.train() == 0
     assert [int(row["step"]) for row in rows_of(tmp_path) if float(row["optim/skipped"])] == [13]
     _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 14))
