@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from launch.record import write_record
 
 ROOT = Path(__file__).parents[1]
 STEPS, SAVED = 20, 10
+STALE_LOCK_S = 600  # a build takes about a minute
 WATCHDOG = 240  # seconds: the first run compiles DeepSpeed's op (a minute), the rest takes about 30
 COMPARED = ("loss/policy", "loss/critic", "optim/grad_norm")
 SETTINGS = (
@@ -104,7 +106,8 @@ def environment() -> dict[str, str]:
     killed build leaves behind and later ones wait for."""
     extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", ROOT / ".venv" / "torch_extensions"))
     for lock in extensions.rglob("lock"):
-        lock.unlink()
+        if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+            lock.unlink()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {
         **os.environ, "TORCH_EXTENSIONS_DIR": str(extensions), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",

@@ -88,7 +88,7 @@ class RunConfig:
     processes: int | None = None  # asserted against the world that was launched
     deepspeed: str | None = None  # a file of ds_configs/; null: what the launcher says, or plain PyTorch
     parallel: str = "ddp"  # of several plain processes: ddp | fsdp2
-    timeout_minutes: float = 10.0  # that a process waits for the others before it gives up
+    timeout_minutes: float = 30.0  # that a process waits for the others before it gives up
     batch_scaling: str = "keep"  # of the global batch on more processes: keep | multiply
     lr_scaling: str = "sqrt"  # of the learning rate where the batch is multiplied: sqrt | none
     precision: str = "auto"  # auto: bf16 on CUDA, fp32 on CPU | fp32 | bf16

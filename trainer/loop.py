@@ -113,7 +113,10 @@ class Run:
             raise
         finally:
             self.stop.training = False
-        if code == 0:
+        # From here on the main process works alone: the others neither wait for it nor time out.
+        self.accelerator.wait_for_everyone()
+        self.accelerator.state.destroy_process_group()
+        if code == 0 and self.main:
             self._finish()
         self.accelerator.end_training()
         return code
@@ -297,9 +300,6 @@ class Run:
 
     def _finish(self) -> None:
         """The best checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
-        self.accelerator.wait_for_everyone()
-        if not self.main:
-            return
         target, best = self.output / "model", checkpoint.step_folder(self.output, self.best["step"])
         checkpoint.verify(best)
         copy_model(best / "model", target)

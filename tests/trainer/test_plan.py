@@ -1,0 +1,106 @@
+"""What a plan says against what is measured on a CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import SMALL
+from trainer import plan
+from trainer.config import load_config
+from trainer.loop import Run
+
+ROOT = Path(__file__).parents[2]
+
+# A few steps in a process of its own; prints its resident set before the network is built, and the greatest after.
+MEASURE = """
+import json, resource, sys
+import psutil
+from trainer import loop
+from trainer.config import load_config
+before = []
+real = loop.build_network
+def noted(*arguments):
+    before.append(psutil.Process().memory_info().rss)
+    return real(*arguments)
+loop.build_network = noted
+config = load_config(None, sys.argv[1:])
+run = loop.Run(config)
+run._open_packs(0)
+for step in range(2):
+    run.step(step, run._next_packs(step))
+print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, run.loader.shape.turns]))
+"""
+
+
+def test_counted_parts_are_those_of_a_run(battles, tmp_path):
+    run = Run(load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=2", "eval.every=0"]))
+    counted = plan.count(run.config)
+    parameters = list(run.objective.network.parameters())
+    assert counted.parameters == sum(p.numel() for p in parameters)
+    assert counted.targets == sum(p.numel() for p in run.objective.targets.parameters())
+    run._open_packs(0)
+    run.step(0, run._next_packs(0))
+    parts = plan.memory(counted, "plain", world=1, turns=0, bf16=False)
+    moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
+    assert parts["parameters"] == sum(p.numel() * 4 for p in parameters)
+    assert parts["optimizer"] == sum(v.numel() * 4 for v in moments)
+
+
+def test_peak_memory_is_as_planned(battles, tmp_path):
+    """`small` and a pack of 2,048 turns, so that what is planned for stands out from the libraries."""
+    settings = [
+        *SMALL, f"data.path={battles}", f"output={tmp_path}", "model.preset=small", "batch.turns=2048",
+        "batch.battles=32", "batch.plan=battles", "max_steps=2",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240, check=True,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    before, peak, turns = json.loads(done.stdout.splitlines()[-1])
+    planned = sum(plan.memory(plan.count(load_config(None, settings)), "plain", 1, turns, bf16=False).values())
+    assert 0.75 < (peak - before) / planned < 1.4  # 1.2 was seen: the allocator's gaps, and libraries that load late
+
+
+@pytest.mark.parametrize("stage", plan.STAGES)
+def test_more_processes_hold_no_more_each(stage):
+    counted = plan.Counted(parameters=10**9, layer=2 * 10**7, targets=10**6, working_bytes=1e6, flops=6e9)
+    totals = [sum(plan.memory(counted, stage, world, 1000, bf16=True).values()) for world in (2, 8, 64)]
+    assert totals == sorted(totals, reverse=True)
+    sent = [plan.communicated(counted, stage, world, 2) for world in (1, 2, 8)]
+    assert sent[0] == 0 < sent[1] < sent[2]
+
+
+def test_communication_by_hand():
+    """One billion parameters on four GPUs, two micro-batches, three quarters of each ring's tensor."""
+    counted = plan.Counted(parameters=10**9, layer=0, targets=0, working_bytes=0, flops=0)
+    sent = {stage: plan.communicated(counted, stage, 4, 2) for stage in plan.STAGES}
+    assert sent == {"plain": 6e9, "zero1": 3e9, "zero2": 4.5e9, "zero3": 9e9, "fsdp2": 15e9}
+
+
+def test_command_says_what_cannot_fit(capsys):
+    huge = ["model.hidden_size=8192", "model.num_layers=40", "model.num_heads=64"]
+    assert plan.main(["--gpus", "1", "--gpu", "a100-40gb", *huge]) == 1
+    assert "does not fit" in capsys.readouterr().out
+    assert plan.main(["--config", str(ROOT / "launch" / "runs" / "h100_1gpu.yaml"), "--gpus", "1,8"]) == 0
+    text = capsys.readouterr().out
+    assert "193.4M parameters" in text
+    assert "$2.50" in text
+    assert plan.main(["model.preset=enormous"]) == 1
+    assert "enormous" in capsys.readouterr().err
+
+
+def test_a_record_of_that_gpu_replaces_the_assumption(tmp_path, monkeypatch):
+    record = {
+        "name": "bench_train, base, NVIDIA H100", "hardware": {"device": "NVIDIA H100 80GB HBM3"},
+        "default": {"flops_per_turn": {"train": 1e9}, "loader_included": {"turns_per_s": 4e5}},
+    }  # fmt: skip
+    path = tmp_path / "bench_train.json"
+    path.write_text(json.dumps({record["name"]: record}))
+    monkeypatch.setattr(plan, "RECORD", path)
+    share = plan.recorded_share("h100-80gb", plan.GPUS["h100-80gb"], 1.2e9)
+    assert share.mfu == pytest.approx(4e14 / 989e12)
+    assert "H100" in share.mfu_source
+    assert "assumed" in plan.recorded_share("a100-80gb", plan.GPUS["a100-80gb"], 1.2e9).mfu_source

@@ -1,0 +1,315 @@
+"""Memory, time and money of a run, told before it is started.
+
+    python -m trainer.plan --config launch/runs/h100_1gpu.yaml --gpus 1,8 --gpu h100-80gb [--battles 4000000] [a.b=c …]
+
+Counted: parameters, FLOPs and the memory that a step works in (from the modules, on the meta device), bytes communicated
+a step. Assumed, and printed: the share of the chip's peak that is reached, where no record of
+`launch/records/bench_train.json` was taken on that GPU; the links' speeds; the price. Sources: ZeRO's memory and
+communication, Rajbhandari et al. 2020 (arXiv 1910.02054); ring collectives, Patarasuk and Yuan 2009.
+"""
+
+import argparse
+import json
+import sys
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from data.observation import space_named
+from data.schema import N_ACTIONS
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseForOfflineRL
+from trainer.config import ConfigError, RunConfig, load_config
+from trainer.flops import flops_per_turn
+from trainer.metrics import duration
+from trainer.objective import OfflineRL, TargetHeads
+from trainer.setup import network_config
+
+GIB = 2**30
+STAGES = ("plain", "zero1", "zero2", "zero3", "fsdp2")
+TURNS_PER_BATTLE = 41.0  # of the reference battles: DESIGN's histogram
+BF16_SHARE = 0.8  # of fp32 working memory under bf16 autocast; counted for what is kept: 0.67 (tiny), 0.79 (small)
+OVERHEAD_GIB = 1.5  # CUDA's context, kernels' workspaces, the allocator's gaps
+RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Of the vendor's data sheets: memory in GiB, dense bf16 peak in FLOP/s, NVLink in bytes/s a direction."""
+
+    memory: float
+    peak: float
+    link: float
+
+
+GPUS = {
+    "h100-80gb": Gpu(79.6, 989e12, 450e9),
+    "h200-141gb": Gpu(139.8, 989e12, 450e9),
+    "a100-80gb": Gpu(79.3, 312e12, 300e9),
+    "a100-40gb": Gpu(39.4, 312e12, 300e9),
+}
+GPUS_PER_NODE = 8
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the modules say. Bytes are of fp32 and a turn."""
+
+    parameters: int
+    layer: int  # parameters of one trunk layer: what ZeRO 3 and FSDP2 gather at once
+    targets: int
+    working_bytes: float
+    flops: float  # of a training step, a turn
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Figures that are not counted here."""
+
+    mfu: float = 0.30  # share of the peak
+    mfu_source: str = "assumed: no record was taken on this GPU"
+    # Bytes/s a direction out of one machine (eight adapters of 400 Gb/s). NCCL lays as many rings as there are
+    # adapters, and each leaves a machine once: a collective runs at this speed, not at one adapter's.
+    network: float = 400e9
+    overlap: float = 0.5  # share of the compute time behind which communication can hide
+
+
+def count(config: RunConfig) -> Counted:
+    """Build the network on the meta device and count. Raises ConfigError, ValueError."""
+    tokenizer = Tokenizer.load(config.data.vocabulary)
+    with torch.device("meta"):
+        network = TurnwiseForOfflineRL(
+            network_config(config.model, config.data, tokenizer, config.objective.reward_scale)
+        )
+    network.attention = "sdpa"
+    if config.model.gradient_checkpointing:
+        network.gradient_checkpointing_on()
+    pack = empty_pack(config, turns=512)
+    layer = sum(p.numel() for p in network.model.trunk.layers[0].parameters())
+    return Counted(
+        sum(p.numel() for p in network.parameters()),
+        layer,
+        sum(p.numel() for p in TargetHeads(network).parameters()),
+        working_bytes(config, network),
+        flops_per_turn(network.config, pack)["train"],
+    )
+
+
+def empty_pack(config: RunConfig, turns: int) -> dict[str, torch.Tensor]:
+    """A pack's shapes without content, on the meta device."""
+    space = space_named(config.data.space)
+    shapes = {
+        "words": (torch.int32, (turns, space.n_words)),
+        "numbers": (torch.float32, (turns, space.n_numbers)),
+        "legal": (torch.bool, (turns, N_ACTIONS)),
+        "cu_seqlens": (torch.int32, (turns // 64 + 2,)),
+    }
+    shapes |= dict.fromkeys(("prev_action", "action"), (torch.int64, (turns,)))
+    shapes |= dict.fromkeys(("prev_reward", "reward"), (torch.float32, (turns,)))
+    shapes |= dict.fromkeys(("position", "segment"), (torch.int32, (turns,)))
+    shapes |= dict.fromkeys(("prev_action_known", "action_known", "decision", "done"), (torch.bool, (turns,)))
+    return {name: torch.empty(size, dtype=dtype, device="meta") for name, (dtype, size) in shapes.items()}
+
+
+class LivePeak(TorchDispatchMode):
+    """The most bytes that tensors made inside were holding at once. On the meta device nothing is computed or held."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+
+        def freed(_):
+            self.now -= size
+            del self._alive[key]
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+def working_bytes(config: RunConfig, network: TurnwiseForOfflineRL) -> float:
+    """Bytes a turn, in fp32, that a step holds at its peak beside parameters and what is theirs: activations kept for
+    the backward pass, and what passes by. The slope between packs of two sizes, so that gradients fall out."""
+    objective = OfflineRL(network, config.objective).to("meta")
+    objective.targets.to("meta")
+    peaks = []
+    for turns in (2048, 4096):
+        objective.zero_grad(set_to_none=True)
+        counts = torch.empty(2, dtype=torch.float64, device="meta")
+        subset, filtering = torch.empty(2, dtype=torch.int64, device="meta"), torch.empty((), device="meta")
+        pack = empty_pack(config, turns)
+        with LivePeak() as live:
+            objective(pack, counts, subset, filtering)[0].backward()
+        peaks.append(live.peak)
+    return (peaks[1] - peaks[0]) / 2048
+
+
+def memory(counted: Counted, stage: str, world: int, turns: int, bf16: bool) -> dict[str, float]:
+    """Bytes on each GPU by part, for one process with packs of `turns` turns.
+
+    plain: fp32 parameters, gradients, two moments (DDP: a second copy of the gradients in its buckets). ZeRO: these
+    in the run's precision, fp32 masters and moments shared out; stage 2 shares the gradients, stage 3 and
+    FSDP2 the parameters too, two layers of which are whole at a time.
+    """
+    p, wide = counted.parameters, 2 if bf16 else 4
+    whole_layers = 2 * counted.layer
+    parts = {
+        "plain": {"parameters": 4 * p, "gradients": 4 * p * (1 if world == 1 else 2), "optimizer": 8 * p},
+        "zero1": {"parameters": wide * p, "gradients": wide * p, "optimizer": 12 * p / world},
+        "zero2": {"parameters": wide * p, "gradients": wide * p / world, "optimizer": 12 * p / world},
+        "zero3": {
+            "parameters": wide * (p / world + whole_layers),
+            "gradients": wide * (p / world + counted.layer),
+            "optimizer": 12 * p / world,
+        },
+        "fsdp2": {
+            "parameters": 4 * (p / world + whole_layers),
+            "gradients": 4 * (p / world + counted.layer),
+            "optimizer": 8 * p / world,
+        },
+    }[stage]
+    if stage.startswith("zero"):
+        parts["buckets"] = wide * min(p, 500_000_000)
+    working = counted.working_bytes * turns * (BF16_SHARE if bf16 else 1.0)
+    return {**parts, "targets": 4 * counted.targets, "working": working}
+
+
+def communicated(counted: Counted, stage: str, world: int, accumulate: int) -> float:
+    """Bytes that each GPU sends in one optimizer step, ring collectives: an all-reduce costs twice its tensor, a
+    gather or scatter once, times (W − 1)/W. Stage 3 and FSDP2 gather for every micro-batch's forward and backward."""
+    if world == 1:
+        return 0.0
+    p, ring = counted.parameters, (world - 1) / world
+    per_step = {
+        "plain": 2 * 4 * p,
+        "zero1": 2 * p + 2 * p,
+        "zero2": (2 * accumulate + 2) * p,
+        "zero3": 3 * 2 * p * accumulate,
+        "fsdp2": (2 * 4 * accumulate + 4) * p,
+    }
+    return per_step[stage] * ring
+
+
+def turns_per_s(counted: Counted, stage: str, world: int, config: RunConfig, gpu: Gpu, assumed: Assumed) -> float:
+    """Turns a second of the whole world: compute at the assumed share of the peak, and what of the communication does
+    not hide behind it."""
+    turns = turns_a_step(config)
+    compute = counted.flops * turns / (gpu.peak * assumed.mfu)
+    link = gpu.link if world <= GPUS_PER_NODE else min(gpu.link, assumed.network)
+    exposed = max(0.0, communicated(counted, stage, world, config.batch.accumulate) / link - assumed.overlap * compute)
+    return turns * world / (compute + exposed)
+
+
+def turns_a_step(config: RunConfig) -> float:
+    """Turns that one process trains on in an optimizer step."""
+    return (config.batch.turns or config.batch.battles * TURNS_PER_BATTLE) * config.batch.accumulate
+
+
+def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
+    """The share of the peak of the nearest record (in FLOPs a turn) taken on that GPU; an assumption without one."""
+    if not RECORD.exists():
+        return Assumed()
+    key = gpu_name.split("-")[0].upper()
+    found = []
+    for record in json.loads(RECORD.read_text(encoding="utf-8")).values():
+        if key in str(record["hardware"]["device"]):
+            own = record["default"]["flops_per_turn"]["train"]
+            share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.peak
+            found.append((abs(own - flops), share, record["name"]))
+    if not found:
+        return Assumed()
+    _, share, name = min(found)
+    return Assumed(mfu=share, mfu_source=f"record {name!r}")
+
+
+def report(
+    config: RunConfig, gpus: list[int], gpu_name: str, battles: float, dollars: float, network: float
+) -> tuple[str, bool]:
+    """The plan in words, and whether any stage fits on every number of GPUs."""
+    gpu, counted, bf16 = GPUS[gpu_name], count(config), config.precision != "fp32"
+    assumed = replace(recorded_share(gpu_name, gpu, counted.flops), network=network)
+    per_pack = turns_a_step(config) / config.batch.accumulate
+    epochs = config.epochs or 1.0
+    lines = [
+        f"{counted.parameters / 1e6:.1f}M parameters, {counted.flops / 1e9:.3f} GFLOP a turn trained on, "
+        f"{counted.working_bytes / 2**20:.2f} MiB of working memory a turn in fp32",
+        f"each GPU: {config.batch.battles} battles × {config.batch.accumulate} micro-batches a step "
+        f"({TURNS_PER_BATTLE:.0f} turns a battle): the global batch grows with the GPUs (batch_scaling: multiply)",
+        f"assumed: {100 * assumed.mfu:.0f}% of {gpu.peak / 1e12:.0f} TFLOP/s ({assumed.mfu_source}); "
+        f"{gpu.link / 1e9:.0f} GB/s inside a machine of {GPUS_PER_NODE}, {assumed.network / 1e9:.0f} GB/s out "
+        f"of one; {100 * assumed.overlap:.0f}% of the compute hides communication; ${dollars:.2f} a GPU-hour",
+        f"{battles:,.0f} battles, {epochs:g} epochs",
+        "",
+        f"{'GPUs':>5} {'stage':<6} {'GiB a GPU':>10}  {'of which optimizer':>18} {'working':>12} "
+        f"{'sent a step':>12} {'battles/s':>10} {'scaling':>8} {'time':>8} {'cost':>9}",
+    ]
+    fits_everywhere = True
+    for world in gpus:
+        fits_here = False
+        for stage in STAGES:
+            if stage == "fsdp2" and world == 1:
+                continue
+            parts = memory(counted, stage, world, int(per_pack), bf16)
+            needed = sum(parts.values()) / GIB + OVERHEAD_GIB
+            fits = needed <= gpu.memory
+            fits_here |= fits
+            speed = turns_per_s(counted, stage, world, config, gpu, assumed) / TURNS_PER_BATTLE
+            alone = turns_per_s(counted, stage, 1, config, gpu, assumed) / TURNS_PER_BATTLE
+            seconds = battles * epochs / speed
+            sent = communicated(counted, stage, world, config.batch.accumulate) / GIB
+            lines.append(
+                f"{world:>5} {stage:<6} {needed:>10.1f}  {parts['optimizer'] / GIB:>18.1f} "
+                f"{parts['working'] / GIB:>12.1f} {sent:>8.2f} GiB {speed:>10,.0f} {speed / alone / world:>7.0%} "
+                f"{duration(seconds):>8} {dollars * world * seconds / 3600:>8,.2f}$"
+                + ("" if fits else f"  does not fit: {gpu_name} has {gpu.memory:.0f} GiB")
+            )
+        if not fits_here:
+            lines.append(f"{world:>5}: no stage fits: take more GPUs, gradient_checkpointing, or smaller batch.battles")
+        fits_everywhere &= fits_here
+    return "\n".join(lines), fits_everywhere
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan of a run. Exit status 1 where it cannot fit."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.plan", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", help="YAML of the run")
+    parser.add_argument("--gpus", default="1,8", help="numbers of GPUs: 1,8,64")
+    parser.add_argument("--gpu", choices=sorted(GPUS), default="h100-80gb")
+    parser.add_argument("--battles", type=float, default=4e6, help="battles of the data set")
+    parser.add_argument("--dollars", type=float, default=2.50, help="price of a GPU-hour")
+    parser.add_argument("--network", type=float, default=3200, help="Gbit/s out of one machine of 8 GPUs")
+    parser.add_argument("settings", nargs="*", metavar="a.b=c")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load_config(arguments.config, arguments.settings)
+        gpus = [int(number) for number in arguments.gpus.split(",")]
+        text, fits = report(
+            config, gpus, arguments.gpu, arguments.battles, arguments.dollars, arguments.network / 8 * 1e9
+        )
+    except (ConfigError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0 if fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
