@@ -44,6 +44,7 @@ KIND_WORDS = {
     "flip": "kill -9, then a byte of the newest checkpoint flipped", "cut": "kill -9, then its tail cut off",
     "full": "file system full",
 }  # fmt: skip
+STARTED = "--- started"  # a line of a round's log
 ABORT = "terminate called without an active exception"  # upstream: ZeRO's exit, now and then, after its results
 
 
@@ -75,6 +76,8 @@ class Start:
         ]  # fmt: skip
         if engine != "plain":
             arguments.append(f"deepspeed=ds_configs/{engine}.json")
+        with open(log, "a", encoding="utf-8") as handle:
+            handle.write(f"{STARTED}\n")
         sys.stdout.flush()
         sys.stderr.flush()
         self.pids = [self._fork(rank, world, port, arguments) for rank in range(world)]
@@ -284,14 +287,17 @@ def _damage(rng: random.Random, output: Path, cut: bool) -> None:
 
 
 def _lost(log: Path) -> int:
-    """Greatest number of steps that a start repeated: last step told before it, less the one it resumed at."""
-    told = lost = 0
-    for line in log.read_text().splitlines():
-        if match := re.search(r"resumed from .* at step (\d+)", line):
-            lost = max(lost, told - int(match[1]))
+    """Greatest number of steps that a start did again: the last step told before it, less the one it went on from."""
+    told = before = resumed = lost = 0
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if line == STARTED:
+            before, resumed = told, 0
+        elif match := re.search(r"resumed from .* at step (\d+)", line):
+            resumed = int(match[1])
         elif match := re.match(r"step (\d+)/", line):
             told = int(match[1])
-    return max(lost, 0)
+            lost, before = max(lost, before - resumed), 0
+    return lost
 
 
 def _unlike(output: Path, twin: Path) -> str:

@@ -2,8 +2,8 @@
 
     python -m trainer.plan --config launch/runs/h100_1gpu.yaml --gpus 1,8 --gpu h100-80gb [--battles 4000000] [a.b=c …]
 
-Counted: parameters, FLOPs and the memory that a step works in (from the modules, on the meta device), bytes communicated
-a step. Assumed, and printed: the share of the chip's peak that is reached, where no record of
+Counted: parameters, FLOPs and the memory that a step works in (from the modules, on the meta device), bytes that cross
+the links a step. Assumed, and printed: the share of the chip's peak that is reached, where no record of
 `launch/records/bench_train.json` was taken on that GPU; the links' speeds; the price. Sources: ZeRO's memory and
 communication, Rajbhandari et al. 2020 (arXiv 1910.02054); ring collectives, Patarasuk and Yuan 2009.
 """

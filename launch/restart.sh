@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Start a run again, by the same command, until it is done:
+#
+#     bash launch/restart.sh OUTPUT COMMAND…
+#     bash launch/restart.sh checkpoints/h100_base accelerate launch --config_file launch/accelerate/1gpu.yaml -m trainer.train --config launch/runs/h100_1gpu.yaml
+#
+# OUTPUT is the run's output folder. A start that ends badly is followed by another as long as there was progress, a newer
+# checkpoint; three ends in a row without one stop it. SIGTERM and SIGUSR1 are handed on to the run, which saves itself,
+# and nothing is started after it.
+set -u
+output=${1:?give the run\'s output folder, then the command}
+shift
+told=""
+child=0
+hand_on() {
+    told=1
+    [ "$child" -ne 0 ] && kill -s "$1" "$child" 2>/dev/null
+}
+trap 'hand_on TERM' TERM
+trap 'hand_on USR1' USR1
+newest() {
+    local found="" folder
+    for folder in "$output"/step_*; do
+        [ -e "$folder/manifest.json" ] && found=$folder
+    done
+    echo "$found"
+}
+idle=0
+while true; do
+    before=$(newest)
+    "$@" &
+    child=$!
+    # A trapped signal ends `wait` early: wait on until the run itself has ended.
+    while true; do
+        wait "$child"
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    [ "$code" -eq 0 ] && exit 0
+    [ -n "$told" ] && exit "$code"
+    if [ "$(newest)" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
+    if [ "$idle" -ge 3 ]; then
+        echo "restart.sh: three ends in a row without a new checkpoint in $output (last exit code $code): not started again" >&2
+        exit "$code"
+    fi
+    echo "restart.sh: ended with $code; starting again" >&2
+    sleep "${RESTART_DELAY_S:-5}"
+done
