@@ -72,7 +72,7 @@ def command_of(row: Row) -> list[str]:
     train = ["trainer.train", f"processes={row.world}"]
     if row.engine == "fsdp2":
         train.append("parallel=fsdp2")
-    elif row.engine != "plain" and not (row.launcher == "accelerate" and row.world == 2):
+    elif row.engine != "plain" and row.launcher != "accelerate":
         train.append(f"deepspeed=ds_configs/{row.engine}.json")
     if row.launcher == "torchrun":
         return [
@@ -81,7 +81,7 @@ def command_of(row: Row) -> list[str]:
         ]  # fmt: skip
     if row.launcher == "accelerate":
         file = f"launch/accelerate/cpu_2proc_{row.engine}.yaml"
-        how = [f"--config_file={file}"] if row.world == 2 and row.engine != "plain" else ["--cpu"]
+        how = ["--cpu"] if row.engine == "plain" else [f"--config_file={file}"]
         count = f"--num_processes={row.world}"
         return [
             python, "-m", "accelerate.commands.launch", f"--main_process_port={port}", *how, count, "-m", *train,

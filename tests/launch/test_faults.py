@@ -1,0 +1,98 @@
+"""Starting again by itself, the fault campaign's own arithmetic, and one real round of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.bench_faults import STARTED, Round, _lost
+
+ROOT = Path(__file__).parents[2]
+RESTART = ROOT / "launch" / "restart.sh"
+
+# A run that saves a checkpoint at every start, ends badly until its third, and with 0 then.
+GOES_ON = """
+import sys, pathlib
+output = pathlib.Path(sys.argv[1])
+count = len(list(output.glob("step_*"))) + 1
+folder = output / f"step_{count:08d}"
+folder.mkdir(parents=True)
+(folder / "manifest.json").write_text("{}")
+sys.exit(0 if count == 3 else 9)
+"""
+# A run that saves itself when told, as ours do.
+SAVES = """
+import signal, sys, time
+def told(number, frame):
+    print("told", number, flush=True)
+    sys.exit(75)
+signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGUSR1, told)
+print("running", flush=True)
+time.sleep(30)
+"""
+
+
+def restart(output, *command, **options):
+    return subprocess.Popen(
+        ["bash", str(RESTART), str(output), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "RESTART_DELAY_S": "0"}, **options,
+    )  # fmt: skip
+
+
+def test_a_run_that_makes_progress_is_started_until_it_is_done(tmp_path):
+    process = restart(tmp_path, sys.executable, "-c", GOES_ON, str(tmp_path))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert errors.count("starting again") == 2
+
+
+def test_a_run_without_progress_is_given_up_with_its_code(tmp_path):
+    process = restart(tmp_path, sys.executable, "-c", "import sys; sys.exit(9)")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 9
+    assert "three ends in a row" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_handed_on_and_nothing_started_after(tmp_path, number):
+    process = restart(tmp_path, sys.executable, "-c", SAVES)
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert out == f"told {int(number)}\n"
+    assert process.returncode == 75
+
+
+def test_lost_steps_are_counted_from_what_was_told(tmp_path):
+    log = tmp_path / "log.txt"
+    started = f"{STARTED}\n"
+    log.write_text(started + "step 2/18 x\n" + started + "step 2/18 x\n")
+    assert _lost(log) == 2  # before any checkpoint: from the start again
+    log.write_text(f"{started}step 8/18 x\n{started}resumed from run/step_00000006 at step 6\nstep 8/18 x\n")
+    assert _lost(log) == 2
+    log.write_text(f"{started}step 6/18 x\n{started}{started}resumed from run/step_00000006 at step 6\nstep 8/18 x\n")
+    assert _lost(log) == 0
+
+
+@pytest.mark.slow
+def test_rounds_of_the_campaign_are_sound(tmp_path):
+    """Three rounds in a process of its own: the campaign forks, and must not fork this one."""
+    script = (
+        "import json, os, sys, pathlib, msgspec; from launch import bench_faults as b;"
+        "os.environ.update(b.environment(), TURNWISE_CACHE=sys.argv[1] + '/cache');"
+        "c = b.Campaign(pathlib.Path(sys.argv[1]));"
+        "print(json.dumps([msgspec.to_builtins(c.play(n, ('kill', 'term', 'flip'))) for n in range(3)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    rounds = [Round(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
+    assert [played.problem for played in rounds] == ["", "", ""]
+    assert all(played.starts >= 2 for played in rounds if played.struck)
