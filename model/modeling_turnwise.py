@@ -133,10 +133,13 @@ class TurnwiseForOfflineRL(TurnwisePreTrainedModel):
         """Recompute the trunk's activations in the backward pass: less memory, about a third more arithmetic."""
         self.model.trunk.gradient_checkpointing = True
 
-    def features(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """hidden [N,D] and entities [N,E,e] of a pack (a dict with the keys of `data.collate`)."""
+    def features(
+        self, batch: dict[str, torch.Tensor], model: TurnwiseModel | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden [N,D] and entities [N,E,e] of a pack (a dict with the keys of `data.collate`), by the network's own
+        model or by `model`, a copy of it."""
         keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward", "position", "segment")
-        return self.model(*(batch[key] for key in keys), cu_seqlens=batch["cu_seqlens"])
+        return (model or self.model)(*(batch[key] for key in keys), cu_seqlens=batch["cu_seqlens"])
 
     def policy_logits(self, hidden, entities, legal) -> torch.Tensor:
         """fp32 [N,G,A]; illegal actions at the dtype's minimum. A turn with nothing legal is left unmasked (finite)."""

@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from data.tokenizer import PAD_ID, UNKNOWN_ID
+
 
 def action_log_prob(logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     """log π(a|s) of the recorded action: logits [N,G,A] (illegal ones masked), action int [N] → fp32 [N,G]."""
@@ -31,15 +33,23 @@ def advantage(q: torch.Tensor, probs: torch.Tensor, action: torch.Tensor) -> tor
 
 
 def filter_weight(kind: str, advantage: torch.Tensor, beta: float, clip: float) -> torch.Tensor:
-    """Weight of the cloned action: `imitation` 1; `binary` [A > 0]; `exponential` min(exp(β·A), clip). Shape kept."""
-    if kind == "imitation":
+    """Weight of the cloned action: `imitation` 1; `binary` [A > 0]; `exponential` min(exp(β·A), clip). Shape kept.
+
+    `winners` is imitation of battles that were won (`winners_weight`): what it needs is not in the advantage.
+    """
+    if kind in ("imitation", "winners"):
         return torch.ones_like(advantage)
     if kind == "binary":
         return (advantage > 0).to(advantage.dtype)
     if kind == "exponential":
         # The exponent is clipped before exp, so that a large advantage never becomes inf.
         return (beta * advantage).clamp_max(math.log(clip)).exp()
-    raise ValueError(f"objective.filter={kind!r}: choose imitation, binary or exponential")
+    raise ValueError(f"objective.filter={kind!r}: choose imitation, winners, binary or exponential")
+
+
+def winners_weight(outcome: torch.Tensor) -> torch.Tensor:
+    """1 for turns of a battle that was won, else 0: outcome int8 [N] (1 won, 0 lost, −1 no result) → fp32 [N,1]."""
+    return (outcome == 1).float().unsqueeze(-1)
 
 
 def td_target(reward: torch.Tensor, done: torch.Tensor, next_value: torch.Tensor, gammas: torch.Tensor) -> torch.Tensor:
@@ -47,6 +57,32 @@ def td_target(reward: torch.Tensor, done: torch.Tensor, next_value: torch.Tensor
     alive = (~done).to(torch.float32).unsqueeze(-1)
     # where, not a product: the value after a battle's end is not a number that anything has learned.
     return reward.float().unsqueeze(-1) + gammas * torch.where(alive > 0, next_value.float(), 0.0)
+
+
+def n_step_target(
+    reward: torch.Tensor,
+    done: torch.Tensor,
+    next_value: torch.Tensor,
+    gammas: torch.Tensor,
+    goes_on: torch.Tensor,
+    n: int,
+) -> torch.Tensor:
+    """r_t + γ r_{t+1} + … + γⁿ V'(s_{t+n}) over rows of a pack, shorter where the battle ends or stops being followed.
+
+    reward fp32 [N], done bool [N], next_value fp32 [N,G], gammas [G] or [N,G] as in `td_target`; goes_on bool [N]: the
+    row after is a transition of the same window with a recorded action. Where it is not, the sum ends there with V'.
+    Returns fp32 [N,G]; n = 1 is `td_target`. (Sutton and Barto 2018, 7.1; no correction for the policy that acted.)
+    """
+    target = td_target(reward, done, next_value, gammas)
+    for _ in range(n - 1):
+        after = torch.where(goes_on.unsqueeze(-1), target.roll(-1, 0), next_value.float())
+        target = td_target(reward, done, after, gammas)
+    return target
+
+
+def unforced_discounts(gammas: torch.Tensor, forced: torch.Tensor) -> torch.Tensor:
+    """γ per transition: 1 where the state is a forced switch, which costs no turn. gammas [G], forced [N] → [N,G]."""
+    return torch.where(forced.unsqueeze(-1), torch.ones_like(gammas), gammas)
 
 
 def pooled_value(q: torch.Tensor, probs: torch.Tensor, reduce: str) -> torch.Tensor:
@@ -77,6 +113,13 @@ def two_hot_loss(logits: torch.Tensor, target: torch.Tensor, support: torch.Tens
 def scalar_loss(normalized: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Squared error in PopArt's normalized units (van Hasselt et al. 2016): same shapes → fp32, same shape."""
     return (normalized.float() - target.float()).square()
+
+
+def masked_words(words: torch.Tensor, share: float) -> torch.Tensor:
+    """words int [N,S] with a random share replaced by <unknown>, padding left alone (Metamon, arXiv 2504.04395:
+    token masking). Draws from torch's generator, which a step seeds."""
+    drawn = torch.rand(words.shape, device=words.device) < share
+    return torch.where(drawn & (words != PAD_ID), UNKNOWN_ID, words)
 
 
 def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

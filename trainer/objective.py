@@ -20,7 +20,7 @@ from trainer.masters import fp32_master
 class ObjectiveConfig:
     """What is optimized. Beside each coefficient, what the reference (Metamon on AMAGO) uses where it differs."""
 
-    filter: str = "binary"  # imitation | binary | exponential
+    filter: str = "binary"  # imitation | winners | binary | exponential
     beta: float = 0.5  # of the exponential filter; its released configurations use 1.0
     clip: float = 50.0  # of the exponential weight; its released configurations use 100
     filter_warmup: int = (
@@ -30,14 +30,25 @@ class ObjectiveConfig:
     policy_weight: float = 1.0
     critic_weight: float = 1.0  # the reference: 10
     reward_scale: float = 10.0
-    tau: float = 0.004  # Polyak rate of the target heads
+    maxq_weight: float = 0.0  # of −V(s)/(return of a won battle), by which the policy also climbs its own critics
+    n_step: int = 1  # rewards before a target leans on its own value
+    discount_forced: bool = True  # false: no discount across a forced switch, which is no turn of its own
+    unknown_words: float = 0.0  # share of words replaced by <unknown> while training (the paper's token masking)
+    tau: float = 0.004  # Polyak rate of the targets
+    target: str = "heads"  # heads (on the online trunk) | network: an fp32 copy of encoder and trunk too
     target_reduce: str = "min"  # over the random two critics: min | mean
     popart_rate: float = 0.001  # of the running statistics, scalar critics only
 
     def check(self) -> None:
         """Raises ValueError naming the key."""
-        if self.filter not in ("imitation", "binary", "exponential"):
-            raise ValueError(f"objective.filter={self.filter!r}: choose imitation, binary or exponential")
+        if self.filter not in ("imitation", "winners", "binary", "exponential"):
+            raise ValueError(f"objective.filter={self.filter!r}: choose imitation, winners, binary or exponential")
+        if self.target not in ("heads", "network"):
+            raise ValueError(f"objective.target={self.target!r}: choose heads or network")
+        if self.n_step < 1:
+            raise ValueError(f"objective.n_step={self.n_step}: choose 1 or more")
+        if not 0 <= self.unknown_words < 1:
+            raise ValueError(f"objective.unknown_words={self.unknown_words}: choose a share from 0 to below 1")
         if self.target_reduce not in ("min", "mean"):
             raise ValueError(f"objective.target_reduce={self.target_reduce!r}: choose min or mean")
         if not 0 <= self.filter_floor <= 1:
@@ -46,14 +57,20 @@ class ObjectiveConfig:
             raise ValueError(f"objective.tau={self.tau} is no rate: choose a number above 0 and at most 1")
 
 
-class TargetHeads(nn.Module):
-    """fp32 copies of actor and critics, moved by Polyak averaging; never touched by the optimizer."""
+class Targets(nn.Module):
+    """fp32 copies of actor and critics, and if `whole` of what lies below them, moved by Polyak averaging alone."""
 
-    def __init__(self, network: TurnwiseForOfflineRL):
+    def __init__(self, network: TurnwiseForOfflineRL, whole: bool = False):
         super().__init__()
         self.actor = copy.deepcopy(network.actor).float()
         self.critics = copy.deepcopy(network.critics).float()
+        self.model = copy.deepcopy(network.model).float() if whole else None
         self.requires_grad_(False)
+
+    def pairs(self, network: TurnwiseForOfflineRL) -> list[tuple[nn.Module, nn.Module]]:
+        """(copy, original) of each part."""
+        parts = [(self.actor, network.actor), (self.critics, network.critics)]
+        return parts if self.model is None else [*parts, (self.model, network.model)]
 
 
 class OfflineRL(nn.Module):
@@ -69,12 +86,13 @@ class OfflineRL(nn.Module):
         super().__init__()
         config.check()
         self.network, self.config = network, config
+        self.won = REWARDS[network.config.reward_kind].win * network.config.reward_scale  # return of a won battle
         # Kept out of the module tree: a wrapper that casts or shards parameters must not reach the fp32 targets.
-        self._hidden = (TargetHeads(network),)
+        self._hidden = (Targets(network, config.target == "network"),)
         self.register_buffer("gammas", torch.tensor(network.config.gammas, dtype=torch.float64), persistent=False)
 
     @property
-    def targets(self) -> TargetHeads:
+    def targets(self) -> Targets:
         return self._hidden[0]
 
     def counts(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -94,6 +112,8 @@ class OfflineRL(nn.Module):
         # A denominator of 0 (a step without one recorded action) gives a loss of 0, not 0/0.
         per_policy, per_critic = (1.0 / denominators.clamp_min(1.0)).float()
 
+        if self.training and config.unknown_words > 0:
+            batch = {**batch, "words": losses.masked_words(batch["words"], config.unknown_words)}
         hidden, entities = network.features(batch)
         logits = network.policy_logits(hidden, entities, batch["legal"])
         log_prob = losses.action_log_prob(logits, batch["action"])
@@ -103,15 +123,22 @@ class OfflineRL(nn.Module):
             probs = logits.softmax(-1)
             advantage = losses.advantage(q, probs, batch["action"])
             kept = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
+            if config.filter == "winners":
+                kept = kept * losses.winners_weight(batch["outcome"])
             weight = torch.where(filtering > 0, kept.clamp_min(config.filter_floor), 1.0)
             target, slow_value = self._td_target(frozen, frozen_entities, batch, critic_subset)
             drift = slow_value - losses.state_value(probs, q.mean(2))
         policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
 
+        loss = config.policy_weight * policy_loss
+        if config.maxq_weight > 0:
+            climbed = losses.state_value(logits.softmax(-1), q.mean(2)) * filtering / self.won
+            loss = loss - config.maxq_weight * losses.masked_sum(climbed, policy_mask).mean() * per_policy
+
         critic_out = network.critics(hidden, entities, batch["action"]).squeeze(1)
         critic_terms, clipped = self._critic_loss(critic_out, target)
         critic_loss = losses.masked_sum(critic_terms, critic_mask).mean() * per_critic
-        loss = config.policy_weight * policy_loss + config.critic_weight * critic_loss
+        loss = loss + config.critic_weight * critic_loss
 
         with torch.no_grad():
             greedy = logits.argmax(-1) == batch["action"].unsqueeze(-1)
@@ -146,6 +173,8 @@ class OfflineRL(nn.Module):
         A target is of use where `decision` holds: a turn's successor is the next row of its window.
         """
         network = self.network
+        if self.targets.model is not None:
+            hidden, entities = network.features(batch, self.targets.model)
         dtype = self.targets.critics.weight.dtype
         hidden, entities = hidden.to(dtype), entities.to(dtype)
         legal = batch["legal"]
@@ -155,7 +184,12 @@ class OfflineRL(nn.Module):
         q = network.expected_values(self.targets.critics(hidden, entities, subset=subset))
         value = losses.pooled_value(q, probs, self.config.target_reduce)
         reward = batch["reward"].float() * self.config.reward_scale
-        return losses.td_target(reward, batch["done"], value.roll(-1, 0), self.gammas.float()), value
+        gammas = self.gammas.float()
+        if not self.config.discount_forced:
+            gammas = losses.unforced_discounts(gammas, batch["forced"])
+        follows = (batch["decision"] & batch["action_known"]).roll(-1, 0)
+        target = losses.n_step_target(reward, batch["done"], value.roll(-1, 0), gammas, follows, self.config.n_step)
+        return target, value
 
     def _critic_loss(self, critic_out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """critic_out [N,C,G,K], target [N,G] → mean loss of the critics [N,G], and where clipped [N,G]."""
@@ -183,7 +217,6 @@ def derived_support(reward_kind: str, reward_scale: float) -> tuple[float, float
 @torch.no_grad()
 def polyak_update(objective: OfflineRL, tau: float) -> None:
     """target ← (1−τ)·target + τ·online, in fp32, after an optimizer step."""
-    pairs = [(objective.targets.actor, objective.network.actor), (objective.targets.critics, objective.network.critics)]
-    for target, online in pairs:
+    for target, online in objective.targets.pairs(objective.network):
         slow, fast = list(target.parameters()), [fp32_master(p) for p in online.parameters()]
         torch._foreach_lerp_(slow, fast, tau)

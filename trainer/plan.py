@@ -27,7 +27,7 @@ from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import ConfigError, RunConfig, load_config
 from trainer.flops import flops_per_turn
 from trainer.metrics import duration
-from trainer.objective import OfflineRL, TargetHeads
+from trainer.objective import OfflineRL, Targets
 from trainer.setup import network_config
 
 GIB = 2**30
@@ -94,7 +94,7 @@ def count(config: RunConfig) -> Counted:
     return Counted(
         sum(p.numel() for p in network.parameters()),
         layer,
-        sum(p.numel() for p in TargetHeads(network).parameters()),
+        sum(p.numel() for p in Targets(network, config.objective.target == "network").parameters()),
         working_bytes(config, network),
         flops_per_turn(network.config, pack)["train"],
     )

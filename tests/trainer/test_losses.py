@@ -53,7 +53,7 @@ def test_advantage_and_filters():
             ):
                 assert losses.filter_weight(kind, got, 0.5, 3.0)[n, g].item() == pytest.approx(want, rel=1e-4)
     assert torch.isfinite(losses.filter_weight("exponential", torch.tensor([1e9]), 1.0, 50.0)).all()
-    with pytest.raises(ValueError, match="imitation, binary or exponential"):
+    with pytest.raises(ValueError, match="imitation, winners, binary or exponential"):
         losses.filter_weight("best", got, 1.0, 1.0)
 
 
@@ -113,12 +113,25 @@ def test_masked_sum_leaves_a_masked_nan_out():
     assert losses.masked_sum(values, torch.tensor([True, False, True])).tolist() == [4.0, 6.0]
 
 
-@pytest.mark.parametrize("filter_kind", ["imitation", "binary", "exponential"])
+OPTIONS = [
+    {"filter": "imitation"},
+    {"filter": "winners"},
+    {"filter": "binary"},
+    {"filter": "exponential"},
+    {"filter": "binary", "maxq_weight": 0.3},
+    {"n_step": 3},
+    {"n_step": 5, "discount_forced": False},
+    {"target": "network"},
+    {"target_reduce": "mean"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("value_head", ["two_hot", "scalar"])
-def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
+def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
     """The module's loss from nothing but its heads' outputs, turn by turn."""
     network = tiny_network(value_head=value_head).eval()
-    config = ObjectiveConfig(filter=filter_kind, policy_weight=0.7, critic_weight=1.3, target_reduce="min")
+    config = ObjectiveConfig(policy_weight=0.7, critic_weight=1.3, **options)
     objective = OfflineRL(network, config)
     with torch.no_grad():
         for p in objective.targets.parameters():
@@ -133,32 +146,50 @@ def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
         logits = network.policy_logits(hidden, entities, pack["legal"]).double()
         out = network.critics(hidden, entities)
         q = network.expected_values(out).double()
-        target_logits = objective.targets.actor(hidden, entities).double()
-        target_q = network.expected_values(objective.targets.critics(hidden, entities)).double()
+        slow = network.features(pack, objective.targets.model) if config.target == "network" else (hidden, entities)
+        target_logits = objective.targets.actor(*slow).double()
+        target_q = network.expected_values(objective.targets.critics(*slow)).double()
     support = value_support(network.config).double()
-    gammas = network.config.gammas
-    policy_sum = critic_sum = n_policy = n_critic = 0.0
+    won = 100.0 * network.config.reward_scale
+    assert network.config.reward_kind == "shaped"
+
+    def slow_value(n, g):
+        legal = pack["legal"][n]
+        masked = target_logits[n, g].masked_fill(~legal, -torch.inf) if legal.any() else target_logits[n, g]
+        pair = torch.stack([target_q[n, g, 3], target_q[n, g, 1]])
+        pooled = pair.amin(0) if config.target_reduce == "min" else pair.mean(0)
+        return (masked.softmax(-1) * pooled).sum().item()
+
+    def target_of(n, g, steps):
+        """r + γ(…): `steps` rewards at most, fewer where the battle ends or the next action is not recorded."""
+        reward = pack["reward"][n].item() * 10.0
+        if pack["done"][n]:
+            return reward
+        gamma = 1.0 if pack["forced"][n] and not config.discount_forced else network.config.gammas[g]
+        on = steps > 1 and bool(pack["decision"][n + 1] and pack["action_known"][n + 1])
+        return reward + gamma * (target_of(n + 1, g, steps - 1) if on else slow_value(n + 1, g))
+
+    policy_sum = critic_sum = maxq_sum = n_policy = n_critic = 0.0
     for n in range(96):
         if not (pack["action_known"][n] and pack["decision"][n]):
             continue
         n_critic += 1
-        n_policy += bool(pack["legal"][n].any())
+        counted = bool(pack["legal"][n].any())
+        n_policy += counted
         a = int(pack["action"][n])
         for g in range(G):
             p = logits[n, g].softmax(-1)
             mean_q = q[n, g].mean(0)
             advantage = mean_q[a] - (p * mean_q).sum()
-            weight = {"imitation": 1.0, "binary": float(advantage > 0)}.get(filter_kind)
-            weight = min(math.exp(0.5 * advantage), 50.0) if weight is None else weight
-            policy_sum += weight * -p[a].log().item() if pack["legal"][n].any() else 0.0
-            target = pack["reward"][n].item() * 10.0
-            if not pack["done"][n]:
-                legal = pack["legal"][n + 1]
-                masked = (
-                    target_logits[n + 1, g].masked_fill(~legal, -torch.inf) if legal.any() else target_logits[n + 1, g]
-                )
-                pooled = torch.minimum(target_q[n + 1, g, 3], target_q[n + 1, g, 1])
-                target += gammas[g] * (masked.softmax(-1) * pooled).sum().item()
+            weight = {
+                "imitation": 1.0,
+                "winners": float(pack["outcome"][n] == 1),
+                "binary": float(advantage > 0),
+                "exponential": min(math.exp(0.5 * advantage), 50.0),
+            }[config.filter]
+            policy_sum += weight * -p[a].log().item() * counted
+            maxq_sum += (p * mean_q).sum().item() / won * counted
+            target = target_of(n, g, config.n_step)
             for c in range(C):
                 if value_head == "scalar":
                     popart = network.popart
@@ -169,10 +200,61 @@ def test_the_whole_loss_equals_its_terms_in_loops(filter_kind, value_head):
                         losses.two_hot_loss(out[n, a, c, g].double(), torch.tensor(target), support.float()).item() / C
                     )
     assert counts.tolist() == [n_policy, n_critic]
-    policy, critic = policy_sum / n_policy / G, critic_sum / n_critic / G
+    policy, critic, maxq = policy_sum / n_policy / G, critic_sum / n_critic / G, maxq_sum / n_policy / G
     assert metrics["loss/policy"].item() == pytest.approx(policy, rel=1e-4)
     assert metrics["loss/critic"].item() == pytest.approx(critic, rel=1e-4)
-    assert loss.item() == pytest.approx(0.7 * policy + 1.3 * critic, rel=1e-4)
+    expected = 0.7 * policy + 1.3 * critic - config.maxq_weight * maxq
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_maxq_climbs_the_critics_and_leaves_them_alone():
+    """Its gradient is that of −V/(a win) through the policy: none reaches a critic."""
+    objective = OfflineRL(tiny_network(), ObjectiveConfig(maxq_weight=1.0, policy_weight=0.0, critic_weight=0.0))
+    pack = random_pack(96)
+    objective(pack, objective.counts(pack), torch.tensor([0, 1]), ON)[0].backward()
+    assert all(p.grad is None or not p.grad.any() for p in objective.network.critics.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in objective.network.actor.parameters())
+
+
+def test_unknown_words_are_drawn_in_training_alone():
+    words = torch.randint(2, 50, (4000, 8))
+    words[:, 0] = 0
+    torch.manual_seed(0)
+    masked = losses.masked_words(words, 0.25)
+    changed = masked != words
+    assert (masked[changed] == 1).all()
+    assert not changed[:, 0].any()
+    assert changed[:, 1:].float().mean().item() == pytest.approx(0.25, abs=0.01)
+    objective = OfflineRL(tiny_network().eval(), ObjectiveConfig(unknown_words=0.5)).eval()
+    pack = random_pack(96)
+    counts = objective.counts(pack)
+    once, twice = (objective(pack, counts, torch.tensor([0, 1]), ON)[0] for _ in range(2))
+    assert torch.equal(once, twice)
+    objective.train()
+    assert not torch.equal(objective(pack, counts, torch.tensor([0, 1]), ON)[0], once)
+
+
+def test_the_sign_of_the_advantage_is_that_of_fp64():
+    """Law 13, on over 99.9% of turns: heads of the size of trained ones, the whole of the projection in fp32."""
+    torch.manual_seed(3)
+    network = tiny_network()
+    turns, gammas, critics, actions, bins = 4000, 4, 4, 13, network.config.value_bins
+    out = torch.randn(turns, actions, critics, gammas, bins) * 2
+    logits, action = torch.randn(turns, gammas, actions) * 2, torch.randint(0, actions, (turns,))
+    ours = losses.advantage(network.expected_values(out), logits.softmax(-1), action)
+    values = (out.double().softmax(-1) * value_support(network.config).double()).sum(-1).permute(0, 3, 2, 1)
+    exact = values.mean(2)
+    taken = exact.gather(-1, action.view(-1, 1, 1).expand(-1, gammas, 1)).squeeze(-1)
+    exact = taken - (logits.double().softmax(-1) * exact).sum(-1)
+    assert ((ours > 0) == (exact > 0)).double().mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "options", [{"filter": "best"}, {"target": "trunk"}, {"n_step": 0}, {"unknown_words": 1.0}], ids=str
+)
+def test_an_objective_that_cannot_be_is_refused_by_its_key(options):
+    with pytest.raises(ValueError, match=f"objective.{next(iter(options))}"):
+        ObjectiveConfig(**options).check()
 
 
 def test_gradients_reach_what_they_should():
