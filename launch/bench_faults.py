@@ -12,6 +12,7 @@ there is: a start costs a second, not ten. Full disks are small tmpfs mounts (ne
 
 import argparse
 import gc
+import importlib
 import os
 import random
 import re
@@ -329,6 +330,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = KINDS if SmallDisk.possible() else [kind for kind in KINDS if kind != "full"]
     with tempfile.TemporaryDirectory(prefix="turnwise-faults-", ignore_cleanup_errors=True) as scratch:
         os.environ["TURNWISE_CACHE"] = str(Path(scratch) / "cache")
+        for late in ("deepspeed", "sklearn.linear_model"):
+            importlib.import_module(late)  # what a run imports when it comes to it: here once, for all of them
         campaign = Campaign(Path(scratch))
         gc.freeze()
         for number in range(len(rounds), min(len(rounds) + options.rounds, TOTAL)):
