@@ -97,7 +97,10 @@ def accuracy(runs: Sequence[RunLog]) -> bytes | None:
         baseline = [100 * row["frequent_top1"][0] for _, row in found]
         axis.plot(baseline, y, "|", color=INK, ms=11, mew=2, label="most frequent slot" if i == 0 else None)
         for place, value, row in zip(y, mean, (row for _, row in found), strict=True):
-            axis.text(1, place, f"{value:.1f}  ({row['decisions']:,} decisions)", va="center", color="white", size=8.5)
+            inside = value > 24  # beside a bar too short to write in
+            x, colour = (1, "white") if inside else (max(value, 100 * row["top1"][2]) + 1, INK)
+            text = f"{value:.1f}  ({row['decisions']:,} decisions)"
+            axis.text(x, place, text, va="center", color=colour, size=8.5)
     axis.set_yticks(places, [name.removeprefix(FORMAT).removeprefix(KIND) for name in names])
     axis.set_xlim(0, 100)
     axis.set_title("held-out top-1 over decisions with a choice, %")

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers.utils.logging import disable_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Progress:
     def __init__(self, total: int, start: int, gamma: float, enabled: bool):
         self.bar = tqdm(total=total, initial=start, disable=None if enabled else True, unit="step", dynamic_ncols=True)
         self.plain = enabled and self.bar.disable
+        disable_progress_bar()  # transformers' own, at each checkpoint
         self.redirect = logging_redirect_tqdm() if enabled and not self.plain else contextlib.nullcontext()
         self.redirect.__enter__()
         self.total, self.gamma, self.started, self.first = total, gamma, time.monotonic(), start

@@ -36,6 +36,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     config = scale_to_world(config, asked)
     _check_launch(config, asked)
     cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # left to find out, DeepSpeed warns across the progress display
     wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if wants_deepspeed and "RANK" not in os.environ:
         # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.

@@ -92,6 +92,7 @@ class Trackers:
                 "wandb is not reached (%s); it goes on offline: `wandb sync %s/wandb/offline-run-*` hands it in later",
                 error, common["dir"],
             )  # fmt: skip
+            wandb.teardown()  # its service still holds the id that it could not take up
             tracker = WandBTracker(self.config.project, **common, mode="offline")
             tracker.start()
         tracker.store_init_configuration(self.about)
