@@ -381,4 +381,3 @@ class Run:
                     done, row["heldout/nll"], 100 * row["heldout/accuracy"], self.config.model.act_gamma,
                 )  # fmt: skip
         progress.update(done, row if row and "loss/total" in row else None)
-
