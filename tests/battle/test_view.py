@@ -184,6 +184,7 @@ def test_a_finger_steps_through_the_battle(window):
     for at in ("1", "2"):
         window.tap("#next")
         window.wait(f"document.body.dataset.now === '{at}'")
+    window.ask("scrollTo(0, 0)")
     window.tap("#plot")
     window.wait(f"Math.abs(Number(document.body.dataset.now) - {count / 2}) <= 2")
     window.tap("#tabs button:first-child")
