@@ -15,8 +15,8 @@ from battle.agents import TurnwiseAgent
 from battle.view import Names, main, view
 from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
-from tests.battle.chromium import tab
 from tests.battle_files import Style, make_battle, write_battle
+from tests.chromium import tab
 from tests.packs import tiny_network
 from trainer.hub import export_model
 
