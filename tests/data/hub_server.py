@@ -1,7 +1,11 @@
-"""A stand-in for the Hugging Face Hub, with the few addresses that our commands use; it keeps what is uploaded."""
+"""A stand-in for the Hugging Face Hub, with the few addresses that our commands use; it keeps what is uploaded.
+
+`python -m tests.data.hub_server --port 8011` runs one to try pushing and pulling without an account.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import json
@@ -16,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class StandInHub:
     """Serves `files` ({repo: {path: bytes}}) as datasets or models; `uploads` holds what clients commit."""
 
-    def __init__(self, files: dict[str, dict[str, bytes]], licence: str | None = None) -> None:
+    def __init__(self, files: dict[str, dict[str, bytes]], licence: str | None = None, port: int = 0) -> None:
         self.files = files
         self.licence = licence
         self.uploads: dict[str, dict[str, bytes]] = {}
@@ -26,7 +30,7 @@ class StandInHub:
         self.refuse_commits = 0  # so many are answered with a fault of the server
         self.lfs: dict[str, bytes] = {}
         self.messages: list[str] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
@@ -187,3 +191,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m tests.data.hub_server", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=8011)
+    hub = StandInHub({}, port=parser.parse_args().port)
+    print(f"export HF_ENDPOINT={hub.url} HF_TOKEN=hf_local HF_HUB_DISABLE_XET=1", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
