@@ -172,7 +172,7 @@ class Run:
                     "optim/skipped": len(skipped),
                     "checkpoint/held_s": self.saver.take_held_s(),
                 }
-                row = {**row, **self._speed(row, clock)}
+                row = self._speed(row, clock)
                 warner.check(row, done)
                 if skipped and self.main:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)

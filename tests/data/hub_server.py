@@ -193,11 +193,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.data.hub_server", description=main.__doc__)
     parser.add_argument("--port", type=int, default=8011)
-    hub = StandInHub({}, port=parser.parse_args().port)
+    hub = StandInHub({}, port=parser.parse_args(argv).port)
     print(f"export HF_ENDPOINT={hub.url} HF_TOKEN=hf_local HF_HUB_DISABLE_XET=1", flush=True)
     threading.Event().wait()
 
