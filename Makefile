@@ -33,6 +33,7 @@ test-full: lint battle/node_modules/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 
 hooks: $(VENV)/.ready
 	$(BIN)/pre-commit install

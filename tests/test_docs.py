@@ -48,6 +48,7 @@ RUN_BY = {
     "battle.evaluate": "tests/battle/test_evaluate.py",
     "battle.selfplay": "tests/battle/test_record.py",
     "battle.ladder": "tests/battle/test_browser.py",
+    "launch.bench_train": "tests/launch/test_bench_train.py",
     "battle.soak": "tests/battle/test_record.py",
     "battle.import_inputlogs": "tests/battle/test_record.py",
     "launch.record": "tests/test_docs.py",
@@ -262,7 +263,7 @@ def test_metrics_of_the_log_stand_in_the_table(trained_log):
 def trained_log(tmp_path_factory):
     """Columns of the log of a run of two steps, as a user's command leaves it."""
     root = tmp_path_factory.mktemp("run")
-    write_battles(root / "battles", 60, seed=3, style=Style(max_turns=20))
+    write_battles(root / "battles", 60, seed=3, style=Style(max_turns=60))
     done = subprocess.run(
         [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", "--data_path",
          str(root / "battles"), f"output={root / 'out'}", "max_steps=2", "eval.every=1", "batch.battles=4"],
