@@ -43,6 +43,7 @@ RUN_BY = {
     "trainer.evaluate": "tests/trainer/test_run.py",
     "trainer.hub push": "tests/trainer/test_hub.py",
     "trainer.hub pull": "tests/trainer/test_hub.py",
+    "trainer.plan": "tests/trainer/test_plan.py",
     "trainer.report": "tests/trainer/test_report.py",
     "battle.view": "tests/battle/test_view.py",
     "battle.evaluate": "tests/battle/test_evaluate.py",
