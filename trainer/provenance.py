@@ -47,7 +47,7 @@ def in_words(system: dict) -> str:
     """ "1 × NVIDIA H200, 16 cores", or the processor's name and its cores."""
     if "gpu" in system:
         return f"{system['processes']} × {system['gpu']}, {system['cores']} CPU cores"
-    return f"{system['cores']} cores of {system['processor']}, {system['processes']} process(es), no GPU"
+    return f"{system['cores']} cores of {system['processor']}, no GPU"
 
 
 def manifest(train: BattleDataset, report: DataReport) -> dict:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from tests.trainer.conftest import SMALL
-from tests.trainer.test_engines import TORCHRUN, free_port
 from trainer import tracking
 from trainer.config import LogConfig, load_config
 from trainer.loop import Run
@@ -32,6 +32,12 @@ SHORT = [*SMALL, "eval.every=0", "log.every=1", "log.wandb=true", "log.tensorboa
 def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def log_records(content):
@@ -101,7 +107,8 @@ def test_a_run_from_the_start_gets_an_id_of_its_own(battles, tmp_path):
 
 @pytest.mark.timeout(300)
 def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
-    command = [part.replace("PORT", free_port()) for part in TORCHRUN]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    command = [sys.executable, *launcher, "-m", "trainer.train"]
     settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=3", "processes=2"]
     done = subprocess.run(
         [*command, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240,
