@@ -43,6 +43,8 @@ RUN_BY = {
     "trainer.evaluate": "tests/trainer/test_run.py",
     "trainer.hub push": "tests/trainer/test_hub.py",
     "trainer.hub pull": "tests/trainer/test_hub.py",
+    "trainer.checkpoint": "tests/trainer/test_guard.py",
+    "launch.bench_engines": "tests/trainer/test_engines.py",
     "trainer.plan": "tests/trainer/test_plan.py",
     "trainer.report": "tests/trainer/test_report.py",
     "battle.view": "tests/battle/test_view.py",
@@ -149,7 +151,7 @@ def known_command(command):
     """`module` or `module subcommand` of a `python -m` command, and its options."""
     words = command.split()
     module, rest = words[2], words[3:]
-    if module in ("data.prepare", "trainer.hub") and rest:
+    if module in ("data.prepare", "trainer.hub", "trainer.checkpoint") and rest:
         module = f"{module} {rest[0]}"
     return module, {word.split("=")[0].strip("[]") for word in rest if word.strip("[").startswith("--")}
 
