@@ -7,7 +7,7 @@ export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -
 # Threads that wait give their core back: without it a busy machine trains many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train play test test-full lint setup clean
+.PHONY: train play view test test-full lint hooks setup clean
 
 train: $(VENV)/.ready
 	$(BIN)/python -m trainer.train --config launch/runs/quickstart.yaml
@@ -16,7 +16,13 @@ train: $(VENV)/.ready
 
 play: $(VENV)/.ready battle/node_modules/.ready
 	test -e runs/quickstart/model || $(MAKE) train
-	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou gen9ou --battles 20
+	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou gen9ou --battles 20 \
+		--json runs/quickstart/play.json
+
+view: $(VENV)/.ready
+	test -e runs/quickstart/model || $(MAKE) train
+	$(BIN)/python -m battle.view $(firstword $(wildcard data/sample/gen9ou/*)) \
+		--checkpoint runs/quickstart --out runs/quickstart/battle.html
 
 test: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
@@ -27,6 +33,10 @@ test-full: lint battle/node_modules/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
+
+hooks: $(VENV)/.ready
+	$(BIN)/pre-commit install
 
 setup: $(VENV)/.ready battle/node_modules/.ready
 

@@ -131,6 +131,27 @@ class TurnwiseAgent:
         return self._decision(states[-1], out.logits[-1], out.q_values[-1], allowed)
 
     @torch.inference_mode()
+    def decide_all(self, states: Sequence, actions: Sequence[int]) -> list[Decision]:
+        """A `Decision` for every state of a battle, as `decide` would give them one by one, each turn read once.
+
+        actions: those taken, one for each state but the last (a last one is passed over, as battle files have it).
+        """
+        if len(actions) not in (len(states) - 1, len(states)):
+            raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
+        lane, cache, slot = _Lane(self._encoder), self.network.new_cache(1), self._slots([0])
+        decisions = []
+        for state, previous in zip(states, [-1, *actions[: len(states) - 1]], strict=True):
+            lane.action = previous
+            self._add_turn(lane, state)
+            fed = lane.turns[-1:]
+            if int(cache.length[0]) == self._max_turns:
+                cache.length[0] = 0
+                fed = lane.turns[-(self._max_turns // 2) - 1 :]
+            out = self.network.step(self._to_device(self._stack([fed])), cache, slot)
+            decisions.append(self._decision(state, out.logits[-1], out.q_values[-1], fed[-1]["legal"]))
+        return decisions
+
+    @torch.inference_mode()
     def choose(self, observations: Sequence) -> list[int]:
         """One action per observation (`battle.interface.Observation`), all lanes in one forward of the network."""
         if not observations:
@@ -256,11 +277,12 @@ class TurnwiseAgent:
             probabilities=probs[index].tolist(),
             values=per_gamma,
             q_values=mean_q[index].tolist(),
-            win_chance=self._win_chance(per_gamma[self.gamma]),
+            win_chance=self.win_chance(per_gamma[self.gamma], self.gamma),
         )
 
-    def _win_chance(self, value: float) -> float | None:
-        fitted = (self._calibration or {}).get("gammas", {}).get(str(self.gamma))
+    def win_chance(self, value: float, gamma: float) -> float | None:
+        """The chance to win that a value at discount γ says, calibrated on training battles; None if never fitted."""
+        fitted = (self._calibration or {}).get("gammas", {}).get(str(gamma))
         if fitted is None:
             return None
         return 1 / (1 + math.exp(-(fitted["slope"] * value + fitted["intercept"])))

@@ -29,6 +29,7 @@ from .token_cache import is_cache, read_manifest
 log = logging.getLogger(__name__)
 
 LICENCES = {"jakegrigsby/metamon-parsed-replays": "CC-BY-NC-4.0"}
+DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 _PARTS_OF_CACHE = ("shard-*.arrow", "index.bin", "manifest.json", "vocabulary.json", "state.json", "dataset_info.json")
 
 
@@ -59,7 +60,9 @@ def download(
             info.path: info.size
             for info in api.get_paths_info(repo, list(chosen.values()), revision=revision, repo_type="dataset")
         }
-        print(f"{repo}@{revision}: licence {licence_of(api, repo, revision)}")
+        licence = licence_of(api, repo, revision)
+        print(f"{repo}@{revision}: licence {licence}")
+        _note_download(to, {"repo": repo, "revision": revision, "licence": licence})
         found = []
         for name, file in chosen.items():
             path = Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset", local_dir=to))
@@ -79,6 +82,15 @@ def download(
     except ConnectionError as error:
         raise DataError(f"{repo}@{revision}: the Hub isn't reached ({error}); check the network") from error
     return found
+
+
+def _note_download(to: Path, entry: dict[str, str]) -> None:
+    """Keep where data came from in `to/downloads.json`, a list, so that a model trained on it can say so."""
+    noted = to / DOWNLOADS
+    entries = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else []
+    if entry not in entries:
+        to.mkdir(parents=True, exist_ok=True)
+        noted.write_text(json.dumps([*entries, entry], indent=1) + "\n", encoding="utf-8")
 
 
 def choose_files(files: Sequence[str], formats: Sequence[str], subset: str, repo: str) -> dict[str, str]:

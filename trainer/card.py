@@ -1,85 +1,216 @@
-"""The model card of a saved agent, made from what its run left: configuration, held-out table, versions."""
+"""The model card of a saved agent, made from what its run left; what is absent the card says is absent.
 
+Read from the run's folder: about.json (settings, commit, machine, data), training_log.csv (time, cost, held-out
+likelihood), evaluation.json (held-out table), play.json (win rates, by `battle.evaluate --json`).
+"""
+
+import csv
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.evaluate import as_text
+from trainer.metrics import duration
+from trainer.provenance import ABOUT, in_words
 
+CURVE = "training_curve.png"
+NON_COMMERCIAL = "cc-by-nc-4.0"
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
 Agent = get_class_from_dynamic_module("agents.TurnwiseAgent", "{repo}")
 agent = Agent.from_pretrained("{repo}")
-decision = agent.decide(states)  # the battle's states so far, in the universal state schema
+decision = agent.decide(states)  # the battle's states so far, in the universal state schema of Metamon's files
 print(decision.words, decision.win_chance)
 ```"""
 
 
-def model_card(folder: Path, repo: str, licence: str) -> ModelCard:
+@dataclass
+class RunFacts:
+    """What a run's folder says of it. `final`: the model at hand is the one that the run left at its end."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, str]] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
+    play: dict[str, Any] | None = None
+    final: bool = False
+
+    @classmethod
+    def of(cls, run: Path | None, model: Path) -> "RunFacts":
+        """Read a run's folder; None: a model without one."""
+        if run is None:
+            return cls()
+        final = model.resolve() == (run / "model").resolve()
+        log = run / "training_log.csv"
+        rows = []
+        if log.exists():
+            with open(log, newline="", encoding="utf-8") as handle:
+                rows = list(csv.DictReader(handle))
+        # The two tables are of the run's final model alone.
+        tables = [_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
+        return cls(_json(run / ABOUT) or {}, rows, *tables, final)
+
+    @property
+    def origins(self) -> list[dict[str, str]]:
+        """The downloads that the training data came from: {"repo", "revision", "licence"} each."""
+        return self.about.get("data", {}).get("origins", [])
+
+    def licence(self) -> str:
+        """What the data asks of the model: non-commercial where any of it is, else the code's own."""
+        return NON_COMMERCIAL if any("-nc" in o["licence"].lower() for o in self.origins) else "mit"
+
+    def last(self, column: str) -> float | None:
+        """The latest value of a column of the log, or None where it was never written."""
+        return next((float(row[column]) for row in reversed(self.rows) if row.get(column)), None)
+
+
+def run_of(model: Path) -> Path | None:
+    """The run's folder that a model folder lies in: OUTPUT of OUTPUT/model and OUTPUT/step_…/model."""
+    return next((p for p in (model.parent, model.parent.parent) if (p / "run_config.json").exists()), None)
+
+
+def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts) -> ModelCard:
     """The card of the model folder `folder` for the repository `repo`, with valid Hub metadata.
 
-    The held-out table is that of `evaluation.json` beside the folder; the run's settings those of `run_config.json`.
-    Where they are absent the card says so.
+    licence: as the Hub names it; None: what the data asks for.
     """
     config = TurnwiseConfig.from_pretrained(folder)
-    evaluation = _json_beside(folder, "evaluation.json")
-    settings = _json_beside(folder, "run_config.json")
+    licence = licence or facts.licence()
     data = ModelCardData(
         license=licence,
         library_name="transformers",
+        pipeline_tag="reinforcement-learning",
+        datasets=sorted({o["repo"] for o in facts.origins}) or None,
         tags=["reinforcement-learning", "offline-rl", "pokemon-showdown", "turnwise"],
         model_name=repo.split("/")[-1],
-        eval_results=_results(evaluation, repo),
+        eval_results=_results(facts) or None,
     )
-    table = f"```\n{as_text(evaluation)}\n```" if evaluation else "Not evaluated: no evaluation.json beside the model."
-    run = f"```json\n{json.dumps(settings, indent=1)}\n```" if settings else "No run_config.json beside the model."
-    text = "\n\n".join(
-        [
-            f"---\n{data.to_yaml()}\n---",
-            f"# {repo}",
-            "An agent that plays Pokémon Showdown singles battles, trained by offline reinforcement learning with "
-            "Turnwise on recorded battles (observations, actions and rewards of Metamon, arXiv 2504.04395).",
-            f"## Use\n\n{USE.format(repo=repo)}\n\nIt needs torch, transformers, numpy and msgspec. "
-            "`AutoModel.from_pretrained(…, trust_remote_code=True)` gives the network alone.",
-            f"## What it is\n\n- observation space `{config.observation_space}`, {config.n_words} words and "
-            f"{config.n_numbers} numbers a turn; {config.n_actions} actions; window of {config.max_turns} turns\n"
-            f"- trunk {config.num_layers} × {config.hidden_size}, turn encoder `{config.turn_encoder}`; one policy and "
-            f"{config.critics} critics for each γ of {list(config.gammas)}; acts by γ = {config.act_gamma}\n"
-            f"- reward `{config.reward_kind}`; {100 * config.heldout_share:g}% of the battles held out, "
-            f"by {config.split_by}",
-            f"## Held-out battles\n\n{table}",
-            f"## Settings\n\n{run}",
-            "## Data and limits\n\nIt knows the formats it was trained on, and imitates those who played the recorded "
-            "battles. Of public replays: `jakegrigsby/metamon-parsed-replays` is CC-BY-NC-4.0, so a model "
-            "trained on it is for non-commercial use, with attribution. Bots are contested on the public ladder: "
-            "play on a local server.",
-            "## Citation\n\nGrigsby et al., *Human-Level Competitive Pokémon via Scalable Offline Reinforcement "
-            "Learning with Transformers*, arXiv 2504.04395.",
-        ]
-    )
-    return ModelCard(text + "\n")
-
-
-def _results(evaluation: dict | None, repo: str) -> list[EvalResult] | None:
-    if not evaluation:
-        return None
-    everything = evaluation["policy"][0]
-    return [
-        EvalResult(
-            task_type="reinforcement-learning",
-            dataset_type="battles",
-            dataset_name="held-out battles",
-            metric_type=kind,
-            metric_name=f"{name} at γ = {evaluation['gamma']}",
-            metric_value=round(everything[key][0], 5),
-        )
-        for kind, name, key in (("accuracy", "top-1 accuracy", "top1"), ("nll", "negative log-likelihood", "nll"))
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {repo}",
+        "An agent that plays Pokémon Showdown singles battles, trained by offline reinforcement learning with "
+        "Turnwise on recorded battles (observations, actions and rewards of Metamon, arXiv 2504.04395).",
+        f"## Use\n\n{USE.format(repo=repo)}\n\nIt needs torch, transformers, safetensors, numpy and msgspec. "
+        f'`AutoModel.from_pretrained("{repo}", trust_remote_code=True)` gives the network alone.',
+        f"## What it is\n\n{_what_it_is(config)}",
+        f"## Data\n\n{_data(facts, licence)}",
+        f"## Held-out battles\n\n{_heldout(facts)}",
+        f"## Battles played\n\n{_win_rates(facts)}",
+        f"## Training\n\n{_training(facts)}",
+        "## Limits\n\nIt knows the formats that it was trained on, and the habits of those who played the recorded "
+        "battles. It sees what one player sees, as the recorder wrote it down; its win chance is calibrated on "
+        "training battles. Bots are contested on the public ladder: play on a local server, or ask first.",
+        "## Citation\n\nGrigsby et al., *Human-Level Competitive Pokémon via Scalable Offline Reinforcement "
+        "Learning with Transformers*, arXiv 2504.04395.",
     ]
+    return ModelCard("\n\n".join(parts) + "\n")
 
 
-def _json_beside(folder: Path, name: str) -> dict | None:
-    path = folder.parent / name
+def _what_it_is(config: TurnwiseConfig) -> str:
+    return (
+        f"- observation space `{config.observation_space}`: {config.n_words} words and {config.n_numbers} numbers a "
+        f"turn; {config.n_actions} actions; a window of {config.max_turns} turns\n"
+        f"- trunk {config.num_layers} × {config.hidden_size}, turn encoder `{config.turn_encoder}`; one policy and "
+        f"{config.critics} critics for each γ of {list(config.gammas)}; acts by γ = {config.act_gamma}\n"
+        f"- reward `{config.reward_kind}`; vocabulary of {config.vocab_size:,} words, `{config.vocabulary_hash[:12]}`"
+    )
+
+
+def _data(facts: RunFacts, licence: str) -> str:
+    data = facts.about.get("data")
+    if not data:
+        return "Not known: no about.json of a run beside the model."
+    formats = ", ".join(f"{name} {count:,}" for name, count in data["formats"].items())
+    config = facts.about["config"]["data"]
+    lines = [
+        f"{data['battles']:,} views of battles ({formats}); {100 * config['heldout_share']:g}% more held out, by "
+        f"{config['split_by']}. {data['rejected']:,} files rejected; {100 * data['unknown_words']:.2f}% of the words "
+        f"unknown, {100 * data['unrecorded_actions']:.1f}% of the actions never revealed."
+    ]
+    lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
+    if not facts.origins:
+        lines.append(
+            "Where the files came from was not noted (no downloads.json in their folder). The public replays, "
+            "`jakegrigsby/metamon-parsed-replays`, are CC-BY-NC-4.0: a model trained on them is for non-commercial "
+            "use, with attribution."
+        )
+    if licence == NON_COMMERCIAL:
+        lines.append(
+            "CC-BY-NC-4.0 asks for attribution and forbids commercial use; this model is given on under the same terms."
+        )
+    return "\n\n".join(lines)
+
+
+def _heldout(facts: RunFacts) -> str:
+    if facts.evaluation:
+        return f"```\n{as_text(facts.evaluation)}\n```"
+    nll, top1 = facts.last("heldout/nll"), facts.last("heldout/accuracy")
+    if nll is None:
+        return "Not evaluated yet."
+    return f"So far: negative log-likelihood {nll:.4f}, top-1 {100 * top1:.1f}%, over decisions with a choice."
+
+
+def _win_rates(facts: RunFacts) -> str:
+    if not facts.play:
+        return "Not measured: no play.json in the run (`python -m battle.evaluate --agent RUN --json RUN/play.json`)."
+    lines = ["| format | opponent | battles | win rate | 95% interval |", "| --- | --- | --- | --- | --- |"]
+    for row in facts.play["results"]:
+        if row["win_rate"] is not None:
+            low, high = row["interval95"]
+            lines.append(
+                f"| {row['format']} | {row['opponent']} | {row['battles']} | {row['win_rate']:.1%} | "
+                f"{low:.1%}–{high:.1%} |"
+            )
+    return "\n".join(lines)
+
+
+def _training(facts: RunFacts) -> str:
+    if not facts.about:
+        return "Not known: no about.json of a run beside the model."
+    hours, dollars, step = (facts.last(name) for name in ("time/hours", "cost/dollars", "step"))
+    said = [f"- on {in_words(facts.about['system'])}"]
+    if hours is not None:
+        state = "" if facts.final else ", and it goes on"
+        said.append(f"- {step:,.0f} steps in {duration(hours * 3600)}{state}")
+    said.append(f"- cost: ${dollars:,.2f}" if dollars is not None else "- cost: not counted (`cost.dollars_per_hour`)")
+    said.append(f"- Turnwise at commit `{facts.about['commit'] or 'unknown'}`, " + _versions(facts.about["versions"]))
+    curve = f"![Training curve]({CURVE})\n\n" if facts.rows else ""
+    settings = json.dumps(facts.about["config"], indent=1)
+    return (
+        "\n".join(said) + f"\n\n{curve}<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>"
+    )
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in versions.items())
+
+
+def _results(facts: RunFacts) -> list[EvalResult]:
+    """The figures as the Hub's `model-index` has them."""
+    results = []
+    if facts.evaluation:
+        everything = facts.evaluation["policy"][0]
+        at = f"at γ = {facts.evaluation['gamma']}"
+        for kind, name, key in (("accuracy", "top-1 accuracy", "top1"), ("nll", "negative log-likelihood", "nll")):
+            value = round(everything[key][0], 5)
+            results.append(_result("battles", "held-out battles", kind, f"{name} {at}", value))
+    for row in (facts.play or {}).get("results", []):
+        if row["win_rate"] is not None:
+            where = f"{row['format']} against {row['opponent']}"
+            kind = f"{row['format']}-{row['opponent']}"
+            results.append(_result(kind, where, "win_rate", f"win rate, {where}", round(row["win_rate"], 5)))
+    return results
+
+
+def _result(dataset: str, dataset_name: str, kind: str, name: str, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="reinforcement-learning", dataset_type=dataset, dataset_name=dataset_name,
+        metric_type=kind, metric_name=name, metric_value=value,
+    )  # fmt: skip
+
+
+def _json(path: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

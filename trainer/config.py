@@ -31,6 +31,7 @@ class ModelChoice:
     """The network: a preset, and what of it to change. Sizes left at None are the preset's."""
 
     preset: str = "base"
+    init_from: str | None = None  # a run, a checkpoint, a saved model or a name on the Hub: fine-tune it, in its sizes
     turn_encoder: str = "blocks"  # blocks | transformer (the paper's)
     attention: str = "auto"  # eager | sdpa | flash_attention_2 | varlen_attn | flex_attention
     dropout: float = 0.0
@@ -75,8 +76,25 @@ class LogConfig:
     wandb: bool = False
     tensorboard: bool = False
     project: str = "turnwise"
+    name: str | None = None  # of the run at the trackers; null: OUTPUT's last part
     progress: bool = True
     profile: int = 0  # optimizer steps to profile (0: none); the trace goes to OUTPUT/profile
+
+
+@dataclass
+class HubConfig:
+    """Where the agent is pushed to: at the end of the run, and with `every` during it; a failed push ends no run."""
+
+    push: bool = False
+    to: str | None = None  # NAME/MODEL
+    every: int = 0  # optimizer steps between pushes, each at the next checkpoint; 0: only at the end
+    private: bool = True
+    licence: str | None = None  # as the Hub names it; null: cc-by-nc-4.0 where the data asks for it, else mit
+
+
+@dataclass
+class CostConfig:
+    dollars_per_hour: float | None = None  # of all the machines of the run together
 
 
 @dataclass
@@ -103,6 +121,8 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
 
 
 def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig:

@@ -28,7 +28,8 @@ class Decisions:
     """One row per decision of the packs read, as NumPy columns; gathered by `collect`.
 
     nll, rank (of the recorded action, 0 is best), uniform_nll, legal (bool [n,A]), action, kind (index of KINDS),
-    row (of the dataset's index), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ, unscaled).
+    row (of the dataset's index), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ, unscaled), advantages
+    fp32 [n,G] (Q of the recorded action − V, unscaled).
     """
 
     columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
         logits = network.policy_logits(hidden, entities, pack["legal"])
         q = network.expected_values(network.critics(hidden, entities)).mean(2) / network.config.reward_scale
         values = (logits.softmax(-1) * q).sum(-1)
+        q_taken = q.gather(-1, pack["action"].clamp_min(0).view(-1, 1, 1).expand(-1, q.shape[1], 1)).squeeze(-1)
         log_probs = logits[:, index].double().log_softmax(-1)
         taken = log_probs.gather(-1, pack["action"].unsqueeze(-1)).squeeze(-1)
         rank = (log_probs > taken.unsqueeze(-1)).sum(-1)
@@ -74,6 +76,7 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
             row=window_rows[np.minimum(cpu_pack["segment"].numpy(), len(window_rows) - 1)][kept],
             outcome=cpu_pack["outcome"].numpy()[kept],
             values=values.float().cpu().numpy()[kept],
+            advantages=(q_taken - values).float().cpu().numpy()[kept],
         )
     network.train(was_training)
     if not rows.columns:
@@ -180,6 +183,27 @@ def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted
     return rows
 
 
+def advantage_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float]) -> list[dict]:
+    """Per γ a histogram of the recorded actions' advantages over decisions with a choice: edges [41], counts [40], the
+    outermost percent of either side laid into the outermost bins; and the share above 0."""
+    choice = decisions["legal"].sum(1) >= 2
+    if not choice.any():
+        return []
+    rows = []
+    for g, gamma in enumerate(gammas):
+        values = decisions["advantages"][choice, g].astype(np.float64)
+        low, high = np.percentile(values, [1, 99])
+        edges = np.linspace(low, high, 41) if low < high else np.linspace(low - 0.5, low + 0.5, 41)
+        counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
+        rows.append(
+            {
+                "gamma": gamma, "above_0": float((values > 0).mean()), "edges": edges.round(5).tolist(),
+                "counts": counts.tolist(),
+            }
+        )  # fmt: skip
+    return rows
+
+
 def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: float, about: dict[str, dict]) -> dict:
     """The whole evaluation as JSON.
 
@@ -205,6 +229,7 @@ def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: f
         "gamma": gamma,
         "policy": policy_rows(decisions, frequency, battles, groups),
         "values": value_rows(decisions, gammas, calibration["gammas"]),
+        "advantages": advantage_rows(decisions, gammas),
     }
 
 

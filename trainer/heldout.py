@@ -11,6 +11,7 @@ import torch
 
 from data.dataset import BattleDataset, DataConfig
 from data.loader import heldout_packs
+from data.reward import REWARDS
 from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
@@ -19,6 +20,7 @@ from trainer.checkpoint import load_network, model_folder
 from trainer.evaluate import calibrate, collect, report
 
 log = logging.getLogger(__name__)
+BINS = 10
 
 
 def some_packs(dataset: BattleDataset, battles: int | None, batch: BatchConfig | None = None):
@@ -104,12 +106,36 @@ def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:
 
 
 def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: int | None, accelerator) -> dict:
-    """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means."""
+    """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means.
+
+    Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win chance without any fit, stands from the
+    outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al. 2015).
+    """
+    config = network.config
+    long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
     decisions = collect(
         network, even_share(some_packs(heldout, battles), accelerator.process_index, accelerator.num_processes)
     )
     choice = decisions["legal"].sum(1) >= 2
     counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
-    sums = torch.tensor([float(x) for x in counted], dtype=torch.float64)
-    nll, top1, count = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
-    return {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}
+    gaps = [gap for g in long for gap in calibration_gaps(decisions, g, config.reward_kind)]
+    sums = torch.tensor([float(x) for x in (*counted, *gaps)], dtype=torch.float64)
+    nll, top1, count, *gaps = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
+    scores = {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}
+    for i, g in enumerate(long):
+        *bins, known = gaps[i * (BINS + 1) : (i + 1) * (BINS + 1)]
+        if known:
+            scores[f"value/calibration@{config.gammas[g]}"] = sum(map(abs, bins)) / known
+    return scores
+
+
+def calibration_gaps(decisions: dict[str, np.ndarray], g: int, reward_kind: str) -> np.ndarray:
+    """[BINS + 1]: per bin of the win chance that V at discount number g says, the sum of chance − outcome; and the
+    number of decisions of battles with a result. Sums, so that processes can add theirs."""
+    kind = REWARDS[reward_kind]
+    known = decisions["outcome"] >= 0
+    chance = (decisions["values"][known, g].astype(np.float64) - kind.loss) / (kind.win - kind.loss)
+    chance = chance.clip(0, 1)
+    bins = np.minimum((BINS * chance).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=chance - decisions["outcome"][known], minlength=BINS)
+    return np.append(gaps, known.sum())

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,15 +57,27 @@ def copy_model(source: Path, target: Path) -> None:
     temporary.rename(target)
 
 
-def push(folder: Path, repo: str, licence: str, private: bool) -> str:
-    """Upload a model folder with its card and return the commit's address. Raises HfHubHTTPError, OSError."""
-    from trainer.card import model_card  # here: the trainer's checkpoints need no card
+def push(
+    folder: Path, repo: str, licence: str | None, private: bool, run: Path | None, message: str = "A trained agent"
+) -> str:
+    """Upload a model folder with its card, in one commit, and return the commit's address.
+
+    run: the folder of the run that the card tells of, or None. Raises HfHubHTTPError, OSError.
+    """
+    from trainer.card import CURVE, RunFacts, model_card  # here: the trainer's checkpoints need no card
+    from trainer.figures import training_curve
 
     api = HfApi()
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-    card = model_card(folder, repo, licence)
-    api.upload_file(path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id=repo)
-    return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="A trained agent").commit_url)
+    facts = RunFacts.of(run, folder)
+    contents: dict[str, bytes | Path] = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    contents["README.md"] = str(model_card(folder, repo, licence, facts)).encode()
+    if facts.rows:
+        contents[CURVE] = training_curve(facts.rows)
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+    return str(api.create_commit(repo, operations, commit_message=message).commit_url)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pushing.add_argument("--to", required=True, help="NAME/MODEL")
     pushing.add_argument("--private", action="store_true")
     pushing.add_argument(
-        "--licence", default="mit", help="as the Hub names it; data can ask for another (cc-by-nc-4.0)"
+        "--licence", help="as the Hub names it (default: cc-by-nc-4.0 where the data asks for it, else mit)"
     )
     pulling = verbs.add_parser("pull")
     pulling.add_argument("name", help="NAME/MODEL")
@@ -85,10 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.verb == "push":
+            from trainer.card import run_of
             from trainer.checkpoint import model_folder
 
             folder = model_folder(arguments.checkpoint)
-            print(push(folder, arguments.to, arguments.licence, arguments.private))
+            print(push(folder, arguments.to, arguments.licence, arguments.private, run_of(folder)))
         else:
             print(snapshot_download(arguments.name, local_dir=arguments.to))
     except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:

@@ -16,16 +16,20 @@ from data.dataset import BattleDataset
 from data.loader import make_loader, shape_for
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
-from trainer import checkpoint
+from trainer import checkpoint, publish
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
+from trainer.finetune import starting_model
 from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
-from trainer.metrics import Clock, CsvLog, FilterWarning, Profiler, Progress, reduce_to_host
+from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
+from trainer.provenance import ABOUT, about
+from trainer.publish import Publisher
+from trainer.report import report_of_run
 from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
 from trainer.sharding import gathered, shard
@@ -33,6 +37,7 @@ from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
 from trainer.summary import summary
+from trainer.tracking import Trackers
 
 log = logging.getLogger(__name__)
 WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
@@ -47,13 +52,18 @@ class Run:
         self.accelerator, config = build_accelerator(config)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
+        publish.check(config.hub)
+        with self.accelerator.local_main_process_first():
+            start = starting_model(config)
+        if start is not None:
+            self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
         with self.accelerator.main_process_first():
             # The first process fills the index's cache; the others map it.
             self.dataset = BattleDataset(config.data, self.tokenizer, "train")
             self.heldout = BattleDataset(config.data, self.tokenizer, "heldout")
         self.data_report = self.dataset.inspect()
-        network = build_network(config, self.tokenizer, self.accelerator.device)
+        network = build_network(config, self.tokenizer, self.accelerator.device, start)
         self.objective = OfflineRL(network, config.objective)
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
@@ -118,18 +128,20 @@ class Run:
         self.accelerator.state.destroy_process_group()
         if code == 0 and self.main:
             self._finish()
+        if self.main:
+            self.trackers.finish()
         self.accelerator.end_training()
         return code
 
     def _train(self) -> int:
         config, accelerator = self.config, self.accelerator
         step = start = self._resume()
-        self._start_trackers(start)
         csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
+        self._start_telling(start, csv_log)
         progress = Progress(self.total, start, config.model.act_gamma, self.main and config.log.progress)
         warner = FilterWarning(config.objective.filter)
         self._open_packs(start)
-        clock, order = Clock(), 0
+        clock, order = Clock(self.tokenizer.unknown_id), 0
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         while step < self.total:
             with clock.waiting():
@@ -155,12 +167,12 @@ class Run:
                 row = {
                     "step": done,
                     "data/order_crc32": order,
-                    "lr": learning_rate(step, self.total, config.optim),
+                    "optim/lr": learning_rate(step, self.total, config.optim),
                     **row,
                     "optim/skipped": len(skipped),
                     "checkpoint/held_s": self.saver.take_held_s(),
                 }
-                row = {**row, **self._speed(row, clock)}
+                row = self._speed(row, clock)
                 warner.check(row, done)
                 if skipped and self.main:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
@@ -310,6 +322,8 @@ class Run:
         result = evaluate_dataset(network, self.heldout, self.dataset, calibration)
         (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))
         log.info("%s\n\nthe agent is in %s", as_text(result), target)
+        report_of_run(self.output)
+        self.publisher.finish(target, self.total)
 
     def _stop_agreed(self, done: int) -> bool:
         """Whether all processes stop now. With several, they compare notes on logging steps alone."""
@@ -323,12 +337,19 @@ class Run:
     def _to_device(self, pack: dict) -> dict:
         return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in pack.items()}
 
-    def _start_trackers(self, start: int) -> None:
-        if self.main:
-            self.output.mkdir(parents=True, exist_ok=True)
-            (self.output / "run_config.json").write_text(json.dumps(to_tree(self.config), indent=1))
-        if self.accelerator.log_with:
-            self.accelerator.init_trackers(self.config.log.project, config=_flat(to_tree(self.config)))
+    def _start_telling(self, start: int, csv_log: CsvLog | None) -> None:
+        """What the main process tells the world of the run: trackers, time and cost, pushes to the Hub."""
+        if not self.main:
+            return
+        config, accelerator = self.config, self.accelerator
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
+        known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
+        (self.output / ABOUT).write_text(json.dumps(known, indent=1))
+        self.trackers = Trackers(config.log, self.output, start, known)
+        self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)
+        self.publisher = Publisher(config.hub, self.output, start, self.total)
+        self.saver.written = self.publisher.offer
 
     def _summarize(self, micro: list[dict]) -> None:
         shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
@@ -351,18 +372,12 @@ class Run:
 
     def _tell(self, row: dict | None, csv_log: CsvLog | None, progress: Progress, done: int) -> None:
         if row is not None and self.main:
+            row |= self.meter.row()
             csv_log.write(row)
-            self.accelerator.log(row, step=done)
+            self.trackers.log(row, done)
             if "heldout/nll" in row:
                 log.info(
                     "step %d held-out NLL %.4f, top-1 %.1f%% at γ = %s",
                     done, row["heldout/nll"], 100 * row["heldout/accuracy"], self.config.model.act_gamma,
                 )  # fmt: skip
         progress.update(done, row if row and "loss/total" in row else None)
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return flat

@@ -3,6 +3,7 @@
 Metrics reach this file as device tensors, summed over micro-batches; they cross to the host on logging steps alone.
 """
 
+import contextlib
 import csv
 import logging
 import math
@@ -12,6 +13,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers.utils.logging import disable_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +36,22 @@ def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float])
 class CsvLog:
     """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
 
-    Columns are those of the first row; held-out columns stand empty between evaluations.
+    Columns are those of the first row; held-out columns stand empty between evaluations. `hours`: what the run had
+    taken when it was resumed.
     """
 
     def __init__(self, path: Path, resume_step: int):
-        self.path, self.columns = path, None
+        self.path, self.columns, self.hours = path, None, 0.0
         if path.exists():
             with open(path, newline="") as handle:
-                rows = [row for row in csv.DictReader(handle) if int(row["step"]) <= resume_step]
+                rows = list(csv.DictReader(handle))
+            if resume_step > 0 and rows:
+                # Steps that are done again were paid for all the same.
+                self.hours = float(rows[-1].get("time/hours") or 0.0)
             path.unlink()
             for row in rows:
-                self.write(row)
+                if int(row["step"]) <= resume_step:
+                    self.write(row)
 
     def write(self, row: dict) -> None:
         """Append a row; a column that the file lacks yet (an evaluation's) makes it be written anew."""
@@ -66,6 +74,17 @@ class CsvLog:
         temporary.replace(self.path)
 
 
+class Meter:
+    """Hours that a run has taken, those before a resume too, and the dollars they cost at `dollars_per_hour`."""
+
+    def __init__(self, hours: float, dollars_per_hour: float | None):
+        self.before, self.price, self.started = hours, dollars_per_hour, time.monotonic()
+
+    def row(self) -> dict[str, float]:
+        hours = self.before + (time.monotonic() - self.started) / 3600
+        return {"time/hours": hours} | ({} if self.price is None else {"cost/dollars": hours * self.price})
+
+
 class FilterWarning:
     """Says once per γ when the filter keeps under 2% or over 98% of the actions: the critic then teaches nothing."""
 
@@ -82,11 +101,15 @@ class FilterWarning:
 
 
 class Progress:
-    """Loss, speed, padding and time left: a bar on a terminal, plain lines otherwise."""
+    """Loss, speed, padding, time left and money spent: one steady bar on a terminal, which log lines pass above; plain
+    lines otherwise."""
 
     def __init__(self, total: int, start: int, gamma: float, enabled: bool):
         self.bar = tqdm(total=total, initial=start, disable=None if enabled else True, unit="step", dynamic_ncols=True)
         self.plain = enabled and self.bar.disable
+        disable_progress_bar()  # transformers' own, at each checkpoint
+        self.redirect = logging_redirect_tqdm() if enabled and not self.plain else contextlib.nullcontext()
+        self.redirect.__enter__()
         self.total, self.gamma, self.started, self.first = total, gamma, time.monotonic(), start
 
     def update(self, step: int, row: dict[str, float] | None) -> None:
@@ -101,6 +124,8 @@ class Progress:
             "turns/s": f"{row['speed/turns_per_s']:.0f}",
             "padding": f"{100 * row['data/padding']:.1f}%",
         }
+        if "cost/dollars" in row:
+            text["spent"] = f"${row['cost/dollars']:.2f}"
         self.bar.set_postfix(text)
         if self.plain:
             left = (time.monotonic() - self.started) / (step - self.first) * (self.total - step)
@@ -109,6 +134,7 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+        self.redirect.__exit__(None, None, None)
 
 
 class Profiler:
@@ -133,14 +159,16 @@ class Profiler:
 
 
 class Clock:
-    """Battles and turns trained on, seconds passed and seconds spent waiting for data, since the last logged row."""
+    """Battles, turns and unknown words trained on, seconds passed and seconds spent waiting for data, since the last
+    logged row."""
 
-    def __init__(self):
+    def __init__(self, unknown_id: int):
+        self.unknown_id = unknown_id
         self.restart()
 
     def restart(self) -> None:
         self.started, self.waited = time.monotonic(), 0.0
-        self.battles = self.turns = self.rows = 0
+        self.battles = self.turns = self.rows = self.unknown = 0
 
     class _Waiting:
         def __init__(self, clock):
@@ -160,6 +188,9 @@ class Clock:
             self.battles += int((pack["windows"][:, 0] >= 0).sum())
             self.turns += int(pack["valid"].sum())
             self.rows += pack["valid"].shape[0]
+            # Rows of padding hold no unknown word.
+            self.unknown += int((pack["words"] == self.unknown_id).sum())
+            self.words = pack["words"].shape[1]
 
     def shares(self, accelerator) -> dict[str, torch.Tensor]:
         """Sums for `reduce_to_host`: over processes they are totals, or means where divided by their number."""
@@ -170,6 +201,7 @@ class Clock:
             "_turns": self.turns,
             "data/padding": (1 - self.turns / max(self.rows, 1)) / world,
             "data/wait_share": waited / world,
+            "data/unknown_words": self.unknown / max(self.turns * self.words, 1) / world,
         }
         return {name: torch.tensor(float(value), device=device) for name, value in values.items()}
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Saver:
         self.network, self.tokenizer, self.keep, self.background = network, tokenizer, keep, background
         self.thread: threading.Thread | None = None
         self.failure: Exception | None = None
+        self.written: Callable[[Path, int], None] | None = None  # called with each checkpoint and its step
         self.held_s = 0.0  # seconds that training stood still for saving, since last read
         if accelerator.is_main_process:
             for left in output.glob(f".{checkpoint.PREFIX}*.tmp"):
@@ -67,7 +69,9 @@ class Saver:
 
     def _write(self, step: int, state: TrainingState, record: dict[str, Any]) -> None:
         try:
-            checkpoint.write(self.output, step, state, record, self.network, self.tokenizer)
+            folder = checkpoint.write(self.output, step, state, record, self.network, self.tokenizer)
+            if self.written is not None:
+                self.written(folder, step)
             checkpoint.prune(self.output, self.keep, record["best"] and record["best"]["step"])
             self.failure = None
         except Exception as error:  # of whatever kind: a thread's error must reach the log, and `finish`

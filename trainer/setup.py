@@ -21,6 +21,7 @@ from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ConfigError, ModelChoice, RunConfig, scale_to_world
+from trainer.finetune import Start
 from trainer.objective import derived_support
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     config = scale_to_world(config, asked)
     _check_launch(config, asked)
     cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # left to find out, DeepSpeed warns across the progress display
     wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if wants_deepspeed and "RANK" not in os.environ:
         # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.
@@ -42,8 +45,6 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    if config.log.wandb and not (os.environ.get("WANDB_API_KEY") or Path("~/.netrc").expanduser().exists()):
-        os.environ.setdefault("WANDB_MODE", "offline")
     precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}.get(config.precision)
     if precision is None:
         raise ConfigError(f"precision={config.precision!r}: choose auto, fp32 or bf16")
@@ -51,16 +52,11 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
     waiting = timedelta(minutes=config.timeout_minutes)
     handlers = [InitProcessGroupKwargs(timeout=waiting, **backend)] if asked > 1 else []
-    trackers = [
-        name for name, wanted in (("wandb", config.log.wandb), ("tensorboard", config.log.tensorboard)) if wanted
-    ]
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=config.batch.accumulate,
         deepspeed_plugin=_deepspeed_plugin(config, precision == "bf16") if wants_deepspeed else None,
         kwargs_handlers=handlers,
-        log_with=trackers or None,
-        project_dir=config.output,
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
@@ -151,12 +147,16 @@ def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, 
     )
 
 
-def build_network(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> TurnwiseForOfflineRL:
-    """A fresh network, its weights a function of the seed."""
+def build_network(
+    config: RunConfig, tokenizer: Tokenizer, device: torch.device, start: Start | None = None
+) -> TurnwiseForOfflineRL:
+    """A fresh network, its weights a function of the seed; or that of the model to start from."""
     torch.manual_seed(config.seed)
-    network = TurnwiseForOfflineRL(
-        network_config(config.model, config.data, tokenizer, config.objective.reward_scale)
-    ).to(device)
+    if start is None:
+        sizes = network_config(config.model, config.data, tokenizer, config.objective.reward_scale)
+        network = TurnwiseForOfflineRL(sizes).to(device)
+    else:
+        network = start.network().to(device)
     network.attention = choose_implementation(config.model.attention, device)
     if config.model.gradient_checkpointing:
         network.gradient_checkpointing_on()

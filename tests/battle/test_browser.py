@@ -1,7 +1,6 @@
 """A battle that an agent played on a server of ours, looked at in a browser that reaches nothing outside."""
 
 import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -11,17 +10,14 @@ import pytest
 from battle import ladder
 from battle.local_server import LocalServer
 from battle.replay_page import replay_page
+from tests.chromium import find_chromium
 
 PORT = 8049
 
 
 @pytest.fixture(scope="module")
 def browser():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    return find_chromium()
 
 
 def look(browser, folder, page, *wanted):

@@ -1,7 +1,11 @@
-"""A stand-in for the Hugging Face Hub, with the few addresses that our commands use; it keeps what is uploaded."""
+"""A stand-in for the Hugging Face Hub, with the few addresses that our commands use; it keeps what is uploaded.
+
+`python -m tests.data.hub_server --port 8011` runs one to try pushing and pulling without an account.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import json
@@ -16,14 +20,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class StandInHub:
     """Serves `files` ({repo: {path: bytes}}) as datasets or models; `uploads` holds what clients commit."""
 
-    def __init__(self, files: dict[str, dict[str, bytes]], licence: str | None = None) -> None:
+    def __init__(self, files: dict[str, dict[str, bytes]], licence: str | None = None, port: int = 0) -> None:
         self.files = files
         self.licence = licence
         self.uploads: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
         self.lie_about_sizes = False
         self.cut_first_download = False
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.refuse_commits = 0  # so many are answered with a fault of the server
+        self.lfs: dict[str, bytes] = {}
+        self.messages: list[str] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
@@ -51,12 +58,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.route("POST")
 
+    def do_PUT(self) -> None:
+        self.route("PUT")
+
     def route(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{method} {path}")
         if match := re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.resolve(method, match[1], match[3])
+        if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            return self.lfs_batch(json.loads(body))
+        if match := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
+            return self.lfs_object(method, match[1], body)
         if path == "/api/repos/create":
             name = json.loads(body)
             repo = f"{name.get('organization') or 'me'}/{name['name']}"
@@ -74,14 +88,25 @@ class _Handler(BaseHTTPRequestHandler):
         kept = self.hub.files.get(repo)
         if rest.startswith("preupload/"):
             asked = json.loads(body)["files"]
-            ready = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]
+            # The Hub keeps large and binary files, those of .gitattributes, outside git.
+            modes = {f["path"]: "lfs" if f["path"].endswith((".safetensors", ".png")) else "regular" for f in asked}
+            ready = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
             return self.answer({"files": ready})
         if rest.startswith("commit/"):
+            if self.hub.refuse_commits:
+                self.hub.refuse_commits -= 1
+                return self.answer({"error": "the Hub is tired"}, 500)
             for line in body.decode().splitlines():
                 entry = json.loads(line)
-                if entry["key"] == "file":
+                if entry["key"] == "header":
+                    self.hub.messages.append(entry["value"]["summary"])
+                elif entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.hub.uploads[repo][entry["value"]["path"]] = content
+                elif entry["key"] == "lfsFile":
+                    if entry["value"]["oid"] not in self.hub.lfs:
+                        return self.answer({"error": "an LFS file of the commit was never uploaded"}, 400)
+                    self.hub.uploads[repo][entry["value"]["path"]] = self.hub.lfs[entry["value"]["oid"]]
             return self.answer({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/datasets/{repo}"})
         if kept is None and repo in self.hub.uploads:
             kept = self.hub.uploads[repo]
@@ -99,6 +124,24 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(
             {"id": repo, "sha": COMMIT, "private": False, "siblings": siblings, "cardData": card, "tags": []}
         )
+
+    def lfs_batch(self, asked: dict) -> None:
+        """Git LFS: where to put each object, and where to say that it is there."""
+        answers = []
+        for entry in asked["objects"]:
+            href = f"{self.hub.url}/lfs/{entry['oid']}"
+            answer = {"oid": entry["oid"], "size": entry["size"]}
+            if entry["oid"] not in self.hub.lfs:  # what is there already is not asked for again
+                answer["actions"] = {"upload": {"href": href}, "verify": {"href": href}}
+            answers.append(answer)
+        return self.answer({"transfer": "basic", "objects": answers})
+
+    def lfs_object(self, method: str, oid: str, body: bytes) -> None:
+        if method == "PUT":
+            if hashlib.sha256(body).hexdigest() != oid:
+                return self.answer({"error": "the content is not what its name says"}, 400)
+            self.hub.lfs[oid] = body
+        return self.answer({}, 200 if oid in self.hub.lfs else 404)
 
     @staticmethod
     def paths_of(body: bytes) -> list[str]:
@@ -148,3 +191,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m tests.data.hub_server", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=8011)
+    hub = StandInHub({}, port=parser.parse_args(argv).port)
+    print(f"export HF_ENDPOINT={hub.url} HF_TOKEN=hf_local HF_HUB_DISABLE_XET=1", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,9 @@
-"""Push and pull by the real client against the stand-in for the Hub: byte for byte, with a card that parses."""
+"""Push and pull by the real client against the stand-in for the Hub: byte for byte, with a card that parses; and a
+pushed model acts by its name in a process that knows nothing of this repository."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +12,12 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from battle.agents import TurnwiseAgent
 from model.modeling_turnwise import TurnwiseForOfflineRL
+from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack
+from trainer.card import RunFacts, model_card, run_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,11 +30,16 @@ def hub():
 
 
 def hub_command(hub, tmp_path, *arguments):
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_test"}
     return subprocess.run(
         [sys.executable, "-m", "trainer.hub", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env={**os.environ, **signed_in(hub, tmp_path)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+
+
+def signed_in(hub, tmp_path):
+    # Uploads go by Git LFS: the newer way, Xet, speaks to further servers.
+    home = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", **home}
 
 
 def test_a_pushed_agent_comes_back_byte_for_byte(trained, hub, tmp_path):
@@ -37,10 +48,9 @@ def test_a_pushed_agent_comes_back_byte_for_byte(trained, hub, tmp_path):
     ours = {p.name: p.read_bytes() for p in (trained / "model").iterdir() if p.is_file()}
     theirs = hub.uploads["me/agent"]
     assert {name: theirs[name] for name in ours} == ours
-    card = ModelCard(theirs["README.md"].decode())
-    assert card.data.eval_results[0].metric_name == "top-1 accuracy at γ = 0.999"
-    assert "format: gen1ou" in card.text
-    assert "CC-BY-NC-4.0" in card.text
+    assert set(theirs) - set(ours) == {"README.md", "training_curve.png"}
+    assert ours["model.safetensors"] in hub.lfs.values()
+    assert "POST /me/agent.git/info/lfs/objects/batch" in hub.requests
     pulled = hub_command(hub, tmp_path, "pull", "me/agent", "--to", str(tmp_path / "pulled"))
     assert pulled.returncode == 0, pulled.stderr
     assert all((tmp_path / "pulled" / name).read_bytes() == content for name, content in ours.items())
@@ -50,6 +60,70 @@ def test_a_pushed_agent_comes_back_byte_for_byte(trained, hub, tmp_path):
         for folder in (trained / "model", tmp_path / "pulled")
     ]
     assert torch.equal(*outputs)
+
+
+def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained, hub, tmp_path):
+    assert hub_command(hub, tmp_path, "push", str(trained), "--to", "me/agent").returncode == 0
+    battle = make_battle(77, "gen9ou")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "states.json").write_text(json.dumps(battle.states[:5]))
+    use = ModelCard(hub.uploads["me/agent"]["README.md"].decode()).text.split("```python\n")[1].split("```")[0]
+    assert len(use.splitlines()) == 5
+    script = (
+        "import json, importlib.util as u\nassert u.find_spec('trainer') is None and u.find_spec('data') is None\n"
+        f"states = json.load(open('states.json'))\n{use}\n"
+        "from transformers import AutoModel\n"
+        "network = AutoModel.from_pretrained('me/agent', trust_remote_code=True)\n"
+        "print(json.dumps([type(network).__name__, decision.action, decision.words, decision.probabilities]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=work, capture_output=True, text=True, timeout=120,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **signed_in(hub, tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = TurnwiseAgent.from_pretrained(trained / "model").decide(battle.states[:5])
+    kind, action, words, probabilities = json.loads(done.stdout.splitlines()[-1])
+    assert (kind, action, words) == ("TurnwiseForOfflineRL", expected.action, expected.words)
+    assert probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    about = json.loads((run / "about.json").read_text())
+    origin = {"repo": "jakegrigsby/metamon-parsed-replays", "revision": "v4", "licence": "cc-by-nc-4.0"}
+    about["data"]["origins"] = [origin]
+    (run / "about.json").write_text(json.dumps(about))
+    results = [
+        {"format": "gen1ou", "opponent": "boss", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]},
+        {"format": "gen1ou", "opponent": "void", "battles": 0, "win_rate": None, "interval95": [0.0, 1.0]},
+    ]
+    (run / "play.json").write_text(json.dumps({"results": results}))
+    folder = run / "model"
+    card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
+    assert (card.data.license, card.data.datasets) == ("cc-by-nc-4.0", [origin["repo"]])
+    figures = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    table = json.loads((run / "evaluation.json").read_text())["policy"][0]
+    assert figures == {
+        "top-1 accuracy at γ = 0.999": round(table["top1"][0], 5),
+        "negative log-likelihood at γ = 0.999": round(table["nll"][0], 5),
+        "win rate, gen1ou against boss": 0.615,
+    }
+    for text in (
+        "revision `v4`", "forbids commercial use", "| gen1ou | boss | 200 | 61.5% | 54.6%–68.0% |", "120 steps in",
+        "format: gen1ou", "training_curve.png", '"preset": "tiny"', "arXiv 2504.04395", about["system"]["processor"],
+    ):  # fmt: skip
+        assert text in card.text, text
+    checkpoint = run / "step_00000060" / "model"
+    unfinished = str(model_card(checkpoint, "me/agent", None, RunFacts.of(run_of(checkpoint), checkpoint)))
+    assert "So far: negative log-likelihood" in unfinished
+    assert "format: gen1ou" not in unfinished
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    bare = ModelCard(str(model_card(alone, "me/agent", None, RunFacts.of(run_of(alone), alone))))
+    assert (bare.data.license, bare.data.eval_results) == ("mit", None)
+    assert "Not known: no about.json" in bare.text
 
 
 def test_what_is_not_there_is_said(hub, tmp_path):

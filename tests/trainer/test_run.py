@@ -157,7 +157,7 @@ def test_ten_steps_equal_five_and_a_new_process_and_five(battles, tmp_path):
     done = in_new_process(*settings, f"output={resumed}")
     assert done.returncode == 0, done.stderr
     assert "at step 5" in done.stderr
-    timing = ("speed/", "data/wait_share", "checkpoint/")
+    timing = ("speed/", "time/", "data/wait_share", "checkpoint/")
     for a, b in zip(rows_of(whole), rows_of(resumed), strict=True):
         assert {k: v for k, v in a.items() if not k.startswith(timing)} == {
             k: v for k, v in b.items() if not k.startswith(timing)

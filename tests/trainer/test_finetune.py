@@ -1,0 +1,121 @@
+"""Fine-tuning: a run that starts from a saved model has its weights, sizes and words, and refuses what cannot be."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseConfig
+from tests.data.hub_server import StandInHub
+from tests.trainer.conftest import SMALL
+from trainer.config import load_config
+from trainer.finetune import joined, starting_model
+from trainer.loop import Run
+from trainer.train import main as train_main
+
+ROOT = Path(__file__).parents[2]
+# Nothing of the model's sizes: they come from the model (its preset is `tiny`, the default `base`).
+FREE = [setting for setting in SMALL if not setting.startswith("model.")]
+WORDS = "model.turn_encoder.words.weight"
+
+
+def config_of(battles, output, *settings):
+    return load_config(None, [*FREE, f"data.path={battles}", f"output={output}", "max_steps=5", *settings])
+
+
+def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, battles, tmp_path):
+    start = starting_model(config_of(battles, tmp_path, f"model.init_from={trained}", "model.dropout=0.2"))
+    network = start.network()
+    saved = load_file(trained / "model" / "model.safetensors")
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in saved.items())
+    assert (start.config.model.hidden_size, start.config.model.value_bins) == (128, 32)
+    assert (network.config.dropout, network.config.vocabulary_hash) == (0.2, Tokenizer.load().hash)
+
+
+def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, battles, tmp_path):
+    def first_nll(output):
+        with open(output / "training_log.csv", newline="") as handle:
+            return float(next(csv.DictReader(handle))["policy/nll@0.999"])
+
+    settings = ["log.every=1", "eval.every=0", "objective.filter_warmup=0", "optim.lr=1.0e-4"]
+    config = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings)
+    assert Run(config).train() == 0
+    assert first_nll(tmp_path / "run") < 0.8 * first_nll(trained)
+    assert json.loads((tmp_path / "run" / "run_config.json").read_text())["model"]["hidden_size"] == 128
+    more = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings, "max_steps=6")
+    assert Run(more).train() == 0
+    assert (tmp_path / "run" / "step_00000006" / "manifest.json").exists()
+
+
+def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path):
+    own = Tokenizer.load(trained / "model" / "vocabulary.json")
+    Tokenizer([*reversed(own.words[2:]), "<gen10ou>", "sproutling"]).save(tmp_path / "more.json")
+    output = tmp_path / "run"
+    settings = [f"data.vocabulary={tmp_path / 'more.json'}", f"model.init_from={trained}"]
+    assert Run(config_of(battles, output, *settings)).train() == 0
+    words = Tokenizer.load(output / "model" / "vocabulary.json").words
+    assert words == [*own.words, "<gen10ou>", "sproutling"]
+    assert TurnwiseConfig.from_pretrained(output / "model").vocab_size == len(words)
+    before = load_file(trained / "model" / "model.safetensors")[WORDS]
+    start = starting_model(config_of(battles, tmp_path / "again", *settings))
+    rows = start.network().state_dict()[WORDS]
+    assert torch.equal(rows[:-2], before)
+    assert 0.2 < rows[-2:].std() < 2
+
+
+def test_joining_keeps_ids_and_adds_nothing_twice():
+    a, b = Tokenizer(["x", "y"]), Tokenizer(["y", "z", "x", "w"])
+    assert joined(a, b).words[2:] == ["x", "y", "z", "w"]
+    assert joined(a, a).hash == a.hash
+
+
+def test_a_model_of_the_hub_is_fetched_by_its_name(trained, battles, tmp_path):
+    files = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
+    hub = StandInHub({"me/agent": files})
+    settings = [*FREE, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=1", "optim.lr=0"]
+
+    def train(*more):
+        return subprocess.run(
+            [sys.executable, "-m", "trainer.train", *settings, *more],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
+        )  # fmt: skip
+
+    try:
+        done, refused = train("model.init_from=me/agent"), train("model.init_from=me/nobody")
+    finally:
+        hub.close()
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = (load_file(x / "model" / "model.safetensors") for x in (tmp_path / "run", trained))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert refused.returncode == 1
+    assert "me/nobody" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["data.space=expanded"], ["observation_space", "'default'", "data.space", "slot"]),
+        (["data.reward=binary"], ["reward_kind", "data.reward=shaped"]),
+        (["objective.reward_scale=5.0"], ["reward_scale", "10.0"]),
+        (["model.hidden_size=256"], ["hidden_size", "128", "256"]),
+        (["model.critics=2"], ["critics"]),
+        (["model.act_gamma=0.5"], ["act_gamma"]),
+        (["model.init_from=DIR"], ["no model here"]),
+        (["model.init_from=DIR/nothing here"], ["nothing here", "NAME/MODEL"]),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(trained, battles, tmp_path, capsys, settings, words):
+    (tmp_path / "empty").mkdir()
+    settings = [setting.replace("DIR", str(tmp_path / "empty")) for setting in settings]
+    base = [*FREE, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=1", f"model.init_from={trained}"]
+    assert train_main([*base, *settings]) == 1
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error

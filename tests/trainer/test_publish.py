@@ -1,0 +1,78 @@
+"""A run that pushes itself: during training and at its end, through faults of the Hub, by the real client."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard, constants
+
+from tests.data.hub_server import StandInHub
+from tests.trainer.conftest import SMALL
+from trainer import publish
+from trainer.config import HubConfig, load_config
+from trainer.loop import Run
+from trainer.publish import Publisher
+from trainer.train import main as train_main
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = StandInHub({})
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setattr(publish, "WAITS", (0.01, 0.01))
+    yield server
+    server.close()
+
+
+def settings_of(battles, output):
+    return [
+        *SMALL, f"data.path={battles}", f"output={output}", "eval.every=5", "checkpoint.every=5", "checkpoint.keep=1",
+        "log.every=5", "hub.push=true", "hub.to=me/agent",
+    ]  # fmt: skip
+
+
+def test_a_run_is_pushed_while_it_trains_and_at_its_end(hub, battles, tmp_path):
+    settings = [*settings_of(battles, tmp_path), "max_steps=20", "hub.every=10", "cost.dollars_per_hour=2.5"]
+    assert Run(load_config(None, settings)).train() == 0
+    assert hub.messages[0] == "Step 10"
+    assert hub.messages[-1] == "Step 20"
+    theirs = hub.uploads["me/agent"]
+    ours = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
+    assert {name: theirs[name] for name in ours} == ours
+    assert theirs["training_curve.png"].startswith(b"\x89PNG")
+    card = ModelCard(theirs["README.md"].decode())
+    assert "20 steps in" in card.text
+    assert "cost: $0.0" in card.text
+    assert "format: gen1ou" in card.text
+    assert not (tmp_path / publish.STAGED).exists()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_fault_of_the_hub_is_tried_again(hub, trained, tmp_path, caplog):
+    hub.refuse_commits = 1
+    publisher = Publisher(HubConfig(push=True, to="me/agent"), trained)
+    publisher.finish(trained / "model", 120)
+    assert publisher.pushed == [120]
+    assert "again in" in caplog.text
+    assert "model.safetensors" in hub.uploads["me/agent"]
+
+
+def test_a_push_that_never_succeeds_ends_no_run(hub, battles, tmp_path, caplog):
+    hub.refuse_commits = 100
+    settings = [*settings_of(battles, tmp_path), "max_steps=10", "hub.every=5"]
+    assert Run(load_config(None, settings)).train() == 0
+    assert "by hand: python -m trainer.hub push" in caplog.text
+    assert "model.safetensors" not in hub.uploads["me/agent"]
+    assert json.loads((tmp_path / "evaluation.json").read_text())["policy"]
+
+
+def test_a_run_without_a_name_to_push_to_is_refused(battles, tmp_path, capsys):
+    assert train_main([*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=1", "hub.push=true"]) == 1
+    assert "hub.to" in capsys.readouterr().err
+
+
+def test_nobody_signed_in_is_said_at_the_start(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(publish, "get_token", lambda: None)
+    Publisher(HubConfig(push=True, to="me/agent"), tmp_path)
+    assert "hf auth login" in caplog.text

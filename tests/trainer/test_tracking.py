@@ -1,0 +1,201 @@
+"""Trackers, through real runs: one wandb run over two processes and over a resume; failing ones stop nothing."""
+
+import csv
+import fcntl
+import json
+import os
+import pty
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
+
+from tests.trainer.conftest import SMALL
+from trainer import tracking
+from trainer.config import LogConfig, load_config
+from trainer.loop import Run
+from trainer.metrics import CsvLog, Meter
+from trainer.tracking import Trackers
+
+ROOT = Path(__file__).parents[2]
+SHORT = [*SMALL, "eval.every=0", "log.every=1", "log.wandb=true", "log.tensorboard=true"]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def log_records(content):
+    """Records of wandb's file: 7 bytes, then LevelDB's log format (blocks of 32 KiB; a record may span several)."""
+    at, held = 7, b""
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)  # checksum, length, 1 whole 2 first 3 middle 4 last
+        held += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield held
+            held = b""
+
+
+def wandb_records(output):
+    """Per offline folder under a run's output: (run id, steps logged, the configuration's top keys)."""
+    found = []
+    for path in sorted((output / "wandb").glob("offline-run-*/run-*.wandb")):
+        run_id, steps, keys = None, [], set()
+        for data in log_records(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("run"):
+                run_id = record.run.run_id
+                keys |= {update.key for update in record.run.config.update}
+            keys |= {update.key for update in record.config.update}
+            for item in record.history.item:
+                name = item.key or "/".join(item.nested_key)
+                if name == "step":
+                    steps.append(int(json.loads(item.value_json)))
+        found.append((run_id, steps, keys))
+    return found
+
+
+def test_a_resumed_run_keeps_its_id_and_goes_on_in_steps(battles, tmp_path):
+    output = tmp_path / "run"
+    settings = [*SHORT, f"data.path={battles}", f"output={output}", "cost.dollars_per_hour=3600"]
+    assert Run(load_config(None, [*settings, "max_steps=4"])).train() == 0
+    assert Run(load_config(None, [*settings, "max_steps=7"])).train() == 0
+    (first, steps, keys), (second, more, _) = wandb_records(output)
+    assert first == second == json.loads((output / "wandb_run.json").read_text())["id"]
+    assert (steps, more) == ([1, 2, 3, 4], [5, 6, 7])
+    assert {"config", "commit", "data", "system", "versions"} <= keys
+    events = EventAccumulator(str(output / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(1, 8))
+    with open(output / "training_log.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    hours = [float(row["time/hours"]) for row in rows]
+    assert hours == sorted(hours)
+    assert hours[4] > hours[3] > 0
+    assert [float(row["cost/dollars"]) for row in rows] == pytest.approx([3600 * h for h in hours])
+    about = json.loads((output / "about.json").read_text())
+    assert sum(about["data"]["formats"].values()) == about["data"]["battles"] > 50
+    assert about["system"]["processes"] == 1
+
+
+def test_a_run_from_the_start_gets_an_id_of_its_own(battles, tmp_path):
+    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=1", "resume=never"]
+    for _ in range(2):
+        assert Run(load_config(None, settings)).train() == 0
+    assert len({run_id for run_id, _, _ in wandb_records(tmp_path)}) == 2
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    command = [sys.executable, *launcher, "-m", "trainer.train"]
+    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=3", "processes=2"]
+    done = subprocess.run(
+        [*command, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    ((_, steps, _),) = wandb_records(tmp_path)
+    assert steps == [1, 2, 3]
+
+
+def test_a_server_that_is_not_there_turns_wandb_offline(battles, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(tracking, "WANDB_SECONDS", 3)
+    wandb.teardown()  # it reads its environment once
+    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=2"]
+    assert Run(load_config(None, settings)).train() == 0
+    assert "goes on offline" in caplog.text
+    ((_, steps, _),) = wandb_records(tmp_path)
+    assert steps == [1, 2]
+
+
+def test_a_tracker_that_cannot_start_is_left_out(battles, tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("a file where its folder should be")
+    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=2"]
+    assert Run(load_config(None, settings)).train() == 0
+    assert "tensorboard failed to start" in caplog.text
+    assert len(wandb_records(tmp_path)[0][1]) == 2
+    assert len((tmp_path / "training_log.csv").read_text().splitlines()) == 3
+
+
+def test_a_tracker_that_fails_midway_is_left_out(tmp_path, caplog):
+    trackers = Trackers(LogConfig(wandb=True, tensorboard=True), tmp_path, 0, {"commit": "abc"})
+    trackers.log({"loss/total": 1.0}, 1)
+    wandb.finish()  # as a crash of its service would: the run does not take rows any more
+    for step in (2, 3):
+        trackers.log({"loss/total": 0.5}, step)
+    assert caplog.text.count("wandb failed to log") == 1
+    assert list(trackers.active) == ["tensorboard"]
+    trackers.finish()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
+
+
+def test_hours_before_a_resume_count_and_those_of_a_new_run_do_not(tmp_path):
+    path = tmp_path / "training_log.csv"
+    path.write_text("step,time/hours\n10,1.5\n20,2.5\n")
+    assert CsvLog(path, 10).hours == 2.5  # the ten steps that are done again were paid for
+    assert path.read_text().splitlines() == ["step,time/hours", "10,1.5"]
+    path.write_text("step,time/hours\n10,1.5\n")
+    assert CsvLog(path, 0).hours == 0.0
+    row = Meter(2.5, 4.0).row()
+    assert row["cost/dollars"] == pytest.approx(4 * row["time/hours"])
+    assert row["time/hours"] == pytest.approx(2.5, abs=0.01)
+
+
+def test_a_terminal_shows_one_bar_that_log_lines_pass_above(battles, tmp_path):
+    quiet = [setting for setting in SMALL if setting != "log.progress=false"]
+    settings = [
+        *quiet, f"data.path={battles}", f"output={tmp_path}", "max_steps=5", "log.every=1", "eval.every=2",
+        "cost.dollars_per_hour=2.5",
+    ]  # fmt: skip
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.train", *settings],
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:  # how a terminal tells that its other side is closed
+        pass
+    assert process.wait(60) == 0, text
+    written = text.decode()
+    bars = [part for part in written.replace("\n", "\r").split("\r") if "step/s" in part or "s/step" in part]
+    assert "5/5" in bars[-1]
+    assert "spent=$0.0" in bars[-1]
+    # As a terminal shows it: a carriage return goes back to the line's start, and what follows is written over it.
+    shown = []
+    for line in written.replace("\r\n", "\n").replace("\x1b[A", "").split("\n"):
+        held = ""
+        for part in line.split("\r"):
+            held = part + held[len(part) :]
+        shown.append(held.rstrip())
+    assert sum("step/s" in line or "s/step" in line for line in shown) == 1, shown
+    assert sum(line.startswith("step ") and "held-out NLL" in line for line in shown) == 3, shown

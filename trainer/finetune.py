@@ -1,0 +1,147 @@
+"""Fine-tuning: `model.init_from` names the model that a run starts from. Its sizes and its vocabulary become the run's.
+
+A vocabulary only grows: the run's own words that the model lacks go behind the model's, with fresh embedding rows.
+"""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors.torch import load_file
+
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
+from trainer.checkpoint import CheckpointError, model_folder
+from trainer.config import ConfigError, ModelChoice, RunConfig
+from trainer.hub import VOCABULARY
+
+log = logging.getLogger(__name__)
+# Of `ModelChoice`: what a run may choose although the weights come from elsewhere.
+_FREE = {"preset", "init_from", "attention", "dropout", "act_gamma", "gradient_checkpointing"}
+_WORD_ROWS = "model.turn_encoder.words.weight"
+
+
+@dataclass
+class Start:
+    """A model to start from.
+
+    folder: where its files are. saved: its configuration. config: the run's, with the model's sizes in it and
+    `data.vocabulary` naming `vocabulary`, which holds the model's words, then the run's new ones.
+    """
+
+    folder: Path
+    saved: TurnwiseConfig
+    config: RunConfig
+    tokenizer: Tokenizer
+
+    def network(self) -> TurnwiseForOfflineRL:
+        """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator."""
+        data, model = self.config.data, self.config.model
+        changed = {
+            "dropout": model.dropout,
+            "act_gamma": model.act_gamma,
+            "max_turns": data.max_turns,
+            "heldout_share": data.heldout_share,
+            "split_by": data.split_by,
+            "vocab_size": len(self.tokenizer),
+            "vocabulary_hash": self.tokenizer.hash,
+        }
+        config = TurnwiseConfig.from_pretrained(self.folder)
+        for name, value in changed.items():
+            setattr(config, name, value)
+        network = TurnwiseForOfflineRL(config)
+        weights = load_file(self.folder / "model.safetensors")
+        known = weights[_WORD_ROWS]
+        with torch.no_grad():
+            rows = network.get_parameter(_WORD_ROWS).detach().clone()
+            rows[: len(known)] = known
+        network.load_state_dict({**weights, _WORD_ROWS: rows})
+        return network
+
+
+def starting_model(config: RunConfig) -> Start | None:
+    """The model that `model.init_from` names, or None where the run starts from nothing.
+
+    Writes the joined vocabulary to OUTPUT/vocabulary.json. Raises ConfigError where there is no such model, or where
+    it was trained on another observation space, reward or scale of it, or another size is asked for.
+    """
+    name = config.model.init_from
+    if name is None:
+        return None
+    folder = _folder_of(name)
+    saved = TurnwiseConfig.from_pretrained(folder)
+    _refuse_other_data(saved, config, name)
+    tokenizer = joined(Tokenizer.load(folder / VOCABULARY), Tokenizer.load(config.data.vocabulary))
+    if len(tokenizer) > saved.vocab_size:
+        log.info("%s: %d new words join its %d", name, len(tokenizer) - saved.vocab_size, saved.vocab_size)
+    path = Path(config.output) / VOCABULARY
+    tokenizer.save(path)
+    adapted = dataclasses.replace(
+        config,
+        model=_sizes_of(saved, config.model, name),
+        data=dataclasses.replace(config.data, vocabulary=str(path)),
+    )
+    return Start(folder, saved, adapted, tokenizer)
+
+
+def joined(saved: Tokenizer, run: Tokenizer) -> Tokenizer:
+    """The saved model's words with their ids, then the run's words that it lacks, in the run's order."""
+    first = len(saved.words_of([saved.pad_id, saved.unknown_id]))
+    return Tokenizer([*saved.words[first:], *(word for word in run.words[first:] if word not in saved)])
+
+
+def _folder_of(name: str) -> Path:
+    if Path(name).exists():
+        try:
+            return model_folder(name)
+        except CheckpointError as error:
+            raise ConfigError(f"model.init_from: {error}") from error
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.init_from={name!r}: no such folder, and the Hub does not give it ({error}): "
+            "name a run, a checkpoint, a saved model, or NAME/MODEL of the Hub"
+        ) from error
+
+
+def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:
+    here = {
+        "observation_space": ("data.space", config.data.space, "each of its inputs stands for one slot of that space"),
+        "reward_kind": ("data.reward", config.data.reward, "its critics predict returns of that reward"),
+        "reward_scale": (
+            "objective.reward_scale", config.objective.reward_scale, "its critics predict returns at that scale"
+        ),
+    }  # fmt: skip
+    for stamp, (key, asked, reason) in here.items():
+        own = getattr(saved, stamp)
+        if own != asked:
+            raise ConfigError(
+                f"model.init_from={name!r}: the model's {stamp} is {own!r} and the run's {key} is {asked!r}: {reason}. "
+                f"Set {key}={own}, or train a new model"
+            )
+
+
+def _sizes_of(saved: TurnwiseConfig, asked: ModelChoice, name: str) -> ModelChoice:
+    """The choice with the saved model's sizes. What the file asks for beyond a default must be the model's own."""
+    default, sizes = ModelChoice(), {}
+    for field in dataclasses.fields(ModelChoice):
+        if field.name in _FREE:
+            continue
+        own, wanted = getattr(saved, field.name), getattr(asked, field.name)
+        own = list(own) if isinstance(own, tuple) else own
+        if wanted not in (own, getattr(default, field.name)):
+            raise ConfigError(
+                f"model.init_from={name!r}: the model's {field.name} is {own!r} and model.{field.name}={wanted!r} is "
+                "asked for: leave it out, a fine-tuned model keeps its sizes"
+            )
+        sizes[field.name] = own
+    if asked.act_gamma not in sizes["gammas"]:
+        raise ConfigError(
+            f"model.init_from={name!r}: model.act_gamma={asked.act_gamma} is none of the model's {sizes['gammas']}"
+        )
+    return dataclasses.replace(asked, **sizes)

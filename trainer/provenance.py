@@ -1,0 +1,77 @@
+"""What a run is made of, as JSON: configuration, commit, versions, machine, data. Kept as OUTPUT/about.json."""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from data.dataset import BattleDataset, DataReport
+from data.hub import DOWNLOADS
+from trainer.checkpoint import git_commit, versions
+from trainer.config import RunConfig, to_tree
+
+ABOUT = "about.json"
+
+
+def about(config: RunConfig, processes: int, device: torch.device, train: BattleDataset, report: DataReport) -> dict:
+    """The record of a run, JSON-able: config, commit, versions, system, data."""
+    return {
+        "config": to_tree(config),
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "system": system(processes, device),
+        "data": manifest(train, report),
+    }
+
+
+def system(processes: int, device: torch.device) -> dict:
+    """The machine in figures: processors, accelerator, memory. No host's or user's name."""
+    found = {
+        "platform": platform.system(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "processes": processes,
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def in_words(system: dict) -> str:
+    """ "1 × NVIDIA H200, 16 cores", or the processor's name and its cores."""
+    if "gpu" in system:
+        return f"{system['processes']} × {system['gpu']}, {system['cores']} CPU cores"
+    return f"{system['cores']} cores of {system['processor']}, no GPU"
+
+
+def manifest(train: BattleDataset, report: DataReport) -> dict:
+    """What was trained on: battles by format, rejected ones, and where a folder's downloads came from."""
+    origins = []
+    for source in train.sources.parts:
+        noted = Path(source.root) / DOWNLOADS
+        if noted.exists():
+            origins += json.loads(noted.read_text(encoding="utf-8"))
+    return {
+        "battles": sum(report.files.values()),
+        "formats": report.files,
+        "turns": report.turns,
+        "rejected": len(report.rejects),
+        "unknown_words": report.unknown_share,
+        "unrecorded_actions": report.missing_share,
+        "origins": origins,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
