@@ -58,7 +58,11 @@ class RuleAgent:
     name = "rule"
 
     def choose(self, observations: list[Observation]) -> list[int]:
-        return [self.pick(o, np.flatnonzero(o.legal)) if o.legal.any() else 0 for o in observations]
+        picks = []
+        for observation in observations:
+            legal = observation.legal.nonzero()[0]
+            picks.append(self.pick(observation, legal) if len(legal) else 0)
+        return picks
 
     def pick(self, observation: Observation, legal: np.ndarray) -> int:
         raise NotImplementedError

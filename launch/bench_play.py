@@ -70,7 +70,7 @@ def bridge(battle_format: str, battles: int) -> dict[str, Any]:
             pass
         pid = sim.workers[0].process.pid
         node, python, started = cpu_of(pid), own_cpu(), time.monotonic()
-        outcomes = list(play(sim, matches(battle_format, teams, battles, agents), lanes=8, turn_limit=1000))
+        outcomes = list(play(sim, matches(battle_format, teams, battles, agents), lanes=16, turn_limit=1000))
         node, python = cpu_of(pid) - node, own_cpu() - python
         seconds = time.monotonic() - started
     turns = sum(outcome.turns for outcome in outcomes)
