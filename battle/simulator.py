@@ -29,7 +29,6 @@ BRIDGE = ROOM / "node" / "bridge.js"
 # A round of many battles is more than the usual 64 kB: a full pipe would stop the process halfway through.
 PIPE_BYTES = 1 << 20
 BENCH = b'"available_switches":['
-EMPTY_BENCH = BENCH + b"]"
 INSTALL = "run `make setup`, or `npm ci --omit=optional --ignore-scripts` in battle/"
 
 
@@ -103,7 +102,7 @@ class BattleSpec:
             "names": self.names,
             "seeds": self.team_seeds,
             "leads": self.leads,
-            "want": {"requests": self.want_requests, "lines": self.want_lines if any(self.want_lines) else None,"told": True},
+            "want": {"requests": self.want_requests, "lines": self.want_lines if any(self.want_lines) else None, "told": True},
         }
 
 
@@ -310,8 +309,8 @@ class Simulator:
             return
         told = self.told[event.lane][event.side]
         told += [bytes(entry) for entry in event.news]
-        head, tail = bytes(event.state).split(EMPTY_BENCH)
-        event.state = head + BENCH + b",".join([told[number] for number in event.bench]) + b"]" + tail
+        bench = b",".join([told[number] for number in event.bench])
+        event.state = msgspec.Raw(bytes(event.state).replace(BENCH, BENCH + bench, 1))
 
     def _lost(self, worker: Worker, asked: set[str]) -> list[Event]:
         hung = worker.process.poll() is None

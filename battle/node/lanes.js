@@ -14,34 +14,25 @@ const HASHED = new Set(['move', 'switch', 'drag', '-damage', '-heal', 'faint', '
 
 class SyncStream extends BattleStream {
   /**
-   * @param {(type: string, data: string) => void} sink takes the stream's messages
+   * @param {string} opening the lines that begin a battle and seat its players
+   * @param {(type: string, data: string|string[]) => void} sink takes what the battle says: "update" with its lines,
+   *   "sideupdate", "end"
    * @param {(side: number, request: object|null) => void} ask takes the requests, as objects: the simulator would
-   *   write each out as JSON for its reader to parse at once
+   *   write each out as JSON, for its reader to parse at once
    */
-  constructor(sink, ask) {
+  constructor(opening, sink, ask) {
     super({ keepAlive: true, noCatch: true });
-    this.sink = sink;
-    this.ask = ask;
-  }
-
-  _write(chunk) {
-    this._writeLines(chunk);
-    if (!this.battle) return;
-    // Requests go out with the updates, never while the players of a chunk still sit down.
-    for (const side of this.battle.sides) if (side && !Object.hasOwn(side, 'emitRequest')) this.hand(side);
-    this.battle.sendUpdates();
-  }
-
-  hand(side) {
-    side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
-      if (updatedRequest) side.activeRequest.update = true;
-      this.ask(side.n, update);
-      side.activeRequest = update;
-    };
-  }
-
-  pushMessage(type, data) {
-    this.sink(type, data);
+    this._writeLines(opening);
+    const { battle } = this;
+    battle.send = sink;
+    for (const side of battle.sides) {
+      side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
+        if (updatedRequest) side.activeRequest.update = true;
+        ask(side.n, update);
+        side.activeRequest = update;
+      };
+    }
+    battle.sendUpdates();
   }
 }
 
@@ -72,15 +63,15 @@ class Lane {
     this.hashed = 0;
     this.over = null;
     this.refusals = [];
-    this.stream = new SyncStream((type, data) => this.receive(type, data), (side, request) => { this.asked[side] = request; });
     const players = SIDES.map((side, i) => `>player ${side} ${JSON.stringify({
       name: spec.names[i], team: spec.teams?.[i] ?? null, ...(spec.seeds ? { seed: spec.seeds[i] } : {}) })}`);
     const start = { formatid: spec.format, seed: spec.seed };
-    this.stream._write([`>start ${JSON.stringify(start)}`, ...players].join('\n'));
+    this.stream = new SyncStream([`>start ${JSON.stringify(start)}`, ...players].join('\n'),
+      (type, data) => this.receive(type, data), (side, request) => { this.asked[side] = request; });
   }
 
   receive(type, data) {
-    if (type === 'update') this.update(data.split('\n'));
+    if (type === 'update') this.update(data);
     else if (type === 'sideupdate') this.sideUpdate(SIDES.indexOf(data.slice(0, 2)), data.slice(3));
     else if (type === 'end') this.over = JSON.parse(data);
   }

@@ -11,11 +11,10 @@ const NONE = []; // the client need not go through own moves at each request: th
 const people = new Map();
 /** What ident and details of a Pokémon say, parsed once. */
 function detailed(ident, details) {
-  const key = `${ident}|${details}`;
-  let known = people.get(key);
-  if (!known) {
+  let known = people.get(ident);
+  if (known?.details !== details) {
     if (people.size > 20000) people.clear();
-    people.set(key, (known = Protocol.parseDetails(ident.slice(4), ident, details)));
+    people.set(ident, (known = Protocol.parseDetails(ident.slice(4), ident, details)));
   }
   return known;
 }
