@@ -29,8 +29,8 @@ class Observation:
 
     lane: stable name of this battle side from its first state to its last ("battle/side"); key of per-battle caches.
     state: universal state dict of this moment (decoded from `raw`, its JSON, when first asked for).
-    legal: bool [13], read-only, the state's legal set intersected with what the request allows. May be all False (a forced switch
-        with nobody left): any answer will do then, the battle's default is taken.
+    legal: bool [13], read-only, the state's legal set intersected with what the request allows. May be all False (a
+        forced switch with nobody left): any answer will do then, the battle's default is taken.
     first: True on the first state of a battle.
     request: Showdown's request, for those that ask for it (`wants_requests`), else None.
     lines: protocol lines since this side's last decision, for those that ask for them (`wants_lines`), else [].

@@ -102,7 +102,11 @@ class BattleSpec:
             "names": self.names,
             "seeds": self.team_seeds,
             "leads": self.leads,
-            "want": {"requests": self.want_requests, "lines": self.want_lines if any(self.want_lines) else None, "told": True},
+            "want": {
+                "requests": self.want_requests,
+                "lines": self.want_lines if any(self.want_lines) else None,
+                "told": True,
+            },
         }
 
 

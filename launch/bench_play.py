@@ -36,6 +36,9 @@ from launch.record import write_record
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.hub import export_model
 
+# Battles before the clock starts, on both sides of a comparison: compiling JavaScript is not what is measured.
+WARM = 20
+
 
 def cpu_of(pid: int) -> float:
     """CPU seconds of a running process (Linux)."""
@@ -66,7 +69,7 @@ def bridge(battle_format: str, battles: int) -> dict[str, Any]:
     agents = (RandomAgent(), RandomAgent())
     with Simulator() as sim:
         teams = load_teams(sim, battle_format)
-        for _ in play(sim, matches(battle_format, teams, 3, agents, first=10_000), turn_limit=1000):
+        for _ in play(sim, matches(battle_format, teams, WARM, agents, first=10_000), turn_limit=1000):
             pass
         pid = sim.workers[0].process.pid
         node, python, started = cpu_of(pid), own_cpu(), time.monotonic()
@@ -94,7 +97,7 @@ def bare(battle_format: str, battles: int, policy: str) -> dict[str, Any]:
         teams = [team.packed for team in load_teams(sim, battle_format)]
     node = node_command()[0]
     out = subprocess.run(
-        [node, str(ROOM / "node" / "bare.js"), battle_format, str(battles), policy],
+        [node, str(ROOM / "node" / "bare.js"), battle_format, str(battles), policy, str(WARM)],
         input=json.dumps(teams),
         capture_output=True,
         text=True,

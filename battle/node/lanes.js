@@ -6,6 +6,7 @@
 
 const { createHash } = require('crypto');
 const { BattleStream, Teams } = require('pokemon-showdown');
+const { deepClone } = require('./clone');
 const { Line } = require('./line');
 const { View } = require('./view');
 
@@ -25,6 +26,7 @@ class SyncStream extends BattleStream {
     this._writeLines(opening);
     const { battle } = this;
     battle.send = sink;
+    battle.dex.deepClone = deepClone;
     for (const side of battle.sides) {
       side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
         if (updatedRequest) side.activeRequest.update = true;
