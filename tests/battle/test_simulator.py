@@ -1,5 +1,6 @@
 """The bridge: replays bit for bit, keeps its memory, survives its processes, says what is missing."""
 
+import json
 import os
 import signal
 
@@ -160,16 +161,22 @@ def test_a_bridge_that_does_not_start_is_said(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_three_thousand_battles():
+@pytest.mark.timeout(3600)
+def test_memory_stays_flat_over_three_thousand_battles(tmp_path):
     def resident(pid):
         with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
     with Simulator() as sim:
         agents = (RandomAgent(), RandomAgent())
-        seen = []
+        seen = {"node_mib": [], "python_mib": []}
         for round_ in range(6):
             matches = [Match(f"r{round_}m{n}", "gen9randombattle", agents, seed=1000 * round_ + n) for n in range(500)]
             assert all(outcome.kind == "won" for outcome in play(sim, matches, turn_limit=1000))
-            seen.append(resident(sim.workers[0].process.pid))
-        assert seen[-1] < 1.3 * seen[1] + 64, seen
+            seen["node_mib"].append(resident(sim.workers[0].process.pid))
+            seen["python_mib"].append(resident(os.getpid()))
+        (tmp_path / "memory.json").write_text(json.dumps({"battles_per_entry": 500, **seen}))
+        for entries in seen.values():
+            assert entries[-1] < 1.3 * entries[1] + 64, seen
+        assert not sim.told
+        assert not sim.home
