@@ -1,4 +1,4 @@
-"""Live play when things go wrong: connections really cut by a proxy in between, a server really killed; and the leads."""
+"""Live play when things go wrong: connections cut by a proxy in between, a server killed; and the leads."""
 
 import json
 import selectors
