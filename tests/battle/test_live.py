@@ -134,17 +134,15 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
             server.process.kill()
             server.process.wait()
 
-        opponent = threading.Thread(
-            daemon=True,
-            target=lambda: pytest.raises(
-                ServerTrouble, play, PORT, "Turn B", "--mode", "challenge", "--opponent", "Turn A", "--patience", "2"
-            ),
-        )
+        def challenge():
+            with pytest.raises(ServerTrouble):
+                play(PORT, "Turn B", "--mode", "challenge", "--opponent", "Turn A", "--patience", "2")
+
+        opponent = threading.Thread(daemon=True, target=challenge)
         opponent.start()
         agent = Saboteur({4}, kill)
-        with pytest.raises(
-            ServerTrouble, match="no server there for 2 s; battles without a result: 1; start the server"
-        ):
+        said = "no server there for 2 s; battles without a result: 1; start the server"
+        with pytest.raises(ServerTrouble, match=said):
             play(PORT, "Turn A", "--out", str(tmp_path), "--patience", "2", agent=agent)
         opponent.join(30)
     assert not opponent.is_alive()
