@@ -208,10 +208,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
             for _ in range(args.rounds)
         ]
-        ratios = sorted(
-            r["bridge"]["turns_per_cpu_second"] / r["simulator_alone"]["turns_per_cpu_second"] for r in rounds
-        )
-        results[battle_format] = {"rounds": rounds, "bridge_to_alone_turns": [round(ratio, 3) for ratio in ratios]}
+        results[battle_format] = {"rounds": rounds}
+        for unit in ("battles", "turns"):
+            rate = f"{unit}_per_cpu_second"
+            ratios = sorted(r["bridge"][rate] / r["simulator_alone"][rate] for r in rounds)
+            results[battle_format][f"bridge_to_alone_{unit}"] = [round(ratio, 3) for ratio in ratios]
         results[battle_format] |= {
             f"{key}_battles_per_cpu_second": float(np.median([r[key]["battles_per_cpu_second"] for r in rounds]))
             for key in rounds[0]
