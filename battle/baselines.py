@@ -58,7 +58,11 @@ class RuleAgent:
     name = "rule"
 
     def choose(self, observations: list[Observation]) -> list[int]:
-        return [self.pick(o, np.flatnonzero(o.legal)) if o.legal.any() else 0 for o in observations]
+        picks = []
+        for observation in observations:
+            legal = observation.legal.nonzero()[0]
+            picks.append(self.pick(observation, legal) if len(legal) else 0)
+        return picks
 
     def pick(self, observation: Observation, legal: np.ndarray) -> int:
         raise NotImplementedError
@@ -107,17 +111,28 @@ class RandomAgent(RuleAgent):
 
 
 class MostDamageAgent(RuleAgent):
-    """The biggest expected hit; it switches only when made to, to whoever hits hardest."""
+    """The biggest expected hit; it switches only when made to, to whoever hits hardest.
+
+    A hit takes what is left of the foe and no more: of two moves that finish it off the one that does not cost its user
+    the battle's next turn, or itself, is as big, and is taken.
+    """
 
     name = "most_damage"
 
     def pick(self, observation: Observation, legal: np.ndarray) -> int:
         board = Board(observation.state, legal)
         if board.moves:
-            return max(board.moves, key=lambda am: (board.hit(am[1]), -am[0]))[0]
+            return max(board.moves, key=lambda am: (*self.worth(board, am[1]), -am[0]))[0]
         if board.switches:
             return max(board.switches, key=lambda ap: (best_damage(ap[1], board.foe, board.gen), -ap[0]))[0]
         return int(legal[0])
+
+    @staticmethod
+    def worth(board: Board, move: dict[str, Any]) -> tuple[float, bool, bool, float]:
+        """Damage done; then whether the user stays, and stays free to act; then accuracy."""
+        name = move["name"]
+        done = min(board.hit(move), board.foe["hp_pct"])
+        return done, name not in FAINTS_USER, name not in RECHARGE, move["accuracy"]
 
 
 class BossAgent(RuleAgent):

@@ -15,11 +15,12 @@ import numpy as np
 from data.schema import N_ACTIONS
 
 _MASKS = (np.arange(1 << N_ACTIONS)[:, None] >> np.arange(N_ACTIONS) & 1).astype(bool)
+_MASKS.flags.writeable = False
 
 
 def bits_to_mask(bits: int) -> np.ndarray:
-    """Bit a of `bits` is action a: bool [13]."""
-    return _MASKS[bits].copy()
+    """Bit a of `bits` is action a: bool [13], read-only."""
+    return _MASKS[bits]
 
 
 @dataclass(slots=True)
@@ -28,8 +29,8 @@ class Observation:
 
     lane: stable name of this battle side from its first state to its last ("battle/side"); key of per-battle caches.
     state: universal state dict of this moment (decoded from `raw`, its JSON, when first asked for).
-    legal: bool [13], the state's legal set intersected with what the request allows. May be all False (a forced switch
-        with nobody left): any answer will do then, the battle's default is taken.
+    legal: bool [13], read-only, the state's legal set intersected with what the request allows. May be all False (a
+        forced switch with nobody left): any answer will do then, the battle's default is taken.
     first: True on the first state of a battle.
     request: Showdown's request, for those that ask for it (`wants_requests`), else None.
     lines: protocol lines since this side's last decision, for those that ask for them (`wants_lines`), else [].

@@ -28,7 +28,7 @@ from poke_env.player import Player
 
 from battle.errors import BattleError
 from battle.interface import Agent, Observation, bits_to_mask, decode
-from battle.local_server import LocalServer
+from battle.local_server import LocalServer, ServerTrouble
 from battle.play import Match, Outcome, View
 from battle.players import make_player, parse_player
 from battle.recorder import Recorder, run_id, word
@@ -57,6 +57,8 @@ class Room:
     opponent: str = "opponent"
     lead: int = 0
     joined: int = 0
+    answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
+    repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
     refused: list[str] = field(default_factory=list)
     over: bool = False
 
@@ -65,12 +67,21 @@ class LivePlayer(Player):
     """A poke-env player whose choices are an agent's, by our own translator.
 
     out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value.
+    patience: seconds to wait for a server that is gone.
     """
 
     def __init__(
-        self, agent: Agent, sim: Simulator, teams: list[Team], out: Path | None, replays: Path | None, lead: str, **rest
+        self,
+        agent: Agent,
+        sim: Simulator,
+        teams: list[Team],
+        out: Path | None,
+        replays: Path | None,
+        lead: str,
+        patience: float,
+        **rest: Any,
     ):
-        self.agent, self.sim, self.teams, self.lead = agent, sim, teams, lead
+        self.agent, self.sim, self.teams, self.lead, self.patience = agent, sim, teams, lead, patience
         self.recorder = Recorder(out, run=run_id(), version=sim.version) if out else None
         self.replays = replays
         self.rooms: dict[str, Room] = {}
@@ -88,19 +99,30 @@ class LivePlayer(Player):
         return self.random.choice(self.teams).packed
 
     async def _stay(self) -> None:
-        """Keeps the connection; after a break it logs in again and goes back to its battles."""
-        pause = 1.0
+        """Keeps the connection; after a break it logs in again and goes back to its battles.
+
+        Raises ServerTrouble once nobody has let us in for `patience` seconds.
+        """
+        pause, last_in = 1.0, time.monotonic()
         while not self.closing:
             self.ps_client.logged_in.clear()
             back = asyncio.create_task(self._rejoin())
-            started = time.monotonic()
             await self.ps_client.listen()
             back.cancel()
             if self.closing:
                 return
-            pause = 1.0 if time.monotonic() - started > 30 else min(30.0, pause * 2)
+            now = time.monotonic()
+            if self.ps_client.logged_in.is_set():
+                pause, last_in = 1.0, now
+            if now - last_in > self.patience:
+                open_ = sum(not room.over for room in self.rooms.values())
+                raise ServerTrouble(
+                    f"{self.ps_client.websocket_url}: no server there for {self.patience:.0f} s; battles without a "
+                    f"result: {open_}; start the server again, then this command (--patience says how long to wait)"
+                )
             log.warning("connection lost: trying again in %.0f s", pause)
             await asyncio.sleep(pause)
+            pause = min(30.0, pause * 2)
 
     async def _rejoin(self) -> None:
         await self.ps_client.logged_in.wait()
@@ -156,6 +178,7 @@ class LivePlayer(Player):
         if known:  # back after a break: the server tells the battle from its beginning; what was recorded stays
             self.sim.drop(known.lane)
             room.view, room.lead, room.refused = known.view, known.lead, known.refused
+            room.repeated = known.answered
         self.rooms[tag] = room
 
     def _translate(self, room: Room) -> Event:
@@ -170,7 +193,10 @@ class LivePlayer(Player):
 
     async def _answer(self, room: Room) -> None:
         event = self._translate(room)
-        if event.event == "preview":
+        (number, choice), room.repeated = room.repeated, (-1, "")
+        if number == room.rqid:  # decided, recorded, and perhaps lost on the way
+            await self._send(room, choice)
+        elif event.event == "preview":
             room.lead = self._choose_lead(event)
             order = [room.lead, *(n for n in range(6) if n != room.lead)]
             size = len(decode(event.views))
@@ -210,6 +236,7 @@ class LivePlayer(Player):
         return 0
 
     async def _send(self, room: Room, choice: str) -> None:
+        room.answered = (room.rqid, choice)
         await self.ps_client.send_message(f"/choose {choice}", room.tag, str(room.rqid))
 
     async def _error(self, room: Room, message: str) -> None:
@@ -279,6 +306,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--opponent", help="whom to challenge, or whose challenges alone to accept")
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
     made.add_argument("--lead", choices=LEADS, default="first")
+    made.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a server that is gone")
     made.add_argument("--out", type=Path, help="write battle files here")
     made.add_argument("--replays", type=Path, help="write replay pages here")
     return made
@@ -328,9 +356,10 @@ async def challenge(player: LivePlayer, opponent: str, again: float = 5.0) -> No
     await battle
 
 
-def live(args: argparse.Namespace) -> list[str]:
+def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:
+    """Plays as the command line says, by `agent` where one is given; how each battle went."""
     where, account = address(args)
-    agent = make_player(parse_player(args.agent))
+    agent = agent or make_player(parse_player(args.agent))
     with Simulator() as sim:
         sim.check_formats([args.format])
         player = LivePlayer(
@@ -340,6 +369,7 @@ def live(args: argparse.Namespace) -> list[str]:
             args.out,
             args.replays,
             args.lead,
+            args.patience,
             account_configuration=account,
             server_configuration=where,
             battle_format=args.format,
@@ -355,9 +385,15 @@ def live(args: argparse.Namespace) -> list[str]:
 
 
 async def _play(player: LivePlayer, args: argparse.Namespace) -> None:
+    playing = asyncio.create_task(go(player, args))
+    connected = asyncio.wrap_future(player.connection)
     try:
-        await go(player, args)
+        await asyncio.wait([playing, connected], return_when=asyncio.FIRST_COMPLETED)
+        if connected.done():
+            connected.result()  # raises what ended it
+        await playing
     finally:
+        playing.cancel()
         await player.close()
 
 

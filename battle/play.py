@@ -99,6 +99,9 @@ class _Table:
         self.unavailable = 0
         self.turn = 0
         self.waiting: list[int | None] = [None, None]
+        wants = lambda name: tuple(bool(getattr(agent, name, False)) for agent in match.agents)  # noqa: E731
+        self.wants_requests, self.wants_lines = wants("wants_requests"), wants("wants_lines")
+        self.lanes = (f"{match.id}/0", f"{match.id}/1")
         self.seated = [False, False]  # whether the side's agent has been asked at all
         seeds = np.random.SeedSequence([match.seed, 7]).spawn(2)
         self.seeds = [int(s.generate_state(1, dtype=np.uint32)[0]) for s in seeds]
@@ -106,7 +109,6 @@ class _Table:
 
     def spec(self) -> BattleSpec:
         match = self.match
-        wants = lambda name: tuple(bool(getattr(agent, name, False)) for agent in match.agents)  # noqa: E731
         return BattleSpec(
             lane=match.id,
             format=match.format,
@@ -114,8 +116,8 @@ class _Table:
             teams=match.teams,
             leads=match.leads,
             team_seeds=match.team_seeds,
-            want_requests=wants("wants_requests"),
-            want_lines=wants("wants_lines"),
+            want_requests=self.wants_requests,
+            want_lines=self.wants_lines,
         )
 
     def observe(self, event: Event) -> Observation:
@@ -129,12 +131,12 @@ class _Table:
         view.actions.append(-1)
         self.unavailable += event.retry
         return Observation(
-            lane=f"{self.match.id}/{side}",
+            lane=self.lanes[side],
             raw=raw,
             legal=bits_to_mask(event.legal),
             first=first,
-            request=decode(event.request) if bytes(event.request) else None,
-            lines=decode(event.lines),
+            request=decode(event.request) if self.wants_requests[side] else None,
+            lines=decode(event.lines) if self.wants_lines[side] else [],
             retry=event.retry,
             seed=self.seeds[side],
         )
@@ -148,7 +150,7 @@ class _Table:
                 action = int(self.rngs[side].choice(legal))
                 view.explored.append(len(view.states) - 1)
                 if hasattr(agent, "note_action"):
-                    agent.note_action(f"{self.match.id}/{side}", action)
+                    agent.note_action(self.lanes[side], action)
         view.actions[-1] = action
         self.waiting[side] = action
         self.seated[side] = True
@@ -158,7 +160,7 @@ class _Table:
             view.close(last[side] if last else None)
             agent = self.match.agents[side]
             if self.seated[side] and hasattr(agent, "end"):
-                agent.end(f"{self.match.id}/{side}")
+                agent.end(self.lanes[side])
         return Outcome(self.match, kind, winner, turns, self.views, self.refused, self.unavailable, message)
 
 

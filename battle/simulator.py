@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 ROOM = Path(__file__).parent
 BRIDGE = ROOM / "node" / "bridge.js"
+# A round of many battles is more than the usual 64 kB: a full pipe would stop the process halfway through.
+PIPE_BYTES = 1 << 20
+BENCH = b'"available_switches":['
 INSTALL = "run `make setup`, or `npm ci --omit=optional --ignore-scripts` in battle/"
 
 
@@ -47,6 +50,8 @@ class Event(msgspec.Struct):
     state: msgspec.Raw = msgspec.Raw(b"")
     request: msgspec.Raw = msgspec.Raw(b"")
     lines: msgspec.Raw = msgspec.Raw(b"[]")
+    bench: list[int] = []
+    news: list[msgspec.Raw] = []
     choices: list[str | None] = []
     winner: int = -1
     turns: int = 0
@@ -97,7 +102,11 @@ class BattleSpec:
             "names": self.names,
             "seeds": self.team_seeds,
             "leads": self.leads,
-            "want": {"requests": self.want_requests, "lines": self.want_lines if any(self.want_lines) else None},
+            "want": {
+                "requests": self.want_requests,
+                "lines": self.want_lines if any(self.want_lines) else None,
+                "told": True,
+            },
         }
 
 
@@ -129,6 +138,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            pipesize=PIPE_BYTES,
             start_new_session=True,
         )
         os.set_blocking(self.process.stdout.fileno(), False)
@@ -177,7 +187,7 @@ class Worker:
                 start = len(self.buffer)
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return None
-                chunk = os.read(self.process.stdout.fileno(), 1 << 20)
+                chunk = os.read(self.process.stdout.fileno(), 1 << 16)
                 if not chunk:
                     return None
                 self.buffer += chunk
@@ -212,6 +222,7 @@ class Simulator:
         self.workers = [Worker() for _ in range(processes)]
         self.home: dict[str, Worker] = {}
         self.queue: dict[int, list[list[Any]]] = {}
+        self.told: dict[str, tuple[list[bytes], list[bytes]]] = {}
 
     def __enter__(self) -> Simulator:
         return self
@@ -237,6 +248,7 @@ class Simulator:
         worker = min(self.workers, key=lambda w: len(w.lanes))
         worker.lanes.add(spec.lane)
         self.home[spec.lane] = worker
+        self.told[spec.lane] = ([], [])
         self._queue(worker, ["start", spec.lane, spec.message()])
 
     def act(self, lane: str, actions: list[int | None]) -> None:
@@ -252,6 +264,7 @@ class Simulator:
         worker = self.home.pop(lane, None)
         if worker:
             worker.lanes.discard(lane)
+            self.told.pop(lane, None)
             self._queue(worker, ["drop", lane])
 
     def command(self, verb: str, lane: str, *rest: Any, worker: int | None = None) -> None:
@@ -284,12 +297,24 @@ class Simulator:
                 if event.event == "warning":
                     log.warning("protocol: %s", event.message)
                     continue
-                if event.event in ("end", "void"):
+                if event.event == "ask":
+                    self._fill_bench(event)
+                elif event.event in ("end", "void"):
                     worker.lanes.discard(event.lane)
                     self.home.pop(event.lane, None)
+                    self.told.pop(event.lane, None)
                 events.append(event)
             worker.drain_complaints()
         return events
+
+    def _fill_bench(self, event: Event) -> None:
+        """Most of a state's text is a bench that stands still: it comes once, then by number."""
+        if not event.bench:
+            return
+        told = self.told[event.lane][event.side]
+        told += [bytes(entry) for entry in event.news]
+        bench = b",".join([told[number] for number in event.bench])
+        event.state = msgspec.Raw(bytes(event.state).replace(BENCH, BENCH + bench, 1))
 
     def _lost(self, worker: Worker, asked: set[str]) -> list[Event]:
         hung = worker.process.poll() is None
@@ -299,6 +324,7 @@ class Simulator:
         worker.restart()
         for lane in lanes:
             self.home.pop(lane, None)
+            self.told.pop(lane, None)
         return [Event(event="void", lane=lane, message=f"the Node process was lost: {reason}") for lane in lanes]
 
     def check_formats(self, formats: list[str]) -> None:

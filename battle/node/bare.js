@@ -1,6 +1,6 @@
 'use strict';
 // The simulator alone, for comparison: random against random inside Node, without states, without a pipe.
-//   node battle/node/bare.js FORMAT BATTLES stock|uniform < teams.json     → {"battles", "turns", "cpu_seconds"}
+//   node battle/node/bare.js FORMAT BATTLES stock|uniform WARM < teams.json     → {"battles", "turns", "cpu_seconds"}
 // stock: Showdown's RandomPlayerAI on player streams. uniform: what our random baseline does, uniform over the legal
 // moves, terastallizations and switches. Reads a JSON list of packed teams (null: the format makes its own).
 
@@ -38,13 +38,13 @@ async function battle(format, seed, teams, Player) {
   return turns;
 }
 
-async function main([format, battles, policy]) {
+async function main([format, battles, policy, warm]) {
   const teams = JSON.parse(readFileSync(0, 'utf8'));
   const Player = policy === 'stock' ? RandomPlayerAI : UniformAI;
-  for (let seed = 0; seed < 3; seed++) await battle(format, seed, teams, Player); // warm
+  for (let seed = 0; seed < Number(warm); seed++) await battle(format, seed, teams, Player);
   const before = process.cpuUsage();
   let turns = 0;
-  for (let seed = 0; seed < Number(battles); seed++) turns += await battle(format, seed + 3, teams, Player);
+  for (let seed = 0; seed < Number(battles); seed++) turns += await battle(format, seed + Number(warm), teams, Player);
   const used = process.cpuUsage(before);
   console.log(JSON.stringify({ battles: Number(battles), turns, cpu_seconds: (used.user + used.system) / 1e6 }));
 }

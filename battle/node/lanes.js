@@ -6,19 +6,35 @@
 
 const { createHash } = require('crypto');
 const { BattleStream, Teams } = require('pokemon-showdown');
+const { deepClone } = require('./clone');
+const { Line } = require('./line');
 const { View } = require('./view');
 
 const SIDES = ['p1', 'p2'];
 const HASHED = new Set(['move', 'switch', 'drag', '-damage', '-heal', 'faint', 'turn', 'cant']);
 
 class SyncStream extends BattleStream {
-  constructor(sink) {
+  /**
+   * @param {string} opening the lines that begin a battle and seat its players
+   * @param {(type: string, data: string|string[]) => void} sink takes what the battle says: "update" with its lines,
+   *   "sideupdate", "end"
+   * @param {(side: number, request: object|null) => void} ask takes the requests, as objects: the simulator would
+   *   write each out as JSON, for its reader to parse at once
+   */
+  constructor(opening, sink, ask) {
     super({ keepAlive: true, noCatch: true });
-    this.sink = sink;
-  }
-
-  pushMessage(type, data) {
-    this.sink(type, data);
+    this._writeLines(opening);
+    const { battle } = this;
+    battle.send = sink;
+    battle.dex.deepClone = deepClone;
+    for (const side of battle.sides) {
+      side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
+        if (updatedRequest) side.activeRequest.update = true;
+        ask(side.n, update);
+        side.activeRequest = update;
+      };
+    }
+    battle.sendUpdates();
   }
 }
 
@@ -26,7 +42,8 @@ class Lane {
   /**
    * @param {string} id the lane's name
    * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: number[],
-   *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean}}} spec
+   *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean,
+   *   told?: boolean}}} spec
    *   seed: as Showdown writes it; teams: packed, or null where the format makes them (from `seeds`, if given); leads:
    *   place of the lead at team preview; strict: a refused choice is only reported; want: what the events carry beside
    *   the states
@@ -40,7 +57,7 @@ class Lane {
     this.want = spec.want ?? {};
     this.views = SIDES.map((side) => new View((message) => warn(`lane ${id} ${side}: ${message}`)));
     for (const view of this.views) view.format = spec.word ?? spec.format;
-    this.asked = [null, null]; // JSON of the request to answer
+    this.asked = [null, null]; // the request to answer
     this.retry = [false, false];
     this.choices = [null, null];
     this.lines = [[], []];
@@ -48,39 +65,40 @@ class Lane {
     this.hashed = 0;
     this.over = null;
     this.refusals = [];
-    this.stream = new SyncStream((type, data) => this.receive(type, data));
     const players = SIDES.map((side, i) => `>player ${side} ${JSON.stringify({
       name: spec.names[i], team: spec.teams?.[i] ?? null, ...(spec.seeds ? { seed: spec.seeds[i] } : {}) })}`);
     const start = { formatid: spec.format, seed: spec.seed };
-    this.stream._write([`>start ${JSON.stringify(start)}`, ...players].join('\n'));
+    this.stream = new SyncStream([`>start ${JSON.stringify(start)}`, ...players].join('\n'),
+      (type, data) => this.receive(type, data), (side, request) => { this.asked[side] = request; });
   }
 
   receive(type, data) {
-    if (type === 'update') this.update(data.split('\n'));
+    if (type === 'update') this.update(data);
     else if (type === 'sideupdate') this.sideUpdate(SIDES.indexOf(data.slice(0, 2)), data.slice(3));
     else if (type === 'end') this.over = JSON.parse(data);
   }
 
-  update(lines) {
-    for (let i = 0; i < lines.length; i++) {
-      let line = lines[i];
-      if (line.startsWith('|split|')) {
-        const owner = SIDES.indexOf(line.slice(7));
-        this.feed(owner, lines[i + 1]);
-        this.feed(1 - owner, lines[i + 2]);
-        line = lines[i + 1];
+  update(texts) {
+    for (let i = 0; i < texts.length; i++) {
+      let text = texts[i];
+      if (text.startsWith('|split|')) {
+        const owner = SIDES.indexOf(text.slice(7));
+        this.feed(owner, new Line(texts[i + 1]));
+        this.feed(1 - owner, new Line(texts[i + 2]));
+        text = texts[i + 1];
         i += 2;
       } else {
+        const line = new Line(text);
         this.feed(0, line);
         this.feed(1, line);
       }
-      if (this.hash) this.digest(line);
+      if (this.hash) this.digest(text);
     }
   }
 
   feed(side, line) {
     this.views[side].feed(line);
-    if (this.want.lines?.[side]) this.lines[side].push(line);
+    if (this.want.lines?.[side]) this.lines[side].push(line.text);
   }
 
   digest(line) {
@@ -91,13 +109,10 @@ class Lane {
   }
 
   sideUpdate(side, line) {
-    if (line.startsWith('|request|')) {
-      this.asked[side] = line.slice(9);
-    } else if (line.startsWith('|error|')) {
-      const message = line.slice(7);
-      if (message.startsWith('[Unavailable choice]')) this.retry[side] = true; // a new request follows
-      else this.refusals.push([side, message]);
-    }
+    if (!line.startsWith('|error|')) return;
+    const message = line.slice(7);
+    if (message.startsWith('[Unavailable choice]')) this.retry[side] = true; // a new request follows
+    else this.refusals.push([side, message]);
   }
 
   /** Writes lines to the battle, then answers team previews and emits the states that wait for an action. */
@@ -119,29 +134,35 @@ class Lane {
   takeRequests() {
     const preview = [];
     for (let side = 0; side < 2; side++) {
-      const text = this.asked[side];
-      if (text === null) continue;
+      const request = this.asked[side];
+      if (!request) continue;
       this.asked[side] = null;
       const view = this.views[side];
-      if (text === 'null' || !text) continue;
-      view.ask(text);
+      view.ask(request);
       if (view.request.teamPreview && !this.over) {
         if (this.spec.leads) preview.push(`>${SIDES[side]} team ${(this.spec.leads[side] % view.request.side.pokemon.length) + 1}`);
         continue;
       }
-      if (view.asked && !this.over) this.ask(side, view, text);
+      if (view.asked && !this.over) this.ask(side, view, request);
     }
     return preview;
   }
 
-  ask(side, view, text) {
+  ask(side, view, request) {
     const table = view.choices();
     this.choices[side] = table;
     const legal = table.reduce((bits, choice, action) => (choice ? bits | (1 << action) : bits), 0);
-    const more = (this.want.requests?.[side] ? `,"request":${text}` : '') +
+    const more = (this.want.requests?.[side] ? `,"request":${JSON.stringify(request)}` : '') +
       (this.want.lines?.[side] ? `,"lines":${JSON.stringify(this.lines[side].splice(0))}` : '');
+    let bench;
+    let numbered = '';
+    if (this.want.told) {
+      const { numbers, news } = view.benchTold();
+      bench = '';
+      numbered = `,"bench":[${numbers}]${news.length ? `,"news":[${news}]` : ''}`;
+    }
     this.emit(`{"event":"ask","lane":${JSON.stringify(this.id)},"side":${side},"turn":${view.turn},"legal":${legal},` +
-      `"forced":${view.forced},"retry":${this.retry[side]}${more},"state":${view.state()}}`);
+      `"forced":${view.forced},"retry":${this.retry[side]}${more}${numbered},"state":${view.state(undefined, undefined, bench)}}`);
     this.retry[side] = false;
   }
 

@@ -1,6 +1,7 @@
 'use strict';
 // A live server's battle: the same view, fed with the lines and requests that the websocket brought.
 
+const { Line } = require('./line');
 const { View } = require('./view');
 
 class Live {
@@ -16,8 +17,8 @@ class Live {
    * @returns {string|object} a state with its legal bits and choices, or what else there is to say
    */
   feed(lines, request) {
-    for (const line of lines) this.view.feed(line);
-    if (request) this.view.ask(request);
+    for (const text of lines) this.view.feed(new Line(text));
+    if (request) this.view.ask(JSON.parse(request));
     const { view } = this;
     if (view.winner) {
       if (!view.me) return { event: 'end', lane: this.lane, winner: -1, turns: view.turn, states: [] };

@@ -8,8 +8,8 @@
 
 const { Battle, Pokemon, Side } = require('@pkmn/client');
 const { Generations } = require('@pkmn/data');
-const { Protocol } = require('@pkmn/protocol');
 const { Dex } = require('pokemon-showdown');
+const { readRequest } = require('./request');
 const { BOOSTS, NO_BOOSTS, NO_MOVE, Words, clean, float, letters, typeWord, typesWord } = require('./words');
 
 const generations = new Generations(Dex, () => true);
@@ -61,47 +61,6 @@ function used(slot) {
   return Number.isFinite(spent) ? spent : Infinity;
 }
 
-const kinds = new Map();
-/** Whether the client does anything at a line of this kind; many a line is only for the eye, and parsing it costs. */
-function handled(client, kind) {
-  let known = kinds.get(kind);
-  if (known === undefined) kinds.set(kind, (known = `|${kind}|` in client.handler));
-  return known;
-}
-
-const people = new Map();
-/** What ident and details of a Pokémon say, parsed once. */
-function detailed(ident, details) {
-  const key = `${ident}|${details}`;
-  let known = people.get(key);
-  if (!known) {
-    if (people.size > 20000) people.clear();
-    const name = ident.slice(4);
-    people.set(key, (known = Protocol.parseDetails(name, ident, details)));
-  }
-  return known;
-}
-
-/** A request as @pkmn/protocol would parse it, but for what nobody here reads. */
-function parseRequest(text) {
-  const request = JSON.parse(text);
-  if (!request.side) return request;
-  request.requestType = request.teamPreview ? 'team' : request.forceSwitch ? 'switch' : request.wait ? 'wait' : 'move';
-  for (const pokemon of request.side.pokemon) {
-    const { details, ident } = pokemon;
-    Object.assign(pokemon, detailed(ident, details));
-    const [health, status] = pokemon.condition.split(' ');
-    const [hp, maxhp] = health.split('/');
-    pokemon.fainted = status === 'fnt';
-    pokemon.hp = Number(hp);
-    pokemon.maxhp = pokemon.fainted ? 0 : Number(maxhp);
-    pokemon.status = pokemon.fainted ? undefined : status;
-    pokemon.ability ||= pokemon.baseAbility;
-  }
-  for (const move of request.active?.[0]?.moves ?? []) move.name = move.move;
-  return request;
-}
-
 function newClient() {
   const fighter = (side, details, set) => new Fighter(side, details, set);
   return new Client(generations, null, undefined, undefined, (battle, n, sets) => new Side(battle, n, sets, fighter));
@@ -127,60 +86,60 @@ class View {
     this.ownPp = new Map(); // own Pokémon's ident → {move id: [pp, max pp]}
     this.winner = null; // 'p1' | 'p2' | 'tie' once the battle is over
     this.turn = 0;
+    this.told = 0; // entries of the bench that the reader has
   }
 
-  /** One protocol line, as this player's channel shows it. */
+  /** @param {Line} line as this player's channel shows it */
   feed(line) {
-    if (line.charCodeAt(0) !== 124) return; // chat and blank lines do not start with |
-    const end = line.indexOf('|', 1);
-    const kind = end < 0 ? line.slice(1) : line.slice(1, end);
+    const { kind } = line;
+    if (!kind) return;
     try {
       if (kind === 'switch' || kind === 'drag') {
-        this.before(kind, line);
-        this.client.add(line);
+        this.before(line);
+        line.tell(this.client);
       } else if (kind === 'faint') {
         this.faint(line);
-      } else if (handled(this.client, kind)) {
-        this.client.add(line);
+      } else {
+        line.tell(this.client);
       }
       this.after(kind, line);
     } catch (error) {
-      this.warn(`${error.message} at ${line}`);
+      this.warn(`${error.message} at ${line.text}`);
     }
   }
 
   /** A switch empties the slot's list of effects, but for what Baton Pass and Shed Tail hand on. */
-  before(kind, line) {
-    const side = line.slice(line.indexOf('|', 1) + 1).slice(0, 2);
-    const passed = /\[from\] ?(?:move: ?)?(Baton Pass|Shed Tail)/i.test(line);
+  before(line) {
+    const side = line.parts[2].slice(0, 2);
+    const passed = /\[from\] ?(?:move: ?)?(Baton Pass|Shed Tail)/i.test(line.text);
     this.passing = passed ? this.effects[side].slice() : [];
     this.effects[side] = [];
   }
 
   /** The client forgets a fainted Pokémon's boosts at once; the state of that very turn still shows them. */
   faint(line) {
-    const active = this.client.getPokemon(line.split('|')[2]);
+    const active = this.client.getPokemon(line.parts[2]);
     const boosts = active && { ...active.boosts };
-    this.client.add(line);
+    line.tell(this.client);
     if (active) active.boosts = boosts;
   }
 
   /** What the client does not keep. */
   after(kind, line) {
-    if (EFFECT_LINES.has(kind)) return void this.effect(kind, line.split('|'));
+    if (EFFECT_LINES.has(kind)) return void this.effect(kind, line.parts);
     switch (kind) {
-      case 'move': return void this.moved(line.split('|'));
-      case 'switch': case 'drag': return void this.switched(line.split('|'));
-      case 'turn': this.turn = Number(line.slice(6)); return void this.endOfTurn();
-      case '-boost': case '-unboost': return void this.clampBoost(line.split('|'));
-      case '-weather': this.weather = letters(line.split('|')[2]) || 'noweather'; break;
-      case '-sidestart': case '-sideend': return void this.sideCondition(kind, line.split('|'));
+      case 'move': return void this.moved(line.parts);
+      case 'switch': case 'drag': return void this.switched(line.parts);
+      case 'turn': this.turn = Number(line.text.slice(6)); return void this.endOfTurn();
+      case '-boost': case '-unboost': return void this.clampBoost(line.parts);
+      case '-weather': this.weather = letters(line.parts[2]) || 'noweather'; break;
+      case '-sidestart': case '-sideend': return void this.sideCondition(kind, line.parts);
       case '-swapsideconditions': this.conditions = { p1: this.conditions.p2, p2: this.conditions.p1 }; break;
-      case '-fieldstart': case '-fieldend': return void this.field(kind, line.split('|'));
-      case '-terastallize': return void this.terastallized(line.split('|'));
-      case 'poke': this.preview[line.slice(6, 8)].push(clean(line.split('|')[3].split(',')[0])); break;
-      case 'gen': this.words = Words.of(Number(line.slice(5))); break;
-      case 'win': this.winner = this.client.p1.name === line.slice(5) ? 'p1' : 'p2'; break;
+      case '-fieldstart': case '-fieldend': return void this.field(kind, line.parts);
+      case '-terastallize': return void this.terastallized(line.parts);
+      case 'poke': this.preview[line.text.slice(6, 8)].push(clean(line.parts[3].split(',')[0])); break;
+      case 'gen': this.words = Words.of(Number(line.text.slice(5))); break;
+      case 'win': this.winner = this.client.p1.name === line.text.slice(5) ? 'p1' : 'p2'; break;
       case 'tie': this.winner = 'tie'; break;
     }
     if (this.weather === 'none') this.weather = 'noweather';
@@ -269,11 +228,11 @@ class View {
   }
 
   /**
-   * A request, parsed from JSON. Own Pokémon are known from it exactly; it comes after the lines it follows from.
-   * @param {string} text the JSON of the request
+   * A request. Own Pokémon are known from it exactly; it comes after the lines it follows from.
+   * @param {object} given as Showdown writes it; it stays as it is
    */
-  ask(text) {
-    const request = parseRequest(text);
+  ask(given) {
+    const request = readRequest(given);
     if (!request.side) return;
     this.me = request.side.id;
     this.request = request;
@@ -289,13 +248,9 @@ class View {
       pokemon.details += suffix;
       pokemon.searchid += suffix;
     }
-    // Own moves are read from the request itself: the client need not go through them each time.
-    const moves = request.side.pokemon.map((pokemon) => pokemon.moves);
-    for (const pokemon of request.side.pokemon) pokemon.moves = [];
     this.client.update(request);
     // The client adds a Pokémon that it hears of for the first time without its health: the second pass has it.
     if (side.team.some((pokemon) => pokemon.maxhp === 0)) this.client.update(request);
-    request.side.pokemon.forEach((pokemon, i) => { pokemon.moves = moves[i]; });
     if (copied) {
       // The client writes the copy's moves and PP over those of the Pokémon copied: its moves are known, its PP are its own.
       copied.moveSlots = [...theirs, ...copied.moveSlots.filter((m) => !theirs.some((t) => t.id === m.id)).map((m) => ({
@@ -317,7 +272,7 @@ class View {
 
   learn(request, active) {
     for (const pokemon of request.side.pokemon) {
-      this.ownMoves.set(pokemon.ident, pokemon.moves);
+      this.ownMoves.set(pokemon.ident, pokemon.ids);
       if (pokemon.teraType) this.teraTypes.set(pokemon.ident, pokemon.teraType);
     }
     const moves = request.active?.[0]?.moves;
@@ -403,14 +358,35 @@ class View {
   }
 
   /** A benched Pokémon stands still but for health, status, item and ability: its JSON is kept until it comes in. */
-  benchJson(pokemon) {
-    const { hp, maxhp, status, item, ability, terastallized, fainted } = pokemon;
-    const ids = (this.ownMoves.get(pokemon.originalIdent) ?? []).slice(0, 4);
-    const key = `${hp}/${maxhp} ${status} ${item} ${ability} ${terastallized} ${fainted} ${ids}`;
-    if (pokemon.benched?.key !== key) {
-      pokemon.benched = { key, json: this.pokemonJson(pokemon, this.movesJson(pokemon, ids), { mine: true, effect: null }) };
-    }
-    return pokemon.benched.json;
+  benchEntries(mine) {
+    if (mine) mine.benched = null;
+    return this.bench(mine).map(({ pokemon }) => {
+      const { hp, maxhp, status, item, ability, terastallized, fainted } = pokemon;
+      const ids = (this.ownMoves.get(pokemon.originalIdent) ?? []).slice(0, 4);
+      const key = `${hp}/${maxhp} ${status} ${item} ${ability} ${terastallized} ${fainted} ${ids}`;
+      if (pokemon.benched?.key !== key) {
+        const json = this.pokemonJson(pokemon, this.movesJson(pokemon, ids), { mine: true, effect: null });
+        pokemon.benched = { key, json, number: -1 };
+      }
+      return pokemon.benched;
+    });
+  }
+
+  /**
+   * The bench by number, for a reader who keeps what it was told once: most of a state's text is a bench that stands still.
+   * @returns {{numbers: number[], news: string[]}} numbers: places among all entries ever told; news: JSON of those that
+   *   are told now, in order
+   */
+  benchTold(mine = this.active(this.me)) {
+    const news = [];
+    const numbers = this.benchEntries(mine).map((entry) => {
+      if (entry.number < 0) {
+        entry.number = this.told++;
+        news.push(entry.json);
+      }
+      return entry.number;
+    });
+    return { numbers, news };
   }
 
   item(pokemon, mine) {
@@ -452,12 +428,11 @@ class View {
     return Boolean(this.asked && this.request.active?.[0]?.canTerastallize) && !this.teraUsed[this.me];
   }
 
-  /** JSON of the universal state at this moment, from this player's side. */
-  state(mine = this.active(this.me), theirs = this.active(this.me === 'p1' ? 'p2' : 'p1')) {
+  /** JSON of the universal state at this moment, from this player's side. `bench`: JSON of those that can come in. */
+  state(mine = this.active(this.me), theirs = this.active(this.me === 'p1' ? 'p2' : 'p1'),
+    bench = this.benchEntries(mine).map((entry) => entry.json).join(',')) {
     const foe = this.me === 'p1' ? 'p2' : 'p1';
     const last = (list, none) => (list.length ? list[list.length - 1] : none);
-    if (mine) mine.benched = null;
-    const bench = this.bench(mine).map(({ pokemon }) => this.benchJson(pokemon));
     const fallen = this.client[foe].team.reduce((n, pokemon) => n + (pokemon.fainted || (pokemon.maxhp > 0 && pokemon.hp <= 0) ? 1 : 0), 0);
     const won = this.winner === this.me;
     const lost = this.winner === foe;
@@ -465,7 +440,7 @@ class View {
       this.pokemonJson(mine, this.movesJson(mine, this.activeMoves(mine)), { mine: true, effect: last(this.effects[this.me], 'noeffect') }) +
       ',"opponent_active_pokemon":' +
       this.pokemonJson(theirs, this.opponentMovesJson(theirs), { mine: false, effect: last(this.effects[foe], 'noeffect') }) +
-      `,"available_switches":[${bench.join(',')}],"player_prev_move":${this.prevMoveJson(mine, true)},` +
+      `,"available_switches":[${bench}],"player_prev_move":${this.prevMoveJson(mine, true)},` +
       `"opponent_prev_move":${this.prevMoveJson(theirs, false)},"opponents_remaining":${Math.max(0, 6 - fallen)},` +
       `"player_conditions":"${last(this.conditions[this.me], 'noconditions')}",` +
       `"opponent_conditions":"${last(this.conditions[foe], 'noconditions')}","weather":"${this.weather}",` +

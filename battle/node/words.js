@@ -20,8 +20,16 @@ const float = (x) => (Number.isInteger(x) ? `${x}.0` : String(x));
 
 const typeWord = (type) => (type === '???' ? 'threequestionmarks' : clean(type));
 
+const pairs = new Map();
 /** Two type words in alphabetical order. */
 function typesWord(types) {
+  const key = types.length > 1 ? `${types[0]}/${types[1]}` : types[0];
+  let known = pairs.get(key);
+  if (known === undefined) pairs.set(key, (known = joinTypes(types)));
+  return known;
+}
+
+function joinTypes(types) {
   const words = types.slice(0, 2).map(typeWord).filter(Boolean);
   while (words.length < 2) words.push('notype');
   return words.sort().join(' ');

@@ -208,10 +208,17 @@ def test_soak(simulator, tmp_path, battle_format):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_soak_in_full(simulator, tmp_path):
-    for battle_format in soak.FORMATS:
-        findings = soak.soak(simulator, battle_format, 1000, tmp_path)
-        assert findings.sound, (battle_format, findings.report())
+def test_soak_in_full(tmp_path):
+    report = tmp_path / "soak.json"
+    assert soak.main(["--battles", "1000", "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert found.pop("restarts") == 0
+    assert set(found) == {*OU, "gen9randombattle"}
+    for entry in found.values():
+        assert entry["sound"]
+        assert entry["battles"] == sum(entry["outcomes"].values()) == 1000
+        assert entry["files"] == 2000
+        assert set(entry["outcomes"]) <= {"won", "tie"}
 
 
 @pytest.mark.slow
@@ -259,6 +266,43 @@ def test_input_logs_replay_to_their_hash(tmp_path):
         assert encoded.won or encoded.lost
     assert import_inputlogs.main(command) == 0
     assert json.loads(report.read_text())["battles"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_all_battles_of_people_replay(tmp_path):
+    human_lines(1)
+    report = tmp_path / "human.json"
+    source = SHARED / "human" / "gen9randombattle.jsonl.gz"
+    assert import_inputlogs.main([str(source), "--out", str(tmp_path / "out"), "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert found["replayed_share"] >= 0.999
+    assert found["choices_unknown"] == 0
+    paths = sorted((tmp_path / "out").rglob("*.lz4"))
+    assert len(paths) == found["views"] == 2 * found["battles"] > 20_000
+    encoder = Encoder("opponentmove", Tokenizer.load())
+    unknown = words = 0
+    for number, path in enumerate(paths):
+        battle, name = read_battle(path), parse_name(path)
+        assert min(battle.actions[:-2], default=0) >= 0, path.name
+        assert (battle.states[-1].battle_won, battle.states[-1].battle_lost) in (
+            (True, False),
+            (False, True),
+            (False, False),
+        )
+        if battle.states[-1].battle_won:
+            assert name.result == "WIN", path.name
+        if number % 4 == 0:
+            encoded = encoder.encode(battle.states, battle.actions)
+            unknown, words = unknown + encoded.n_unknown, words + encoded.words.size
+        path.unlink()
+    assert unknown <= 1e-4 * words
+    checked = {
+        "files_valid": len(paths),
+        "words_in_every_fourth_file": words,
+        "unknown_words_in_every_fourth_file": unknown,
+    }
+    report.write_text(json.dumps(found | checked, indent=1))
 
 
 def test_showdowns_own_input_log(tmp_path):

@@ -1,7 +1,9 @@
 """The bridge: replays bit for bit, keeps its memory, survives its processes, says what is missing."""
 
+import json
 import os
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from battle import simulator as simulator_module
 from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.errors import InvalidTeam, NoSimulator, UnknownFormat
 from battle.play import Match, play
-from battle.simulator import BattleSpec, Simulator
+from battle.simulator import ROOM, BattleSpec, Simulator, node_command
 from battle.teams import load_teams
 
 
@@ -45,6 +47,54 @@ def test_a_battle_is_a_function_of_its_seed(simulator, battle_format):
     with Simulator(processes=2) as other:
         assert first == gist(battles(other, battle_format, 4))
     assert len({turns for _, _, turns, *_ in first}) > 1
+
+
+@pytest.mark.parametrize("battle_format", ["gen1ou", "gen3ou", "gen9ou"])
+def test_a_bench_told_by_number_gives_the_very_bytes_of_whole_states(simulator, monkeypatch, battle_format):
+    told = gist(battles(simulator, battle_format, 4))
+    short = BattleSpec.message
+
+    def whole(spec):
+        message = short(spec)
+        assert message["want"].pop("told")
+        return message
+
+    monkeypatch.setattr(BattleSpec, "message", whole)
+    assert told == gist(battles(simulator, battle_format, 4))
+
+
+CLONES = """
+const assert = require('assert');
+const { Dex } = require('pokemon-showdown');
+const { Utils } = require('pokemon-showdown/dist/lib/utils');
+const { deepClone } = require('./node/clone');
+let compared = 0;
+for (let gen = 1; gen <= 9; gen++) {
+  const dex = Dex.forGen(gen);
+  for (const entry of [...dex.moves.all(), ...dex.species.all()]) {
+    for (let again = 0; again < 2; again++) {
+      const ours = deepClone(entry);
+      const theirs = Utils.deepClone(entry);
+      assert.deepStrictEqual(ours, theirs);
+      assert.deepStrictEqual(Object.keys(ours), Object.keys(theirs));
+      assert.strictEqual(Object.getPrototypeOf(ours), Object.getPrototypeOf(entry));
+      assert(!Object.isFrozen(ours));
+      for (const [key, value] of Object.entries(ours)) {
+        assert(value === null || typeof value !== 'object' || value !== entry[key]);
+      }
+      compared++;
+    }
+  }
+}
+console.log(compared);
+"""
+
+
+def test_the_faster_copy_of_a_move_is_the_simulators_own():
+    node = node_command()[0]
+    done = subprocess.run([node, "-e", CLONES], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10_000
 
 
 def test_what_was_recorded_is_what_the_states_say(simulator):
@@ -160,16 +210,22 @@ def test_a_bridge_that_does_not_start_is_said(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_three_thousand_battles():
+@pytest.mark.timeout(3600)
+def test_memory_stays_flat_over_three_thousand_battles(tmp_path):
     def resident(pid):
         with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
     with Simulator() as sim:
         agents = (RandomAgent(), RandomAgent())
-        seen = []
+        seen = {"node_mib": [], "python_mib": []}
         for round_ in range(6):
             matches = [Match(f"r{round_}m{n}", "gen9randombattle", agents, seed=1000 * round_ + n) for n in range(500)]
             assert all(outcome.kind == "won" for outcome in play(sim, matches, turn_limit=1000))
-            seen.append(resident(sim.workers[0].process.pid))
-        assert seen[-1] < 1.3 * seen[1] + 64, seen
+            seen["node_mib"].append(resident(sim.workers[0].process.pid))
+            seen["python_mib"].append(resident(os.getpid()))
+        (tmp_path / "memory.json").write_text(json.dumps({"battles_per_entry": 500, **seen}))
+        for entries in seen.values():
+            assert entries[-1] < 1.3 * entries[1] + 64, seen
+        assert not sim.told
+        assert not sim.home

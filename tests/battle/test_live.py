@@ -1,0 +1,187 @@
+"""Live play when things go wrong: connections cut by a proxy in between, a server killed; and the leads."""
+
+import json
+import selectors
+import socket
+import threading
+
+import lz4.frame
+import pytest
+
+from battle import ladder
+from battle.baselines import RandomAgent
+from battle.local_server import LocalServer, ServerTrouble
+from battle.teams import team_files
+from data.observation import SPACES
+from data.replay_file import read_battle
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
+from trainer.hub import export_model
+
+PORT = 8053
+
+
+class Proxy(threading.Thread):
+    """Passes bytes between its own port and the server's, until told to cut every connection."""
+
+    def __init__(self, target):
+        super().__init__(daemon=True)
+        self.target, self.cuts, self.closing = target, 0, False
+        self.cutting = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def run(self):
+        selector, peers = selectors.DefaultSelector(), {}
+        selector.register(self.listener, selectors.EVENT_READ)
+
+        def hang_up(*ends):
+            for end in ends:
+                if peers.pop(end, None) is not None:
+                    selector.unregister(end)
+                    end.close()
+
+        while not self.closing:
+            for key, _ in selector.select(0.02):
+                if key.fileobj is self.listener:
+                    ends = self.listener.accept()[0], socket.create_connection(("127.0.0.1", self.target))
+                    for end, other in zip(ends, reversed(ends), strict=True):
+                        peers[end] = other
+                        selector.register(end, selectors.EVENT_READ)
+                elif key.fileobj in peers:
+                    try:
+                        data = key.fileobj.recv(1 << 16)
+                        if data:
+                            peers[key.fileobj].sendall(data)
+                    except OSError:
+                        data = b""
+                    if not data:
+                        hang_up(key.fileobj, peers[key.fileobj])
+            if self.cutting.is_set():
+                hang_up(*list(peers))
+                self.cuts += 1
+                self.cutting.clear()
+        self.listener.close()
+
+
+class Saboteur(RandomAgent):
+    """Plays at random and, before it gives its answer to some decisions, does something to the line."""
+
+    def __init__(self, at, deed):
+        super().__init__()
+        self.at, self.deed, self.asked = at, deed, 0
+
+    def choose(self, observations):
+        self.asked += 1
+        if self.asked in self.at:
+            self.deed()
+        return super().choose(observations)
+
+
+def play(port, name, *more, agent=None):
+    base = ["--port", str(port), "--format", "gen9ou", "--name", name, "--battles", "1", "--agent", "random"]
+    return ladder.live(ladder.parser().parse_args([*base, *more]), agent)
+
+
+def against(port, opponent_port, agent, out, *more):
+    """One battle of "Turn A" (at `port`) against "Turn B" (at `opponent_port`); how it went for each."""
+    results = {}
+    challenger = threading.Thread(
+        daemon=True,
+        target=lambda: results.update(b=play(opponent_port, "Turn B", "--mode", "challenge", "--opponent", "Turn A")),
+    )
+    challenger.start()
+    results["a"] = play(port, "Turn A", "--out", str(out), *more, agent=agent)
+    challenger.join(60)
+    return results
+
+
+def recorded(out):
+    (path,) = (out / "gen9ou").glob("*.lz4")
+    return read_battle(path), json.loads(lz4.frame.decompress(path.read_bytes()))["meta"]
+
+
+@pytest.mark.timeout(180)
+def test_a_battle_goes_on_after_its_connection_was_cut(tmp_path):
+    with LocalServer(PORT):
+        proxy = Proxy(PORT)
+        proxy.start()
+
+        def cut():
+            proxy.cutting.set()
+            while proxy.cutting.is_set():
+                pass
+
+        agent = Saboteur({3, 9}, cut)
+        results = against(proxy.port, PORT, agent, tmp_path)
+        proxy.closing = True
+    assert proxy.cuts == 2
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    battle, meta = recorded(tmp_path)
+    assert meta["refused"] == 0
+    # What was decided before a cut is sent again, not decided and recorded again.
+    assert len(battle.states) == agent.asked + 1
+    assert agent.asked > 9
+    assert min(battle.actions[:-1]) >= 0
+    assert battle.states[-1].battle_won == (results["a"] == ["won"])
+
+
+@pytest.mark.timeout(180)
+def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
+    with LocalServer(PORT) as server:
+
+        def kill():
+            server.process.kill()
+            server.process.wait()
+
+        def challenge():
+            with pytest.raises(ServerTrouble):
+                play(PORT, "Turn B", "--mode", "challenge", "--opponent", "Turn A", "--patience", "2")
+
+        opponent = threading.Thread(daemon=True, target=challenge)
+        opponent.start()
+        agent = Saboteur({4}, kill)
+        said = "no server there for 2 s; battles without a result: 1; start the server"
+        with pytest.raises(ServerTrouble, match=said):
+            play(PORT, "Turn A", "--out", str(tmp_path), "--patience", "2", agent=agent)
+        opponent.join(30)
+    assert not opponent.is_alive()
+    assert not list(tmp_path.rglob("*.lz4"))
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory):
+    tokenizer, folder = Tokenizer.load(), tmp_path_factory.mktemp("model")
+    sizes = {**preset("tiny"), "layout": SPACES["default"].layout, "vocab_size": len(tokenizer)}
+    export_model(TurnwiseForOfflineRL(TurnwiseConfig(**sizes, vocabulary_hash=tokenizer.hash)), tokenizer, folder)
+    return folder
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("rule", ladder.LEADS)
+def test_the_lead_follows_its_rule(tmp_path, saved_model, rule):
+    (tmp_path / "team").mkdir()
+    source = team_files("gen9ou", None, "training")[0]
+    (tmp_path / "team" / source.name).write_bytes(source.read_bytes())
+    agent = ladder.make_player(ladder.parse_player(str(saved_model)))
+    agent.decided = []
+    decide = agent.decide
+    agent.decide = lambda states: agent.decided.append((states[-1], decide(states))) or agent.decided[-1][1]
+    with LocalServer(PORT):
+        against(PORT, PORT, agent, tmp_path / "out", "--lead", rule, "--teams", str(tmp_path / "team"))
+    battle, meta = recorded(tmp_path / "out")
+    assert meta["lead"]["rule"] == rule
+    place = meta["lead"]["place"]
+    names = [block.split("\n")[0].split(" @ ")[0].split(" (")[0] for block in source.read_text().strip().split("\n\n")]
+    cleaned = ["".join(c for c in name.lower() if c.isalnum()) for name in names]
+    assert battle.states[0].player_active_pokemon.name == cleaned[place]
+    if rule == "first":
+        assert place == 0
+    if rule == "value":
+        sums = {}
+        for state, decision in agent.decided:  # 6 leads × 6 of the opponent's
+            sums.setdefault(state["player_active_pokemon"]["name"], []).append(decision.values[agent.gamma])
+        assert [len(values) for values in sums.values()] == [6] * 6
+        assert max(sums, key=lambda name: sum(sums[name])) == cleaned[place]
+    else:
+        assert not agent.decided
