@@ -38,6 +38,7 @@ from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
 from trainer.summary import summary
 from trainer.tracking import Trackers
+from trainer.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
@@ -114,7 +115,14 @@ class Run:
     def train(self) -> int:
         """Train to the end, or until told to stop; returns the exit code. Raises CheckpointError, TooManySkipsError."""
         self.stop.training = True
+        watchdog = Watchdog(
+            self.output,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            self.config.timeout_minutes * 60,
+        )
         try:
+            watchdog.start()
             code = self._train()
             self.saver.finish()
         except Exception:
@@ -123,6 +131,7 @@ class Run:
             raise
         finally:
             self.stop.training = False
+            watchdog.stop()
         # From here on the main process works alone: the others neither wait for it nor time out.
         self.accelerator.wait_for_everyone()
         self.accelerator.state.destroy_process_group()

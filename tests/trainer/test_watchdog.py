@@ -1,0 +1,46 @@
+"""Signs of life between real processes: one that is lost is named, and nobody waits for it for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Waits for ever, as a collective without a timeout does.
+WAITS = (
+    "import logging, sys, time; from pathlib import Path; from trainer.watchdog import Watchdog;"
+    "logging.basicConfig(level=logging.INFO);"
+    "w = Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, 5.0); w.start(); print('up', flush=True);"
+    "time.sleep(float(sys.argv[3])); w.stop(); print('stopped', flush=True)"
+)
+
+
+def process(folder, rank, seconds):
+    return subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(folder), str(rank), str(seconds)], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_lost_process_is_named_by_the_one_that_waits(tmp_path):
+    lost, waiting = process(tmp_path, 0, 300), process(tmp_path, 1, 300)
+    try:
+        assert lost.stdout.readline() == waiting.stdout.readline() == "up\n"
+        time.sleep(6)  # longer than the timeout: both live, so nobody ends
+        assert lost.poll() is waiting.poll() is None
+        os.kill(lost.pid, signal.SIGKILL)
+        _, errors = waiting.communicate(timeout=30)
+    finally:
+        lost.kill()
+        waiting.kill()
+    assert waiting.returncode == 1
+    assert f"process 0 of 2 (pid {lost.pid} on" in errors
+
+
+def test_processes_that_are_done_may_end_apart(tmp_path):
+    first, second = process(tmp_path, 0, 3), process(tmp_path, 1, 4)
+    outs = [p.communicate(timeout=60)[0] for p in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert all("stopped" in out for out in outs)
