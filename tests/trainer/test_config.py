@@ -43,7 +43,7 @@ def _lists(tree):
         ("batch.battles=0", ["battles"]),
         ("max_steps", ["a.b=c"]),
         ("data.formats=[gen1ou", ["data.formats", "YAML"]),
-        ("objective.filter=best", ["imitation, binary or exponential"]),
+        ("objective.filter=best", ["imitation, winners, binary or exponential"]),
         ("objective.tau=0", ["objective.tau"]),
         ("model=tiny", ["model"]),
     ],
