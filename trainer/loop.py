@@ -53,6 +53,9 @@ class Run:
         self.accelerator, config = build_accelerator(config)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.watchdog = Watchdog(self.output, rank, world, config.timeout_minutes * 60)
+        self.watchdog.start()
         publish.check(config.hub)
         with self.accelerator.local_main_process_first():
             start = starting_model(config)
@@ -115,14 +118,7 @@ class Run:
     def train(self) -> int:
         """Train to the end, or until told to stop; returns the exit code. Raises CheckpointError, TooManySkipsError."""
         self.stop.training = True
-        watchdog = Watchdog(
-            self.output,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-            self.config.timeout_minutes * 60,
-        )
         try:
-            watchdog.start()
             code = self._train()
             self.saver.finish()
         except Exception:
@@ -131,7 +127,7 @@ class Run:
             raise
         finally:
             self.stop.training = False
-            watchdog.stop()
+            self.watchdog.stop()
         # From here on the main process works alone: the others neither wait for it nor time out.
         self.accelerator.wait_for_everyone()
         self.accelerator.state.destroy_process_group()
