@@ -49,6 +49,13 @@ STARTED = "--- started"  # a line of a round's log
 ABORT = "terminate called without an active exception"  # upstream: ZeRO's exit, now and then, after its results
 
 
+# As small as a network can be: what is tried here does not depend on its size.
+NETWORK = (
+    "model.hidden_size=32", "model.num_layers=1", "model.num_heads=1", "model.mlp_size=32", "model.head_width=8",
+    "model.word_width=8", "model.entity_width=16", "model.entity_hidden=16", "model.value_bins=8",
+)  # fmt: skip
+
+
 class Round(msgspec.Struct):
     """What happened in one round. lost: steps done before the fault that were done again. problem: empty if sound."""
 
@@ -70,7 +77,7 @@ class Start:
         self.log = log
         port = str(free_port())
         arguments = [
-            *SETTINGS, f"data.path={ROOT / 'data' / 'sample'}", f"output={output}", f"max_steps={STEPS}",
+            *SETTINGS, *NETWORK, f"data.path={ROOT / 'data' / 'sample'}", f"output={output}", f"max_steps={STEPS}",
             f"processes={world}", "data.workers=1", "data.turns=always", "batch.battles=2", "batch.turns=128",
             "checkpoint.every=3", "checkpoint.keep=2", "eval.every=6", "eval.battles=8", "log.every=2",
             "log.progress=true", "timeout_minutes=0.5",
