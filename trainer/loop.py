@@ -190,7 +190,7 @@ class Run:
             self._tell(row, csv_log, progress, done)
             if self.skips.too_many:
                 step = self._go_back(done)
-                csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
+                csv_log, order = CsvLog(self.output / "training_log.csv", step) if self.main else None, 0
                 clock.restart()
                 continue
             # None is written in a stretch of skipped updates: going back must lead out of it.
@@ -318,6 +318,10 @@ class Run:
     def _finish(self) -> None:
         """The best checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
         target, best = self.output / "model", checkpoint.step_folder(self.output, self.best["step"])
+        if not best.exists():
+            log.warning("the best checkpoint, step %d, was never written (disk full?): the newest takes its place",
+                        self.best["step"])  # fmt: skip
+            best = checkpoint.newest_valid(self.output)
         checkpoint.verify(best)
         copy_model(best / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)

@@ -173,6 +173,7 @@ def test_a_full_disk_is_named_and_training_goes_on(battles, tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint, "_write_manifest", full_once)
     assert run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3", "checkpoint.keep=9").train() == 0
     assert "No space left" in caplog.text
+    assert (tmp_path / "model" / "config.json").exists()
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000003", "step_00000009"]
     assert not list(tmp_path.glob(".step_*"))
 
@@ -268,3 +269,20 @@ def test_another_network_is_refused_by_name(battles, tmp_path, capsys):
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
     assert train_main(settings) == 1
     assert "model" in capsys.readouterr().err
+
+
+def test_a_best_checkpoint_that_was_never_written_gives_way_to_the_newest(battles, tmp_path, monkeypatch, caplog):
+    """The first evaluation's checkpoint meets a full disk, and no later one is better."""
+    real = checkpoint._write_manifest
+
+    def full_at_3(folder):
+        if "step_00000003" in folder.name:
+            raise OSError(28, "No space left on device")
+        real(folder)
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", full_at_3)
+    run = run_of(battles, tmp_path, "max_steps=6", "eval.every=3")
+    monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
+    assert run.train() == 0
+    assert "was never written" in caplog.text
+    assert (tmp_path / "model" / "config.json").exists()
