@@ -25,7 +25,7 @@ view: $(VENV)/.ready
 		--checkpoint runs/quickstart --out runs/quickstart/battle.html
 
 test: lint battle/node_modules/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-full: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full --timeout 7200

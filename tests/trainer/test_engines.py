@@ -10,7 +10,7 @@ import pytest
 
 from launch.bench_engines import PLAIN, ROOT, ROWS, SETTINGS, Row, command_of, environment, launch, measure
 
-QUICK = {Row("accelerate", 2, "zero1"), Row("torchrun", 2, "fsdp2"), Row("alone", 1, "zero3")}
+QUICK = {Row("accelerate", 2, "zero1")}
 DATA = str(ROOT / "data" / "sample")
 
 
