@@ -367,7 +367,8 @@ def _write(rounds: list[Round]) -> None:
         f"| {name.replace('_', ' ')} | {value} |" for name, value in results.items() if isinstance(value, int | float)
     ]
     rows += [f"| struck: {kind} | {count} |" for kind, count in results["by_kind"].items()]
-    text = "# Faults\n\n`python -m launch.bench_faults --rounds N`, each going on from the last\n\n| what | count |\n| --- | --- |\n"
+    head = "# Faults\n\n`python -m launch.bench_faults --rounds N`, each going on from the last\n\n"
+    text = head + "| what | count |\n| --- | --- |\n"
     path.with_suffix(".md").write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
 
 
