@@ -148,20 +148,24 @@ class _Plain:
         """Bring the parameters that the forward uses up to the masters."""
 
 
-class _Zero12(_Plain):
-    """DeepSpeed ZeRO 1 and 2: flat fp32 partitions, one a parameter group; a parameter knows its fragment."""
+class _Zero(_Plain):
+    """DeepSpeed: its optimizer around PyTorch's, the state in partitions."""
 
     def __init__(self, zero):
         super().__init__(zero.optimizer)
         self.zero = zero
 
-    def _flats(self) -> list[torch.Tensor]:
-        return list(self.zero.single_partition_of_fp32_groups)
-
     def moment(self, parameter, kind: str) -> torch.Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         return safe_get_full_optimizer_state(parameter, kind)
+
+
+class _Zero12(_Zero):
+    """DeepSpeed ZeRO 1 and 2: flat fp32 partitions, one a parameter group; a parameter knows its fragment."""
+
+    def _flats(self) -> list[torch.Tensor]:
+        return list(self.zero.single_partition_of_fp32_groups)
 
     def moment_kinds(self) -> list[str]:
         kinds = super().moment_kinds()
@@ -193,20 +197,11 @@ class _Zero12(_Plain):
         self.zero.update_lp_params()
 
 
-class _Zero3(_Plain):
+class _Zero3(_Zero):
     """DeepSpeed ZeRO 3: parameters, masters and moments in partitions."""
-
-    def __init__(self, zero):
-        super().__init__(zero.optimizer)
-        self.zero = zero
 
     def _flats(self) -> list[torch.Tensor]:
         return list(self.zero.fp32_partitioned_groups_flat)
-
-    def moment(self, parameter, kind: str) -> torch.Tensor:
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        return safe_get_full_optimizer_state(parameter, kind)
 
     def set_value(self, parameter, value: torch.Tensor) -> None:
         from deepspeed.utils import safe_set_local_fp32_param
