@@ -13,7 +13,6 @@ import csv
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from safetensors.torch import load_file
 
 from launch.record import write_record
 from trainer.config import CheckpointConfig
+from trainer.setup import free_port
 
 ROOT = Path(__file__).parents[1]
 STEPS, SAVED = 20, 10
@@ -93,13 +93,6 @@ def command_of(row: Row) -> list[str]:
             "--module", *train,
         ]  # fmt: skip
     return [python, "-m", *train]
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment() -> dict[str, str]:

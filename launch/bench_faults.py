@@ -32,9 +32,10 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from launch.bench_engines import ROOT, SETTINGS, environment, free_port
+from launch.bench_engines import ROOT, SETTINGS, environment
 from launch.record import RECORDS, write_record
 from trainer import train
+from trainer.setup import free_port
 from trainer.stop import STOPPED
 
 TOTAL, STEPS, WATCHDOG = 200, 18, 60  # rounds in all; steps of a run; seconds that a start may take

@@ -32,8 +32,8 @@ from data.loader import make_loader
 from data.sampler import PackShape
 from model.modeling_turnwise import PRESETS, TurnwiseForOfflineRL
 from trainer.config import load_config
-from trainer.flops import flops_per_turn
-from trainer.loop import PEAK_FLOPS, Run
+from trainer.flops import flops_per_turn, peak_flops
+from trainer.loop import Run
 from trainer.step import TrainStep
 
 ROOT = Path(__file__).parents[1]
@@ -277,7 +277,7 @@ class Bench:
         run, network = self.run, self.run.objective.network
         flops = flops_per_turn(network.config, pack)
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else cpu_name()
-        known = next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+        known = peak_flops(name)
         if known and run.accelerator.mixed_precision != "bf16":
             known = None  # the peaks are of bf16
         rates = {}

@@ -6,6 +6,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.attention import BLOCK
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, from the vendor's data sheets
+
+
+def peak_flops(device: str) -> float | None:
+    """Dense bf16 peak, FLOP/s, of a GPU by its name (as CUDA gives it); None of one not listed."""
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in device), None)
+
 
 def flops_per_turn(config: TurnwiseConfig, batch: dict[str, torch.Tensor]) -> dict[str, float]:
     """Forward FLOPs per turn by part (encoder, trunk, actor, critics, targets) and a training step's, `train`.

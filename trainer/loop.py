@@ -20,7 +20,7 @@ from trainer import checkpoint, publish
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
 from trainer.finetune import starting_model
-from trainer.flops import flops_per_turn
+from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
@@ -42,7 +42,6 @@ from trainer.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, from the vendor's data sheets
 
 
 class Run:
@@ -373,7 +372,7 @@ class Run:
         row["speed/turns_per_s"] = row.pop("_turns") / seconds
         if self.accelerator.device.type == "cuda":
             name = torch.cuda.get_device_name()
-            peak = next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+            peak = peak_flops(name)
             if peak:
                 per_gpu = row["speed/turns_per_s"] / self.accelerator.num_processes
                 row["speed/mfu"] = self.flops["train"] * per_gpu / peak

@@ -25,7 +25,7 @@ from data.schema import N_ACTIONS
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import ConfigError, RunConfig, load_config
-from trainer.flops import flops_per_turn
+from trainer.flops import PEAK_FLOPS, flops_per_turn
 from trainer.metrics import duration
 from trainer.objective import OfflineRL, Targets
 from trainer.setup import network_config
@@ -48,10 +48,10 @@ class Gpu:
 
 
 GPUS = {
-    "h100-80gb": Gpu(79.6, 989e12, 450e9),
-    "h200-141gb": Gpu(139.8, 989e12, 450e9),
-    "a100-80gb": Gpu(79.3, 312e12, 300e9),
-    "a100-40gb": Gpu(39.4, 312e12, 300e9),
+    "h100-80gb": Gpu(79.6, PEAK_FLOPS["H100"], 450e9),
+    "h200-141gb": Gpu(139.8, PEAK_FLOPS["H200"], 450e9),
+    "a100-80gb": Gpu(79.3, PEAK_FLOPS["A100"], 300e9),
+    "a100-40gb": Gpu(39.4, PEAK_FLOPS["A100"], 300e9),
 }
 GPUS_PER_NODE = 8
 

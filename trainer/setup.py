@@ -41,7 +41,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if wants_deepspeed and "RANK" not in os.environ:
         # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
+        place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(place, MASTER_PORT=str(free_port()))
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
@@ -83,10 +84,11 @@ def _check_launch(config: RunConfig, asked: int) -> None:
         )
 
 
-def _free_port() -> str:
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+        return probe.getsockname()[1]
 
 
 def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pty
-import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from trainer import tracking
 from trainer.config import LogConfig, load_config
 from trainer.loop import Run
 from trainer.metrics import CsvLog, Meter
+from trainer.setup import free_port
 from trainer.tracking import Trackers
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +32,6 @@ SHORT = [*SMALL, "eval.every=0", "log.every=1", "log.wandb=true", "log.tensorboa
 def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def log_records(content):
