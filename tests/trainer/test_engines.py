@@ -1,14 +1,18 @@
 """The same numbers whatever launches and drives the step; a process that is lost does not leave the others waiting."""
 
+import csv
+import json
 import os
 import signal
 import subprocess
 import time
 
+import numpy as np
 import psutil
 import pytest
 
-from launch.bench_engines import PLAIN, ROOT, ROWS, SETTINGS, Row, command_of, environment, launch, measure
+from launch.bench_engines import PLAIN, ROOT, ROWS, SETTINGS, Row, command_of, curve, environment, launch, measure
+from trainer import checkpoint
 
 QUICK = {Row("accelerate", 2, "zero1")}
 DATA = str(ROOT / "data" / "sample")
@@ -32,6 +36,60 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
         assert result["steps"] < 1e-4
         assert result["resumed"] < 1e-4
         assert result["parameters"] < 1e-3
+
+
+def start(row, output, *settings, module="trainer.train", **variables):
+    """A row of the matrix launched with other settings than the matrix's; its exit code and what it printed."""
+    command = [module if part == "trainer.train" else part for part in command_of(row)]
+    done = subprocess.run(
+        [*command, *SETTINGS, f"data.path={DATA}", f"output={output}", *settings], cwd=ROOT, text=True, timeout=240,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**environment(), **variables},
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+PLANTED = [
+    (Row("alone", 1, "zero1"), "fp32"), (Row("alone", 1, "zero2"), "bf16"), (Row("alone", 1, "zero3"), "bf16"),
+    (Row("torchrun", 2, "plain"), "fp32"), (Row("torchrun", 2, "fsdp2"), "fp32"), (Row("torchrun", 2, "zero2"), "bf16"),
+    (Row("torchrun", 2, "zero3"), "fp32"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("row", "precision"), PLANTED, ids=lambda part: str(part))
+def test_nan_on_one_process_is_skipped_by_all_and_twenty_go_back(row, precision, tmp_path):
+    """Three single ones are skipped; twenty in a row go back to the last checkpoint and on with other data."""
+    places = " ".join(map(str, (2, 3, 6, *range(12, 32))))
+    code, text = start(
+        row, tmp_path, f"precision={precision}", "batch.accumulate=1", "checkpoint.every=4", "max_steps=36",
+        module="tests.trainer.planted", TURNWISE_PLANTED=places,
+        **({"TURNWISE_PLANTED_RANK": "1"} if row.world > 1 else {}),
+    )  # fmt: skip
+    assert code == 0, text
+    with open(tmp_path / "training_log.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in rows] == list(range(1, 37))
+    assert [int(line["step"]) for line in rows if float(line["optim/skipped"])] == [3, 4, 7]
+    noted = [json.loads(line)["step"] for line in (tmp_path / "skipped_batches.jsonl").read_text().splitlines()]
+    assert noted == [3, 4, 7, *range(13, 33)]
+    state, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 36))
+    assert state.updates == 33
+    assert saved["data_offset"] == 20
+    assert all(value.isfinite().all() for value in state.network.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3"])
+def test_bf16_under_deepspeed_stays_with_plain_bf16(engine, tmp_path):
+    """Twenty steps: fp32 masters under bf16 forwards on both sides. DeepSpeed also keeps bf16 gradients."""
+    curves = []
+    for row in (PLAIN, Row("alone", 1, engine)):
+        code, text = start(row, tmp_path / row.engine, "precision=bf16", "max_steps=20", "checkpoint.every=20")
+        assert code == 0, text
+        curves.append(curve(tmp_path / row.engine))
+    losses = [np.array([figures[:2] for figures in one.values()]) for one in curves]
+    assert losses[0].shape == losses[1].shape == (20, 2)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
 
 
 def test_a_lost_process_ends_the_others_within_a_minute(tmp_path):

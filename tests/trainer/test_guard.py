@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import SMALL
+from tests.trainer.planted import plant
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint, loop
 from trainer.config import load_config
@@ -32,25 +33,12 @@ def run_of(battles, output, *settings):
     return Run(load_config(None, [*common, *settings]))
 
 
-def plant(monkeypatch, is_bad, name="numbers", value=torch.nan):
-    """Let the loader give packs that hold nothing but `value` under `name` where `is_bad(position in the data)`."""
-    real = loop.make_loader
-
-    class Planted:
-        def __init__(self, inner, start):
-            self.inner, self.start = inner, start
-
-        def __iter__(self):
-            for place, pack in enumerate(self.inner, self.start):
-                if is_bad(place):
-                    pack[name][:] = value
-                yield pack
-
-    monkeypatch.setattr(loop, "make_loader", lambda *a, **k: Planted(real(*a, **k), k["start_step"]))
+def plant_in(monkeypatch, is_bad, name="numbers", value=torch.nan):
+    monkeypatch.setattr(loop, "make_loader", plant(loop.make_loader, is_bad, name, value))
 
 
 def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch):
-    plant(monkeypatch, lambda place: place in (2, 3, 6))
+    plant_in(monkeypatch, lambda place: place in (2, 3, 6))
     run = run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3")
     before = None
     step = run.step
@@ -76,7 +64,7 @@ def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, 
 
 
 def test_too_many_in_a_row_go_back_once_and_on_with_other_data(battles, tmp_path, monkeypatch):
-    plant(monkeypatch, lambda place: 6 <= place < 26)
+    plant_in(monkeypatch, lambda place: 6 <= place < 26)
     run = run_of(battles, tmp_path, "max_steps=30", "checkpoint.every=4")
     assert run.train() == 0
     assert run.data_offset == 26 - 4  # twenty bad ones from position 6 on, found at 26; back to step 4
@@ -87,7 +75,7 @@ def test_too_many_in_a_row_go_back_once_and_on_with_other_data(battles, tmp_path
 
 
 def test_too_many_again_stop_the_run_with_a_word(battles, tmp_path, monkeypatch, capsys):
-    plant(monkeypatch, lambda place: place >= 6)
+    plant_in(monkeypatch, lambda place: place >= 6)
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "log.every=1", "max_steps=60"]
     assert train_main([*settings, "checkpoint.every=4"]) == 1
     error = capsys.readouterr().err
@@ -97,7 +85,7 @@ def test_too_many_again_stop_the_run_with_a_word(battles, tmp_path, monkeypatch,
 
 
 def test_without_a_checkpoint_to_go_back_to_it_stops(battles, tmp_path, monkeypatch):
-    plant(monkeypatch, lambda place: True)
+    plant_in(monkeypatch, lambda place: True)
     run = run_of(battles, tmp_path, "max_steps=60", "checkpoint.every=50", "guard.skips_in_a_row=5")
     with pytest.raises(TooManySkipsError, match="no checkpoint"):
         run.train()
@@ -126,7 +114,7 @@ def test_spike_guard_against_a_plain_loop():
 
 
 def test_a_spiking_batch_is_skipped(battles, tmp_path, monkeypatch):
-    plant(monkeypatch, lambda place: place == 12, "reward", 1e5)
+    plant_in(monkeypatch, lambda place: place == 12, "reward", 1e5)
     settings = ["max_steps=14", "guard.spike=8", "guard.spike_memory=8", "model.value_head=scalar"]
     run = run_of(battles, tmp_path, *settings)
     assert run.train() == 0

@@ -1,0 +1,171 @@
+"""What the parts of the turn encoder are worth: one network per arm, the same data, seed and steps.
+
+    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--battles 100]
+
+`blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the previous
+action, the previous reward, or both, which an imitator can copy instead of looking. Arms are compared by the held-out
+likelihood of the recorded actions, battle by battle, and by win rate against baselines where the data's formats can be
+played. An arm that is trained already is not trained again. Writes `launch/records/ablation.json` and its table.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import BattleDataset, DataConfig
+from data.tokenizer import Tokenizer
+from launch.record import write_record
+from trainer.checkpoint import load_network, model_folder
+from trainer.evaluate import RESAMPLES, collect
+from trainer.heldout import some_packs
+
+ROOT = Path(__file__).parents[1]
+BASE = "blocks"
+ARMS = {
+    BASE: [],
+    "transformer": ["model.turn_encoder=transformer"],
+    "no previous action": ["model.use_previous_action=false"],
+    "no previous reward": ["model.use_previous_reward=false"],
+    "neither": ["model.use_previous_action=false", "model.use_previous_reward=false"],
+}
+SETTINGS = (
+    "data.heldout_share=0.05", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=100",
+    "objective.filter=imitation", "objective.filter_warmup=0", "eval.every=0", "checkpoint.every=200", "log.every=25",
+    "log.progress=false",
+)  # fmt: skip
+OPPONENTS = ("random", "most_damage", "type_switch")
+
+
+def train(arm: str, folder: Path, data: Path, steps: int) -> None:
+    """Train an arm of `tiny` on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
+    settings = [*SETTINGS, f"data.path={data}", f"max_steps={steps}", f"output={folder}", *ARMS[arm]]
+    command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "train.log", "w", encoding="utf-8") as printed:
+        subprocess.run(command, cwd=ROOT, check=True, stdout=printed, stderr=printed)
+
+
+def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
+    """Recorded held-out decisions with a choice, in the data's order: nll fp64 [n], top1 bool [n], row int64 [n]."""
+    network = load_network(model_folder(folder))
+    config = network.config
+    source = DataConfig(
+        path=str(data), space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
+        heldout_share=config.heldout_share, split_by=config.split_by,
+    )  # fmt: skip
+    dataset = BattleDataset(source, Tokenizer.load(model_folder(folder) / "vocabulary.json"), "heldout")
+    decisions = collect(network, some_packs(dataset))
+    choice = decisions["legal"].sum(1) >= 2
+    names = {row: dataset.info(row)["battle_id"] for row in np.unique(decisions["row"]).tolist()}
+    return {
+        "nll": decisions["nll"][choice],
+        "top1": decisions["rank"][choice] == 0,
+        "battle": np.array([names[row] for row in decisions["row"][choice].tolist()]),
+        "parameters": np.array(sum(p.numel() for p in network.parameters())),
+    }
+
+
+def excess(arm: np.ndarray, base: np.ndarray, battles: np.ndarray) -> dict[str, float]:
+    """Relative excess of the arm's mean over the base's, paired: whole battles resampled, both arms by the same draw.
+
+    Returns mean, and low and high of the 95% percentile interval, all as shares of the base's mean.
+    """
+    units = np.unique(battles, return_inverse=True)[1]
+    sums = np.stack([np.bincount(units, weights=arm - base), np.bincount(units, weights=base)])
+    draws = np.random.default_rng(0).integers(0, sums.shape[1], (RESAMPLES, sums.shape[1]))
+    apart, whole = sums[:, draws].sum(-1)
+    low, high = np.percentile(apart / whole, [2.5, 97.5])
+    return {"mean": float(sums[0].sum() / sums[1].sum()), "low": float(low), "high": float(high)}
+
+
+def speed(folder: Path) -> float:
+    """Turns a second, the median over logged steps but the first."""
+    with open(folder / "training_log.csv", newline="", encoding="utf-8") as file:
+        return statistics.median([float(row["speed/turns_per_s"]) for row in csv.DictReader(file)][1:])
+
+
+def win_rates(arms: dict[str, Path], formats: Sequence[str], battles: int, out: Path) -> list[dict]:
+    """Each arm against each opponent: rows of `battle.evaluate`."""
+    agents = [f"{arm.replace(' ', '_')}={folder}" for arm, folder in arms.items()]
+    command = [
+        sys.executable, "-m", "battle.evaluate", "--agent", *agents, "--against", *OPPONENTS, "--formats", *formats,
+        "--battles", str(battles), "--json", str(out),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return json.loads(out.read_text(encoding="utf-8"))["results"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the arms that are missing, compare all, write the record."""
+    parser = argparse.ArgumentParser(prog="python -m launch.ablate", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="token cache or battle files")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the arms' runs")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
+    parser.add_argument("--battles", type=int, default=100, help="per arm, opponent and format; 0: no play")
+    options = parser.parse_args(argv)
+    arms = {arm: options.out.resolve() / arm.replace(" ", "_") for arm in ARMS if arm in options.arms or arm == BASE}
+    for arm, folder in arms.items():
+        train(arm, folder, options.data.resolve(), options.steps)
+    decisions = {arm: heldout_decisions(folder, options.data) for arm, folder in arms.items()}
+    base = decisions[BASE]
+    results = {
+        arm: {
+            "parameters": int(own["parameters"]),
+            "decisions": len(own["nll"]),
+            "battles": len(np.unique(own["battle"])),
+            "nll": float(own["nll"].mean()),
+            "top1": float(own["top1"].mean()),
+            "excess_nll": excess(own["nll"], base["nll"], base["battle"]),
+            "turns_per_s": speed(arms[arm]),
+        }
+        for arm, own in decisions.items()
+    }
+    if options.battles:
+        for row in win_rates(arms, options.formats, options.battles, options.out / "play.json"):
+            results[row["player"].replace("_", " ")].setdefault("play", []).append(row)
+    command = f"python -m launch.ablate --data CACHE --out DIR --steps {options.steps} --battles {options.battles}"
+    path = write_record("ablation", command, results, {"torch": version("torch")})
+    path.with_suffix(".md").write_text(table(command, results), encoding="utf-8")
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
+    return 0
+
+
+def table(command: str, results: dict[str, dict]) -> str:
+    """The arms as Markdown."""
+    base = results[BASE]
+    lines = [
+        "# What the parts of the turn encoder are worth", "",
+        f"`{command}`: `tiny`, imitation of people's battles, the same data, seed and steps for each arm; "
+        f"{base['decisions']:,} held-out decisions with a choice, of {base['battles']} battles. Excess: how far an "
+        f"arm's negative log-likelihood lies over that of `{BASE}`, paired by battle, with the 95% interval.", "",
+        f"| encoder | parameters | NLL | excess | top-1 | turns/s | {' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
+        "| --- " * (6 + len(OPPONENTS)) + "|",
+    ]  # fmt: skip
+    for arm, result in results.items():
+        apart = result["excess_nll"]
+        cells = [
+            arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['nll']:.4f}",
+            f"{apart['mean']:+.2%} [{apart['low']:+.2%}, {apart['high']:+.2%}]" if arm != BASE else "",
+            f"{result['top1']:.1%}", f"{result['turns_per_s']:.0f}",
+        ]  # fmt: skip
+        for opponent in OPPONENTS:
+            rows = [row for row in result.get("play", []) if row["opponent"] == opponent]
+            cells.append(
+                ", ".join(f"{r['win_rate']:.0%} [{r['interval95'][0]:.0%}, {r['interval95'][1]:.0%}]" for r in rows)
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Batches of NaN planted in a run: `plant` for tests in one process, and `trainer.train` with them for launched ones.
+
+    python -m tests.trainer.planted [settings of trainer.train …]
+
+TURNWISE_PLANTED="2 3 6" names the places in the data; TURNWISE_PLANTED_RANK the one process that gets them (all where
+it is absent).
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+
+from trainer import loop
+from trainer.train import main
+
+
+def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", value: float = torch.nan) -> Callable:
+    """`loop.make_loader` whose packs hold nothing but `value` under `name` where `is_bad(position in the data)`."""
+
+    class Planted:
+        def __init__(self, inner, start):
+            self.inner, self.start = inner, start
+
+        def __iter__(self):
+            for place, pack in enumerate(self.inner, self.start):
+                if is_bad(place):
+                    pack[name][:] = value
+                yield pack
+
+    return lambda *a, **k: Planted(real(*a, **k), k["start_step"])
+
+
+if __name__ == "__main__":
+    places = {int(place) for place in os.environ["TURNWISE_PLANTED"].split()}
+    if os.environ.get("TURNWISE_PLANTED_RANK", os.environ.get("RANK")) == os.environ.get("RANK"):
+        loop.make_loader = plant(loop.make_loader, places.__contains__)
+    sys.exit(main())
