@@ -375,8 +375,9 @@ def _write(rounds: list[Round]) -> None:
         for kind, count in results["by_kind"].items()
     ]
     lines = [
-        "# Faults", "", "`python -m launch.bench_faults --rounds N`, each call going on from the last; a checkpoint every "
-        f"3 of {STEPS} steps. A file system that is full from the start holds no checkpoint: all is done again.", "",
+        "# Faults", "",
+        "`python -m launch.bench_faults --rounds N`, each call going on from the last; a checkpoint every 3 of "
+        f"{STEPS} steps. A file system that is full from the start holds no checkpoint: all is done again.", "",
         "| what | count |", "| --- | --- |", *rows, "",
         "| fault | struck | most steps done again |", "| --- | --- | --- |", *kinds,
     ]  # fmt: skip
