@@ -62,7 +62,7 @@ def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
         heldout_share=config.heldout_share, split_by=config.split_by,
     )  # fmt: skip
     dataset = BattleDataset(source, Tokenizer.load(model_folder(folder) / "vocabulary.json"), "heldout")
-    decisions = collect(network, some_packs(dataset))
+    decisions = collect(network, some_packs(dataset, None))
     choice = decisions["legal"].sum(1) >= 2
     names = {row: dataset.info(row)["battle_id"] for row in np.unique(decisions["row"]).tolist()}
     return {

@@ -1,0 +1,225 @@
+"""The proof, stage by stage: battles recorded, agents trained on them by four objectives, judged on held-out battles
+and in play.
+
+    python -m launch.proof record --out DIR --battles 10000
+    python -m launch.proof train  --out DIR [--data DIR] [--seeds 3] [--steps 600] [key=value …]
+    python -m launch.proof judge  --out DIR [--data DIR]
+    python -m launch.proof play   --out DIR --formats gen1ou … --battles 500
+
+Every arm gets the same data, steps and seeds; `judge` and `play` write `launch/records/proof_heldout` and `proof_play`
+(`--name` for others). What is done already is not done again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from battle.rating import wilson
+from launch.record import write_record
+from trainer.heldout import evaluate_folder
+
+ROOT = Path(__file__).parents[1]
+FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
+PLAYERS = ("simple_heuristics:weight=4", "type_switch:weight=3", "most_damage:weight=2", "boss:weight=1")
+STRONGEST = "player in ('simpleheuristics-1', 'simpleheuristics-2')"
+SETTINGS = (
+    "data.heldout_share=0.05", "data.workers=1", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=60",
+    "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
+)  # fmt: skip
+ARMS = {
+    "imitation of all": ["objective.filter=imitation", "objective.filter_warmup=0"],
+    "imitation of winners": ["objective.filter=winners", "objective.filter_warmup=0"],
+    "imitation of the strongest": [
+        "objective.filter=imitation", "objective.filter_warmup=0", f'data.filter="{STRONGEST}"',
+    ],
+    "binary filter": ["objective.filter=binary"],
+}  # fmt: skip
+
+
+def run(*command: str, log: Path) -> None:
+    """Run a module of this project; its words go to `log`. Raises CalledProcessError."""
+    with open(log, "a", encoding="utf-8") as printed:
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=printed, stderr=printed)
+
+
+def folder_of(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{arm.replace(' ', '_')}-{seed}"
+
+
+def trained(out: Path) -> dict[str, list[Path]]:
+    """Arm → folders of its finished runs. Raises SystemExit where there is none."""
+    found = {
+        arm: [p for p in sorted(out.glob(f"{folder_of(out, arm, 0).name[:-1]}*")) if (p / "evaluation.json").exists()]
+        for arm in ARMS
+    }
+    found = {arm: folders for arm, folders in found.items() if folders}
+    if not found:
+        raise SystemExit(f"{out}: no finished run: python -m launch.proof train --out {out}")
+    return found
+
+
+def record(out: Path, battles: int) -> None:
+    """Record battles of the pool and make a token cache of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    run(
+        "battle.selfplay", "--players", *PLAYERS, "--formats", *FORMATS, "--battles", str(battles), "--explore", "0.02",
+        "--out", str(out / "battles"), log=out / "record.log",
+    )  # fmt: skip
+    run("data.prepare", "cache", "--from", str(out / "battles"), "--out", str(out / "cache"), log=out / "record.log")
+
+
+def train(out: Path, data: Path, seeds: int, steps: int, settings: Sequence[str]) -> None:
+    """Train every arm with every seed. The filter comes on after half the steps."""
+    for seed in range(seeds):
+        for arm, own in ARMS.items():
+            folder = folder_of(out, arm, seed)
+            if (folder / "evaluation.json").exists() or ("strongest" in arm and data != out / "cache"):
+                continue  # people's battles have no strongest player
+            folder.mkdir(parents=True, exist_ok=True)
+            limits = [f"data.path={data}", f"output={folder}", f"max_steps={steps}", f"seed={seed}"]
+            warmup = [f"objective.filter_warmup={steps // 2}"] if arm == "binary filter" else []
+            run(
+                "trainer.train", "--config", "launch/runs/quickstart.yaml", *SETTINGS, *limits, *own, *warmup,
+                *settings, log=folder / "train.log",
+            )  # fmt: skip
+
+
+def judge(out: Path, data: Path, name: str) -> None:
+    """Held-out accuracy, likelihood and value calibration of every run, and of the trees, on the same decisions."""
+    results: dict[str, dict] = {}
+    for arm, folders in trained(out).items():
+        for folder in folders:
+            path = folder / "judged.json"
+            if not path.exists():
+                evaluate_folder(str(folder), str(data), out=str(path))
+        judged = [json.loads((folder / "judged.json").read_text(encoding="utf-8")) for folder in folders]
+        groups = {row["group"]: {key: [] for key in ("top1", "nll")} for row in judged[0]["policy"]}
+        for one in judged:
+            for row in one["policy"]:
+                for key, values in groups[row["group"]].items():
+                    values.append(row[key][0])
+        results[arm] = {
+            "seeds": len(folders),
+            "groups": groups,
+            "auc": [[row["auc"] for row in one["values"]] for one in judged],
+            "brier": [[row.get("brier") for row in one["values"]] for one in judged],
+            "one_seed": judged[0],
+        }
+    trees = out / "yardstick.json"
+    if not trees.exists():
+        run("launch.yardstick", "--data", str(data), "--out", str(trees), log=out / "yardstick.log")
+    results["gradient-boosted trees"] = json.loads(trees.read_text(encoding="utf-8"))
+    command = f"python -m launch.proof judge --out {out.name}"
+    path = write_record(name, command, results, {"torch": version("torch"), "scikit-learn": version("scikit-learn")})
+    path.with_suffix(".md").write_text(heldout_table(command, results), encoding="utf-8")
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def heldout_table(command: str, results: dict[str, dict]) -> str:
+    """Mean over seeds, and their range, as Markdown; a line per arm, a column per format."""
+    trees = results["gradient-boosted trees"]
+    arms = {arm: result for arm, result in results.items() if result is not trees}
+    first = next(iter(arms.values()))
+    formats = [group.removeprefix("format: ") for group in first["groups"] if group.startswith("format: ")]
+    lines = [
+        "# Held-out battles", "", f"`{command}`: {trees['decisions']:,} decisions with a choice, of {trees['battles']} "
+        "battles that no run saw. Mean over seeds, in brackets the least and the greatest. AUC of V against the result "
+        "at γ = 0.999.", "",
+        "| objective | seeds | top-1 | NLL | " + " | ".join(f"NLL {name}" for name in formats) + " | AUC of V |",
+        "| --- " * (5 + len(formats)) + "|",
+    ]  # fmt: skip
+    for arm, result in arms.items():
+        top1, nll = result["groups"]["all"]["top1"], result["groups"]["all"]["nll"]
+        by_format = [f"{np.mean(result['groups'][f'format: {name}']['nll']):.3f}" for name in formats]
+        auc = f"{np.mean([row[2] for row in result['auc']]):.3f}" if result["auc"][0] else ""
+        cells = [
+            arm, str(result["seeds"]), f"{np.mean(top1):.1%} [{min(top1):.1%}, {max(top1):.1%}]",
+            f"{np.mean(nll):.3f} [{min(nll):.3f}, {max(nll):.3f}]", *by_format, auc,
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    cells = ["gradient-boosted trees", "1", f"{trees['top1'][0]:.1%}", f"{trees['nll'][0]:.3f}"]
+    lines.append("| " + " | ".join(cells + [""] * (len(formats) + 1)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str], name: str) -> None:
+    """Every arm, its seeds pooled, against every opponent with teams kept for evaluation."""
+    rows: dict[tuple[str, str, str], list[dict]] = {}
+    for arm, folders in trained(out).items():
+        share = -(-battles // (2 * len(folders))) * 2  # pairs with the sides swapped
+        for folder in folders:
+            path = folder / "play.json"
+            if not path.exists():
+                run(
+                    "battle.evaluate", "--agent", f"agent={folder}", "--against", *against, "--formats", *formats,
+                    "--battles", str(share), "--json", str(path), log=folder / "play.log",
+                )  # fmt: skip
+            for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
+                rows.setdefault((arm, row["format"], row["opponent"]), []).append(row)
+    results = []
+    for (arm, battle_format, opponent), parts in rows.items():
+        count = sum(part["battles"] for part in parts)
+        score = sum(part["wins"] + part["ties"] / 2 for part in parts)
+        results.append(
+            {"arm": arm, "format": battle_format, "opponent": opponent, "battles": count, "win_rate": score / count,
+             "interval95": list(wilson(score, count)), "void": sum(part["void"] for part in parts),
+             "refused_choices": sum(part["refused_choices"] for part in parts)}
+        )  # fmt: skip
+    command = f"python -m launch.proof play --out {out.name} --formats {' '.join(formats)} --battles {battles}"
+    path = write_record(name, command, results, {"torch": version("torch")})
+    path.with_suffix(".md").write_text(play_table(command, results), encoding="utf-8")
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def play_table(command: str, results: list[dict]) -> str:
+    """Win rates as Markdown: a line per arm and format, a column per opponent."""
+    opponents = list(dict.fromkeys(row["opponent"] for row in results))
+    lines = [
+        "# In play", "", f"`{command}`: win rate and its 95% interval (Wilson), ties as half a win; sides and teams "
+        "swapped in pairs, teams that were never recorded, the seeds of an arm pooled.", "",
+        "| objective | format | " + " | ".join(opponents) + " |", "| --- " * (2 + len(opponents)) + "|",
+    ]  # fmt: skip
+    for arm, battle_format in dict.fromkeys((row["arm"], row["format"]) for row in results):
+        cells = [arm, battle_format]
+        for opponent in opponents:
+            row = next(r for r in results if (r["arm"], r["format"], r["opponent"]) == (arm, battle_format, opponent))
+            cells.append(f"{row['win_rate']:.0%} [{row['interval95'][0]:.0%}, {row['interval95'][1]:.0%}]")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(prog="python -m launch.proof", description=__doc__)
+    parser.add_argument("stage", choices=["record", "train", "judge", "play"])
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of every training run (train)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of battles and runs")
+    parser.add_argument("--data", type=Path, help="token cache to train and judge on (default: the recorded one)")
+    parser.add_argument("--battles", type=int, default=500, help="to record; or to play, per arm, opponent and format")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--against", nargs="+", default=["all"])
+    parser.add_argument("--name", default="proof", help="of the records: NAME_heldout, NAME_play")
+    options = parser.parse_intermixed_args(argv)
+    out = options.out.resolve()
+    data = options.data.resolve() if options.data else out / "cache"
+    if options.stage == "record":
+        record(out, options.battles)
+    elif options.stage == "train":
+        train(out, data, options.seeds, options.steps, options.settings)
+    elif options.stage == "judge":
+        judge(out, data, f"{options.name}_heldout")
+    else:
+        play(out, options.formats, options.battles, options.against, f"{options.name}_play")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
