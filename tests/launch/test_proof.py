@@ -1,0 +1,84 @@
+"""The proof's tables, and the trees that are its yardstick."""
+
+import json
+
+import numpy as np
+import pytest
+
+from launch import proof
+from launch.yardstick import decisions_of, fit_and_score
+
+
+def judged(nll):
+    rows = [{"group": group, "top1": [0.5, 0.4, 0.6], "nll": [nll, 0.9, 1.2]} for group in ("all", "format: gen1ou")]
+    return {"policy": rows, "values": [{"auc": 0.6 + 0.01 * g, "brier": 0.2} for g in range(4)]}
+
+
+def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
+    trees = {"decisions": 1000, "battles": 40, "top1": [0.4, 0.3, 0.5], "nll": [1.3, 1.2, 1.4]}
+    (tmp_path / "yardstick.json").write_text(json.dumps(trees))
+    for seed, nll in enumerate((1.0, 1.2)):
+        folder = proof.folder_of(tmp_path, "binary filter", seed)
+        folder.mkdir()
+        (folder / "evaluation.json").write_text("{}")
+        (folder / "judged.json").write_text(json.dumps(judged(nll)))
+    written = {}
+    monkeypatch.setattr(proof, "write_record", lambda name, *rest: written.update({name: rest}) or tmp_path / "x.json")
+    proof.judge(tmp_path, tmp_path, "proof_heldout")
+    text = (tmp_path / "x.md").read_text()
+    assert "| binary filter | 2 | 50.0% [50.0%, 50.0%] | 1.100 [1.000, 1.200] | 1.100 | 0.620 |" in text
+    assert "| gradient-boosted trees | 1 | 40.0% | 1.300 |" in text
+    assert written["proof_heldout"][1]["binary filter"]["groups"]["all"]["nll"] == [1.0, 1.2]
+
+
+def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
+    for seed, wins in enumerate((10, 20)):
+        folder = proof.folder_of(tmp_path, "imitation of all", seed)
+        folder.mkdir()
+        (folder / "evaluation.json").write_text("{}")
+        row = {"format": "gen1ou", "opponent": "random", "battles": 24, "wins": wins, "ties": 2, "void": 0}
+        (folder / "play.json").write_text(json.dumps({"results": [{**row, "refused_choices": 0}]}))
+    monkeypatch.setattr(proof, "write_record", lambda *rest: tmp_path / "x.json")
+    proof.play(tmp_path, ["gen1ou"], 48, ["random"], "proof_play")
+    assert "| imitation of all | gen1ou | 67% [53%, 78%] |" in (tmp_path / "x.md").read_text()  # 32 of 48
+
+
+def test_nothing_trained_is_said(tmp_path):
+    with pytest.raises(SystemExit, match="launch.proof train"):
+        proof.trained(tmp_path)
+
+
+def test_trees_learn_a_rule_and_keep_to_the_legal():
+    """The action is told by one word and one number; an illegal one is never likely."""
+    rng = np.random.default_rng(0)
+
+    def some(n):
+        words, numbers = rng.integers(0, 300, (n, 4)).astype(np.int32), rng.normal(size=(n, 3)).astype(np.float32)
+        action = np.where(words[:, 1] % 2 == 1, 2, np.where(numbers[:, 0] > 0, 0, 1))
+        legal = rng.random((n, 5)) < 0.7
+        legal[np.arange(n), action] = True
+        return {"words": words, "numbers": numbers, "legal": legal, "action": action, "row": np.arange(n)}
+
+    train, heldout = some(4000), some(500)
+    result = fit_and_score(train, heldout, heldout["row"] // 5)
+    assert result["top1"][0] > 0.9
+    assert result["nll"][0] < 0.3
+    assert result["battles"] == 100
+
+
+def test_decisions_are_those_with_a_choice(tmp_path):
+    from data.dataset import BattleDataset, DataConfig
+    from data.tokenizer import Tokenizer
+    from tests.battle_files import Style, write_battles
+    from trainer.heldout import some_packs
+
+    write_battles(tmp_path, 6, seed=2, style=Style(missing=0.2, max_turns=30))
+    dataset = BattleDataset(DataConfig(path=str(tmp_path), heldout_share=0.0, workers=0), Tokenizer.load(), "train")
+    found = decisions_of(some_packs(dataset, None))
+    assert (found["legal"].sum(1) >= 2).all()
+    assert found["legal"][np.arange(len(found["action"])), found["action"]].all()
+    expected = 0
+    for i in range(len(dataset)):
+        battle = dataset[i]
+        expected += int(((battle.legal.sum(1) >= 2) & (battle.action >= 0)).sum())
+    assert len(found["action"]) == expected
