@@ -9,10 +9,10 @@ its table. Speeds are medians over steps of the same run, as ratios to the plain
 """
 
 import argparse
+import contextlib
 import csv
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from safetensors.torch import load_file
 
 from launch.record import write_record
@@ -32,7 +33,8 @@ from trainer.setup import free_port
 ROOT = Path(__file__).parents[1]
 STEPS, SAVED = 20, 10
 STALE_LOCK_S = 600  # a build takes about a minute
-WATCHDOG = 240  # seconds: the first run compiles DeepSpeed's op (a minute), the rest takes about 30
+SILENCE_S = 60  # without a word, once the first step is done: a deadlock
+START_S = 240  # to the first step: the first run compiles DeepSpeed's op (a minute), the rest takes about 20
 COMPARED = ("loss/policy", "loss/critic", "optim/grad_norm")
 SETTINGS = (
     "precision=fp32", "compile=false", "epochs=null", "model.preset=tiny", "model.value_bins=32", "data.workers=0",
@@ -110,20 +112,42 @@ def environment() -> dict[str, str]:
 
 
 def launch(row: Row, output: Path, *settings: str, steps: int = STEPS) -> tuple[int, str]:
-    """Run a row; returns its exit code and what it printed. Raises TimeoutError after WATCHDOG seconds, all its
-    processes killed."""
+    """Run a row of the matrix: its exit code and what it printed. Raises TimeoutError as `watched` does."""
     limits = [f"max_steps={steps}", f"checkpoint.every={SAVED}", f"output={output}"]
-    process = subprocess.Popen(
-        [*command_of(row), *SETTINGS, *limits, *settings], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment(), start_new_session=True,
-    )  # fmt: skip
-    try:
-        text, _ = process.communicate(timeout=WATCHDOG)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        text, _ = process.communicate()
-        raise TimeoutError(f"{row}: no end after {WATCHDOG} s\n{text[-3000:]}") from None
-    return process.returncode, text
+    return watched([*command_of(row), *SETTINGS, *limits, *settings], output, environment())
+
+
+def watched(command: Sequence[str], output: Path, variables: dict[str, str]) -> tuple[int, str]:
+    """Run a training command that writes to `output`; its exit code and what it printed.
+
+    Raises TimeoutError, all its processes killed, where it says nothing for START_S seconds before its first step,
+    or for SILENCE_S after it: a process that waits for another for ever ends here.
+    """
+    log = output / "training_log.csv"
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+        )
+        sizes, heard = None, time.monotonic()
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                logged = log.stat().st_size if log.exists() else 0
+                if (now := (os.fstat(printed.fileno()).st_size, logged)) != sizes:
+                    sizes, heard = now, time.monotonic()
+                limit = SILENCE_S if logged else START_S
+                if time.monotonic() - heard > limit:
+                    printed.seek(0)
+                    raise TimeoutError(f"{command}: not a word for {limit} s\n{printed.read()[-3000:]}")
+        finally:
+            if process.poll() is None:
+                # Launchers give their processes sessions of their own: the group's kill does not reach them.
+                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+                process.wait()
+        printed.seek(0)
+        return process.returncode, printed.read()
 
 
 def curve(output: Path) -> dict[int, list[float]]:
@@ -173,7 +197,7 @@ def measure(row: Row, base: Path, folder: Path, data: str) -> dict:
     if code != 0 or f"at step {SAVED}" not in text:
         raise RuntimeError(f"{row}: its checkpoint was not resumed\n{text[-3000:]}")
     export = [sys.executable, "-m", "trainer.checkpoint", "export", str(output), "--to", str(folder / "exported")]
-    subprocess.run(export, cwd=ROOT, check=True, capture_output=True, timeout=WATCHDOG)
+    subprocess.run(export, cwd=ROOT, check=True, capture_output=True, timeout=SILENCE_S)
     return {
         "steps": difference(curve(output), curve(base)),
         "parameters": parameters_apart(output / name, base / name),

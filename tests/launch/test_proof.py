@@ -44,7 +44,7 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
 
 
 def test_nothing_trained_is_said(tmp_path):
-    with pytest.raises(SystemExit, match="launch.proof train"):
+    with pytest.raises(SystemExit, match=r"launch\.proof train"):
         proof.trained(tmp_path)
 
 

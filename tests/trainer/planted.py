@@ -1,12 +1,13 @@
-"""Batches of NaN planted in a run: `plant` for tests in one process, and `trainer.train` with them for launched ones.
+"""Faults planted in a run's data: `plant` for tests in one process, and `trainer.train` with them for launched ones.
 
     python -m tests.trainer.planted [settings of trainer.train …]
 
-TURNWISE_PLANTED="2 3 6" names the places in the data; TURNWISE_PLANTED_RANK the one process that gets them (all where
-it is absent).
+TURNWISE_PLANTED="2 3 6" names the places in the data, TURNWISE_PLANTED_RANK the one process that gets them (all where
+it is absent), TURNWISE_PLANTED_WHAT what they get: `nan` (where absent), or `stop`, a process that waits for ever.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,5 +36,8 @@ def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", 
 if __name__ == "__main__":
     places = {int(place) for place in os.environ["TURNWISE_PLANTED"].split()}
     if os.environ.get("TURNWISE_PLANTED_RANK", os.environ.get("RANK")) == os.environ.get("RANK"):
-        loop.make_loader = plant(loop.make_loader, places.__contains__)
+        if os.environ.get("TURNWISE_PLANTED_WHAT", "nan") == "stop":
+            loop.make_loader = plant(loop.make_loader, lambda place: place in places and signal.pause())
+        else:
+            loop.make_loader = plant(loop.make_loader, places.__contains__)
     sys.exit(main())

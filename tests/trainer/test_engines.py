@@ -11,7 +11,20 @@ import numpy as np
 import psutil
 import pytest
 
-from launch.bench_engines import PLAIN, ROOT, ROWS, SETTINGS, Row, command_of, curve, environment, launch, measure
+from launch import bench_engines
+from launch.bench_engines import (
+    PLAIN,
+    ROOT,
+    ROWS,
+    SETTINGS,
+    Row,
+    command_of,
+    curve,
+    environment,
+    launch,
+    measure,
+    watched,
+)
 from trainer import checkpoint
 
 QUICK = {Row("accelerate", 2, "zero1")}
@@ -41,11 +54,21 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
 def start(row, output, *settings, module="trainer.train", **variables):
     """A row of the matrix launched with other settings than the matrix's; its exit code and what it printed."""
     command = [module if part == "trainer.train" else part for part in command_of(row)]
-    done = subprocess.run(
-        [*command, *SETTINGS, f"data.path={DATA}", f"output={output}", *settings], cwd=ROOT, text=True, timeout=240,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**environment(), **variables},
-    )  # fmt: skip
-    return done.returncode, done.stdout
+    settings = [*SETTINGS, f"data.path={DATA}", f"output={output}", *settings]
+    return watched([*command, *settings], output, {**environment(), **variables})
+
+
+@pytest.mark.slow
+def test_a_deadlock_is_ended_by_the_watchdog(tmp_path, monkeypatch):
+    """One of two processes stops for good in mid-training: the other waits, and the launch ends with a word."""
+    monkeypatch.setattr(bench_engines, "SILENCE_S", 10)
+    with pytest.raises(TimeoutError, match="not a word for 10 s"):
+        start(
+            Row("torchrun", 2, "plain"), tmp_path, "max_steps=5000", "timeout_minutes=5",
+            module="tests.trainer.planted", TURNWISE_PLANTED="4", TURNWISE_PLANTED_RANK="1",
+            TURNWISE_PLANTED_WHAT="stop",
+        )  # fmt: skip
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 
 PLANTED = [
