@@ -51,6 +51,11 @@ class ModelChoice:
     word_width: int | None = None
     entity_width: int | None = None
     entity_hidden: int | None = None
+    encoder_width: int | None = None  # of the transformer encoder, and so the four below
+    encoder_layers: int | None = None
+    encoder_heads: int | None = None
+    encoder_numeric_tokens: int | None = None
+    encoder_scratch_tokens: int | None = None
     use_previous_action: bool = True
     use_previous_reward: bool = True
     gradient_checkpointing: bool = False
