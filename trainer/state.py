@@ -14,6 +14,7 @@ from trainer.masters import fp32_master
 from trainer.objective import OfflineRL
 
 Tensors = dict[str, torch.Tensor]
+ADAMS = ("exp_avg", "exp_avg_sq")  # the moments of a group that names none
 
 
 @dataclass
@@ -110,9 +111,11 @@ class _Plain:
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
 
-    def _flats(self) -> list[torch.Tensor]:
-        """The tensors that the optimizer steps."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    def _kinds_by_flat(self, kinds: list[str]) -> list[tuple[torch.Tensor, list[str]]]:
+        """Each stepped tensor, and which of `kinds` its group keeps: the checkpoint may be another optimizer's."""
+        groups = self.optimizer.param_groups
+        known = [[kind for kind in kinds if kind in group.get("moments", ADAMS)] for group in groups]
+        return [(p, own) for group, own in zip(groups, known, strict=True) for p in group["params"]]
 
     def moment_kinds(self) -> list[str]:
         kinds = set()
@@ -131,18 +134,19 @@ class _Plain:
     def make_room(self, kinds: list[str], updates: int) -> None:
         """Moments of zero for every stepped tensor, as after the optimizer's first step."""
         self.optimizer.state.clear()
-        for flat in self._flats():
-            state = self.optimizer.state[flat]
-            if kinds:
-                state["step"] = torch.tensor(float(updates), device=flat.device)
-            for kind in kinds:
-                state[kind] = torch.zeros_like(flat, memory_format=torch.preserve_format)
+        for flat, own in self._kinds_by_flat(kinds):
+            if own:
+                self.optimizer.state[flat]["step"] = torch.tensor(float(updates), device=flat.device)
+            for kind in own:
+                self.optimizer.state[flat][kind] = torch.zeros_like(flat, memory_format=torch.preserve_format)
 
     def set_value(self, parameter, value: torch.Tensor) -> None:
         parameter.copy_(_like(value, parameter))
 
     def set_moment(self, parameter, kind: str, value: torch.Tensor) -> None:
-        self.optimizer.state[parameter][kind].copy_(_like(value, parameter))
+        kept = self.optimizer.state.get(parameter, {}).get(kind)
+        if kept is not None:  # another optimizer's is left behind
+            kept.copy_(_like(value, parameter))
 
     def refresh(self) -> None:
         """Bring the parameters that the forward uses up to the masters."""
@@ -154,6 +158,13 @@ class _Zero(_Plain):
     def __init__(self, zero):
         super().__init__(zero.optimizer)
         self.zero = zero
+
+    def _flats(self) -> list[torch.Tensor]:
+        """The tensors that the optimizer steps."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _kinds_by_flat(self, kinds: list[str]) -> list[tuple[torch.Tensor, list[str]]]:
+        return [(flat, kinds) for flat in self._flats()]
 
     def moment(self, parameter, kind: str) -> torch.Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
