@@ -146,7 +146,14 @@ class TimedStep(TrainStep):
 
     def __init__(self, step: TrainStep, clock: PartClock):
         super().__init__(
-            step.accelerator, step.module, step.objective, step.optimizer, step.config, step.seed, step.total_steps
+            step.accelerator,
+            step.module,
+            step.objective,
+            step.optimizer,
+            step.config,
+            step.seed,
+            step.total_steps,
+            average=step.average,
         )
         self.clock, self.call, self.since = clock, step.module, "optimizer"
         self.module = self._forward

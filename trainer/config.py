@@ -156,6 +156,7 @@ def from_tree(tree: dict, source: str) -> RunConfig:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
     config.objective.check()
+    config.optim.check()
     check_guard(config.guard)
     return config
 

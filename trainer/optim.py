@@ -21,8 +21,14 @@ class OptimConfig:
     schedule: str = "cosine"  # cosine | constant
     grad_clip: float = 1.0  # largest global norm; the reference: 1.5
     name: str = "adamw"  # adamw | muon (AdamW but for the trunk's matrices) | sgd (plain, for parity checks)
+    ema: float = 0.0  # decay of an average of the weights, evaluated and published in their place; 0: none
     muon_momentum: float = 0.95
     muon_scale: float = 1.0  # of Muon's learning rate, over `lr`
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"optim.ema={self.ema} is no decay: choose 0 (no average) or a number below 1")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:

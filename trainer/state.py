@@ -5,11 +5,12 @@ parameter's name. So a checkpoint resumes under any engine and on any number of 
 DeepSpeed's conversions (its own shards fit the world that wrote them alone).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from trainer.average import WeightAverage
 from trainer.masters import fp32_master
 from trainer.objective import OfflineRL
 
@@ -22,16 +23,20 @@ class TrainingState:
     """Copies on the CPU, on the main process; empty tensors' places on others.
 
     network: parameters (fp32) and persistent buffers by name. moments: "exp_avg/NAME" …, fp32, shaped as their
-    parameter. targets: the target heads, fp32. updates: how many updates the optimizer has applied.
+    parameter. targets: the target heads, fp32. updates: how many updates the optimizer has applied. average: as
+    network, of the averaged weights; empty without one.
     """
 
     network: Tensors
     moments: Tensors
     targets: Tensors
     updates: int
+    average: Tensors = field(default_factory=dict)
 
 
-def gather(accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> TrainingState:
+def gather(
+    accelerator, module: nn.Module, objective: OfflineRL, optimizer, average: WeightAverage | None = None
+) -> TrainingState:
     """Copy the state out of a run's prepared parts. Every process must call it, at the same step."""
     holder = _holder(accelerator, module, optimizer)
     keep = accelerator.is_main_process
@@ -52,12 +57,22 @@ def gather(accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> T
             if name not in parameters:
                 network[name] = _copied(value)
     targets = {name: _copied(value) for name, value in objective.targets.state_dict().items()} if keep else {}
-    return TrainingState(network, moments, targets, holder.updates())
+    averaged = {} if average is None or not keep else average.network.state_dict()
+    averaged = {name: _copied(value) for name, value in averaged.items()}
+    return TrainingState(network, moments, targets, holder.updates(), averaged)
 
 
-def scatter(state: TrainingState, accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> None:
+def scatter(
+    state: TrainingState,
+    accelerator,
+    module: nn.Module,
+    objective: OfflineRL,
+    optimizer,
+    average: WeightAverage | None = None,
+) -> None:
     """Put a state, whole on every process, into prepared parts, at a run's start or in its midst.
 
+    An average that the state does not have starts at the state's weights.
     Raises ValueError naming the first parameter that is missing or of another shape.
     """
     holder = _holder(accelerator, module, optimizer)
@@ -83,6 +98,8 @@ def scatter(state: TrainingState, accelerator, module: nn.Module, objective: Off
         for name, buffer in _buffers(objective).items():
             buffer.copy_(state.network[name])
     objective.targets.load_state_dict(state.targets)
+    if average is not None:
+        average.load(state.average or state.network)
 
 
 def _buffers(objective: OfflineRL) -> Tensors:
