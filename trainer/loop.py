@@ -365,7 +365,8 @@ class Run:
 
     def _summarize(self, micro: list[dict]) -> None:
         shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
-        self.flops = flops_per_turn(self.objective.network.config, micro[0])
+        whole = self.config.objective.target == "network"
+        self.flops = flops_per_turn(self.objective.network.config, micro[0], whole)
         if self.main:
             log.info("%s", summary(self, micro, shares))
 
