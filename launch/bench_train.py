@@ -146,7 +146,14 @@ class TimedStep(TrainStep):
 
     def __init__(self, step: TrainStep, clock: PartClock):
         super().__init__(
-            step.accelerator, step.module, step.objective, step.optimizer, step.config, step.seed, step.total_steps
+            step.accelerator,
+            step.module,
+            step.objective,
+            step.optimizer,
+            step.config,
+            step.seed,
+            step.total_steps,
+            average=step.average,
         )
         self.clock, self.call, self.since = clock, step.module, "optimizer"
         self.module = self._forward
@@ -275,7 +282,7 @@ class Bench:
     def figures(self, included: dict, excluded: dict, detail: dict | None, busy, peak: int, pack: dict) -> dict:
         """The record of this mode."""
         run, network = self.run, self.run.objective.network
-        flops = flops_per_turn(network.config, pack)
+        flops = flops_per_turn(network.config, pack, run.config.objective.target == "network")
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else cpu_name()
         known = peak_flops(name)
         if known and run.accelerator.mixed_precision != "bf16":

@@ -106,6 +106,11 @@ class TurnwiseConfig(PretrainedConfig):
                 f"config.num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}: "
                 "choose num_heads = hidden_size / 64"
             )
+        if self.encoder_width % self.encoder_heads:
+            raise ValueError(
+                f"config.encoder_heads={self.encoder_heads} does not divide encoder_width={self.encoder_width}: "
+                "choose one that does (the paper's heads are 20 wide)"
+            )
         if self.turn_encoder not in ("blocks", "transformer"):
             raise ValueError(f"config.turn_encoder={self.turn_encoder!r}: choose 'blocks' or 'transformer'")
         if self.value_head not in ("two_hot", "scalar"):

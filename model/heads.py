@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_turnwise import TurnwiseConfig
+from .turn_encoder import Rows
 
 
 class ActionFeatures(nn.Module):
@@ -19,8 +20,10 @@ class ActionFeatures(nn.Module):
     def __init__(self, config: TurnwiseConfig, width: int):
         super().__init__()
         named = _entity_of_action(config)
-        self.entity_rows = sorted(set(named.values()))
-        self.rows = [self.entity_rows.index(named[a]) for a in range(config.n_actions)]
+        rows = sorted(set(named.values()))
+        self.entity_rows = Rows(rows)
+        self.rows = Rows([rows.index(named[a]) for a in range(config.n_actions)])  # of an action, among those
+        self.entity_of_action = Rows([named[a] for a in range(config.n_actions)])
         self.from_hidden = nn.Linear(config.hidden_size, 2 * width)
         self.from_entity = nn.Linear(config.entity_width, 2 * width, bias=False)
         self.action = nn.Parameter(torch.zeros(config.n_actions, 2 * width))
@@ -28,9 +31,11 @@ class ActionFeatures(nn.Module):
     def forward(self, hidden: torch.Tensor, entities: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         """With `action` int [N], features of that action alone: [N,1,width]."""
         if action is None:
-            named = self.from_entity(entities[:, self.entity_rows])[:, self.rows] + self.action.to(entities.dtype)
+            named = self.from_entity(entities[:, self.entity_rows.index])[:, self.rows.index] + self.action.to(
+                entities.dtype
+            )
         else:
-            row = torch.tensor([self.entity_rows[i] for i in self.rows], device=action.device)[action]
+            row = self.entity_of_action.index[action]
             chosen = entities.gather(1, row.view(-1, 1, 1).expand(-1, 1, entities.shape[-1]))
             named = self.from_entity(chosen) + self.action[action].unsqueeze(1).to(entities.dtype)
         value, gate = (self.from_hidden(hidden).unsqueeze(1) + named).chunk(2, dim=-1)

@@ -11,7 +11,7 @@ from .attention import prepare
 from .configuration_turnwise import PRESETS, TurnwiseConfig, preset
 from .heads import Actor, Critics, PopArt, value_support
 from .trunk import CacheView, Trunk, TurnCache
-from .turn_encoder import RMSNorm, build_turn_encoder
+from .turn_encoder import RMSNorm, Rows, build_turn_encoder
 
 __all__ = ["PRESETS", "TurnCache", "TurnwiseConfig", "TurnwiseForOfflineRL", "TurnwiseModel", "preset"]
 
@@ -52,6 +52,8 @@ class TurnwisePreTrainedModel(PreTrainedModel):
             # Zero output weights: every critic starts at the middle of the support, every policy uniform.
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, Rows):
+            module.fill()
         elif isinstance(module, PopArt):
             module.mean.zero_()
             module.second.fill_((self.config.value_max / 4) ** 2)

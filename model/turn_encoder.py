@@ -48,6 +48,20 @@ class History(nn.Module):
         return self.action(row) + self.reward(symlog(prev_reward).unsqueeze(-1).to(self.reward.weight.dtype))
 
 
+class Rows(nn.Module):
+    """Indices into an axis as a buffer: on the device from the start, where a Python list would be copied there anew at
+    each forward. No part of a saved model; `fill` writes them, also where a loader made the buffer without content."""
+
+    def __init__(self, rows: list[int]):
+        super().__init__()
+        self.rows = rows
+        self.register_buffer("index", torch.tensor(rows, dtype=torch.int64), persistent=False)
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        self.index.copy_(torch.tensor(self.rows, dtype=torch.int64, device="cpu"))
+
+
 class EntityGroup(nn.Module):
     """One kind of entity (say, the five benched Pokémon), all rows by the same weights.
 
@@ -57,8 +71,8 @@ class EntityGroup(nn.Module):
     def __init__(self, group: dict, config: TurnwiseConfig):
         super().__init__()
         self.rows, n_words, n_numbers = len(group["words"]), len(group["words"][0]), len(group["numbers"][0])
-        self.word_slots = [slot for row in group["words"] for slot in row]
-        self.number_slots = [slot for row in group["numbers"] for slot in row]
+        self.word_slots = Rows([slot for row in group["words"] for slot in row])
+        self.number_slots = Rows([slot for row in group["numbers"] for slot in row])
         self.words_in = nn.Linear(n_words * config.word_width, config.entity_hidden)
         self.numbers_in = nn.Linear(n_numbers, config.entity_hidden, bias=False) if n_numbers else None
         self.slot = nn.Parameter(torch.zeros(self.rows, config.entity_hidden))
@@ -66,9 +80,9 @@ class EntityGroup(nn.Module):
         self.norm = RMSNorm(config.entity_width)
 
     def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        x = self.words_in(words[:, self.word_slots].reshape(words.shape[0], self.rows, -1))
+        x = self.words_in(words[:, self.word_slots.index].reshape(words.shape[0], self.rows, -1))
         if self.numbers_in is not None:
-            x = x + self.numbers_in(numbers[:, self.number_slots].reshape(numbers.shape[0], self.rows, -1))
+            x = x + self.numbers_in(numbers[:, self.number_slots.index].reshape(numbers.shape[0], self.rows, -1))
         return self.norm(self.out(F.gelu(x + self.slot.to(x.dtype))))
 
 
@@ -133,7 +147,7 @@ class TransformerTurnEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width, config.encoder_heads) for _ in range(config.encoder_layers))
         self.norm = RMSNorm(width)
         self.join = nn.Linear(self.scratch_tokens * width, config.hidden_size)
-        self.first_words = [row[0] for group in config.layout["groups"] for row in group["words"]]
+        self.first_words = Rows([row[0] for group in config.layout["groups"] for row in group["words"]])
         self.entity = nn.Linear(width, config.entity_width)
 
     def forward(self, words, numbers, prev_action, prev_action_known, prev_reward):
@@ -150,7 +164,7 @@ class TransformerTurnEncoder(nn.Module):
             x = layer(x)
         x = self.norm(x)
         turn = self.join(x[:, -self.scratch_tokens :].flatten(1))
-        return turn, self.entity(x[:, self.first_words])
+        return turn, self.entity(x[:, self.first_words.index])
 
 
 def build_turn_encoder(config: TurnwiseConfig) -> nn.Module:

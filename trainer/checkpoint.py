@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: written to a temporary folder, listed in a manifest, then renamed.
 
     OUTPUT/step_00002000/   model/ (fp32, reloads with from_pretrained), optimizer.safetensors, targets.safetensors,
-                            run.json (step, configuration, which checkpoint is the best so far), manifest.json
+                            run.json (step, configuration, which checkpoint is the best so far), manifest.json;
+                            where weights are averaged, model/ is the average and online.safetensors what is trained
     OUTPUT/model/           the agent that the run leaves behind
 
 The position in the data is the step alone (law 4), and every generator is seeded from the step, so neither has a state
@@ -34,7 +35,7 @@ from trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
 PREFIX = "step_"
-SCHEMA = 2
+SCHEMA = 3  # 3: there may be an online.safetensors
 
 
 class CheckpointError(RuntimeError):
@@ -72,7 +73,9 @@ def write(output: Path, step: int, state: TrainingState, record: dict[str, Any],
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        export_model(network, tokenizer, temporary / "model", state_dict=state.network)
+        export_model(network, tokenizer, temporary / "model", state_dict=state.average or state.network)
+        if state.average:
+            save_file(state.network, temporary / "online.safetensors")
         save_file(state.targets, temporary / "targets.safetensors")
         save_file(state.moments, temporary / "optimizer.safetensors", metadata={"updates": str(state.updates)})
         run = {"schema": SCHEMA, "step": step, "versions": versions(), "commit": git_commit(), **record}
@@ -96,9 +99,12 @@ def read(folder: Path) -> tuple[TrainingState, dict]:
     network, targets = load_file(folder / "model" / "model.safetensors"), load_file(folder / "targets.safetensors")
     if run["schema"] == 1:
         return TrainingState(network, *_moments_of_schema_1(folder, targets)), run
+    average = {}
+    if (folder / "online.safetensors").exists():
+        network, average = load_file(folder / "online.safetensors"), network
     with safe_open(folder / "optimizer.safetensors", framework="pt") as handle:
         updates = int(handle.metadata()["updates"])
-    return TrainingState(network, load_file(folder / "optimizer.safetensors"), targets, updates), run
+    return TrainingState(network, load_file(folder / "optimizer.safetensors"), targets, updates, average), run
 
 
 def _moments_of_schema_1(folder: Path, targets: dict) -> tuple[dict, dict, int]:

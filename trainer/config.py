@@ -51,6 +51,11 @@ class ModelChoice:
     word_width: int | None = None
     entity_width: int | None = None
     entity_hidden: int | None = None
+    encoder_width: int | None = None  # of the transformer encoder, and so the four below
+    encoder_layers: int | None = None
+    encoder_heads: int | None = None
+    encoder_numeric_tokens: int | None = None
+    encoder_scratch_tokens: int | None = None
     use_previous_action: bool = True
     use_previous_reward: bool = True
     gradient_checkpointing: bool = False
@@ -151,6 +156,7 @@ def from_tree(tree: dict, source: str) -> RunConfig:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
     config.objective.check()
+    config.optim.check()
     check_guard(config.guard)
     return config
 

@@ -14,12 +14,15 @@ def peak_flops(device: str) -> float | None:
     return next((peak for key, peak in PEAK_FLOPS.items() if key in device), None)
 
 
-def flops_per_turn(config: TurnwiseConfig, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+def flops_per_turn(
+    config: TurnwiseConfig, batch: dict[str, torch.Tensor], target_network: bool = False
+) -> dict[str, float]:
     """Forward FLOPs per turn by part (encoder, trunk, actor, critics, targets) and a training step's, `train`.
 
     A batch gives the shapes; everything runs on the meta device, so nothing is computed. A training step counts the
     forward once, and twice more for what has a gradient. Products and attention are counted, elementwise work is not.
-    Attention is counted as the blocked implementation does it: about BLOCK·3 keys a turn.
+    Attention is counted as the blocked implementation does it: about BLOCK·3 keys a turn. With `target_network`
+    (`objective.target=network`) the targets have an encoder and a trunk of their own, forward alone.
     """
     turns = 4 * BLOCK
     with torch.device("meta"):
@@ -48,5 +51,7 @@ def flops_per_turn(config: TurnwiseConfig, batch: dict[str, torch.Tensor]) -> di
             lambda *x: meta.critics(*x, subset=torch.zeros(2, dtype=torch.int64, device="meta")), hidden, entities
         )
     counted["targets"] = counted["actor"] + two
+    if target_network:
+        counted["targets"] += counted["encoder"] + counted["trunk"]
     counted["train"] = 3 * with_gradient + counted["critics"] + counted["targets"]
     return counted

@@ -17,6 +17,7 @@ from data.loader import make_loader, shape_for
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
+from trainer.average import WeightAverage
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
 from trainer.finetune import starting_model
@@ -70,6 +71,7 @@ class Run:
         self.objective = OfflineRL(network, config.objective)
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
+        self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
         self.total = self._total_steps()
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.data_offset, self.went_back, self.step_done = 0, False, 0
@@ -91,11 +93,11 @@ class Run:
             self.optimizer = optimizer
         self.spikes = None if config.guard.spike is None else SpikeGuard(config.guard, accelerator.device)
         parts = (self.module, self.objective, self.optimizer)
-        self.step = TrainStep(accelerator, *parts, config.optim, config.seed, self.total, self.spikes)
+        self.step = TrainStep(accelerator, *parts, config.optim, config.seed, self.total, self.spikes, self.average)
         self.skips = SkipLedger(self.output, config.guard, accelerator.process_index, self.dataset.path)
         self.saver = Saver(
-            self.output, accelerator, parts, self.objective.network, self.tokenizer, config.checkpoint.keep,
-            config.checkpoint.background,
+            self.output, accelerator, (*parts, self.average), self.objective.network, self.tokenizer,
+            config.checkpoint.keep, config.checkpoint.background,
         )  # fmt: skip
 
     def _total_steps(self) -> int:
@@ -229,7 +231,7 @@ class Run:
     def _load(self, folder: Path) -> dict:
         state, run = checkpoint.read(folder)
         try:
-            scatter(state, self.accelerator, self.module, self.objective, self.optimizer)
+            scatter(state, self.accelerator, self.module, self.objective, self.optimizer, self.average)
         except ValueError as error:
             raise checkpoint.CheckpointError(
                 f"{folder}: {error}: its model is not that of this run's configuration: keep model.* as it was, or "
@@ -261,9 +263,11 @@ class Run:
         )
 
     def _evaluate(self, done: int) -> dict[str, float]:
-        """Held-out scores; the best so far is noted, to be saved with this step."""
+        """Held-out scores (of the averaged weights, where there is an average); the best so far is noted, to be saved
+        with this step."""
         with gathered(self.objective):
-            scores = quick_score(self.objective.network, self.heldout, self.config.eval.battles, self.accelerator)
+            network = self.objective.network if self.average is None else self.average.network
+            scores = quick_score(network, self.heldout, self.config.eval.battles, self.accelerator)
         if self.best is None or scores["heldout/nll"] < self.best["nll"]:
             self.best = {"nll": scores["heldout/nll"], "step": done}
         return scores
@@ -361,7 +365,8 @@ class Run:
 
     def _summarize(self, micro: list[dict]) -> None:
         shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
-        self.flops = flops_per_turn(self.objective.network.config, micro[0])
+        whole = self.config.objective.target == "network"
+        self.flops = flops_per_turn(self.objective.network.config, micro[0], whole)
         if self.main:
             log.info("%s", summary(self, micro, shares))
 

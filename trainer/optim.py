@@ -1,4 +1,4 @@
-"""AdamW with weight decay on matrices only, and a learning rate that is a function of the optimizer step."""
+"""The optimizer, weight decay on matrices only, and a learning rate that is a function of the optimizer step."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from model.heads import Critics
+from trainer.muon import MuonAdamW, matrices_of
 
 
 @dataclass
@@ -19,7 +20,15 @@ class OptimConfig:
     min_lr_ratio: float = 0.1
     schedule: str = "cosine"  # cosine | constant
     grad_clip: float = 1.0  # largest global norm; the reference: 1.5
-    name: str = "adamw"  # adamw | sgd (plain, for parity checks)
+    name: str = "adamw"  # adamw | muon (AdamW but for the trunk's matrices) | sgd (plain, for parity checks)
+    ema: float = 0.0  # decay of an average of the weights, evaluated and published in their place; 0: none
+    muon_momentum: float = 0.95
+    muon_scale: float = 1.0  # of Muon's learning rate, over `lr`
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"optim.ema={self.ema} is no decay: choose 0 (no average) or a number below 1")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
@@ -39,13 +48,20 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer that `config.name` names; fused kernels, which also skip a non-finite update on the device."""
+    """The optimizer that `config.name` names for an `OfflineRL`; all skip a non-finite update on the device."""
     groups = parameter_groups(module, config.weight_decay)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=True)
+    if config.name == "muon":
+        matrices = matrices_of(module.network.model.trunk)
+        others = [{**g, "params": [p for p in g["params"] if p not in matrices]} for g in groups]
+        return MuonAdamW(
+            matrices, others, lr=config.lr, betas=tuple(config.betas), eps=config.eps,
+            weight_decay=config.weight_decay, momentum=config.muon_momentum, scale=config.muon_scale,
+        )  # fmt: skip
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, fused=True)
-    raise ValueError(f"optim.name={config.name!r}: choose adamw or sgd")
+    raise ValueError(f"optim.name={config.name!r}: choose adamw, muon or sgd")
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
@@ -61,5 +77,6 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group `lr`, times the group's own `scale` where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("scale", 1.0)

@@ -11,6 +11,7 @@ communication, Rajbhandari et al. 2020 (arXiv 1910.02054); ring collectives, Pat
 import argparse
 import json
 import sys
+import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,10 @@ from data.schema import N_ACTIONS
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import ConfigError, RunConfig, load_config
+from trainer.finetune import starting_model
 from trainer.flops import PEAK_FLOPS, flops_per_turn
 from trainer.metrics import duration
+from trainer.muon import matrices_of
 from trainer.objective import OfflineRL, Targets
 from trainer.setup import network_config
 
@@ -65,6 +68,8 @@ class Counted:
     targets: int
     working_bytes: float
     flops: float  # of a training step, a turn
+    averaged: int = 0  # parameters of the weights' average (optim.ema)
+    one_moment: int = 0  # parameters with one moment instead of two (Muon's)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Assumed:
 
 def count(config: RunConfig) -> Counted:
     """Build the network on the meta device and count. Raises ConfigError, ValueError."""
-    tokenizer = Tokenizer.load(config.data.vocabulary)
+    config, tokenizer = _resolved(config)
     with torch.device("meta"):
         network = TurnwiseForOfflineRL(
             network_config(config.model, config.data, tokenizer, config.objective.reward_scale)
@@ -91,13 +96,26 @@ def count(config: RunConfig) -> Counted:
         network.gradient_checkpointing_on()
     pack = empty_pack(config, turns=512)
     layer = sum(p.numel() for p in network.model.trunk.layers[0].parameters())
+    parameters = sum(p.numel() for p in network.parameters())
+    whole = config.objective.target == "network"
     return Counted(
-        sum(p.numel() for p in network.parameters()),
+        parameters,
         layer,
-        sum(p.numel() for p in Targets(network, config.objective.target == "network").parameters()),
+        sum(p.numel() for p in Targets(network, whole).parameters()),
         working_bytes(config, network),
-        flops_per_turn(network.config, pack)["train"],
+        flops_per_turn(network.config, pack, whole)["train"],
+        averaged=parameters if config.optim.ema > 0 else 0,
+        one_moment=sum(p.numel() for p in matrices_of(network.model.trunk)) if config.optim.name == "muon" else 0,
     )
+
+
+def _resolved(config: RunConfig) -> tuple[RunConfig, Tokenizer]:
+    """The configuration and vocabulary that the run will have: with `model.init_from`, the sizes of the model named."""
+    if config.model.init_from is None:
+        return config, Tokenizer.load(config.data.vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        start = starting_model(replace(config, output=folder))
+    return start.config, start.tokenizer
 
 
 def empty_pack(config: RunConfig, turns: int) -> dict[str, torch.Tensor]:
@@ -172,7 +190,11 @@ def memory(counted: Counted, stage: str, world: int, turns: int, bf16: bool) -> 
     p, wide = counted.parameters, 2 if bf16 else 4
     whole_layers = 2 * counted.layer
     parts = {
-        "plain": {"parameters": 4 * p, "gradients": 4 * p * (1 if world == 1 else 2), "optimizer": 8 * p},
+        "plain": {
+            "parameters": 4 * p,
+            "gradients": 4 * p * (1 if world == 1 else 2),
+            "optimizer": 8 * p - 4 * counted.one_moment,
+        },
         "zero1": {"parameters": wide * p, "gradients": wide * p, "optimizer": 12 * p / world},
         "zero2": {"parameters": wide * p, "gradients": wide * p / world, "optimizer": 12 * p / world},
         "zero3": {
@@ -189,7 +211,7 @@ def memory(counted: Counted, stage: str, world: int, turns: int, bf16: bool) -> 
     if stage.startswith("zero"):
         parts["buckets"] = wide * min(p, 500_000_000)
     working = counted.working_bytes * turns * (BF16_SHARE if bf16 else 1.0)
-    return {**parts, "targets": 4 * counted.targets, "working": working}
+    return {**parts, "targets": 4 * counted.targets, "average": 4 * counted.averaged, "working": working}
 
 
 def communicated(counted: Counted, stage: str, world: int, accumulate: int) -> float:

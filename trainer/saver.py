@@ -23,7 +23,7 @@ class Saver:
     """
 
     def __init__(self, output: Path, accelerator, parts: tuple, network, tokenizer, keep: int, background: bool):
-        """parts: (module, objective, optimizer) as prepared."""
+        """parts: (module, objective, optimizer) as prepared, and the weights' average or None."""
         self.output, self.accelerator, self.parts = output, accelerator, parts
         self.network, self.tokenizer, self.keep, self.background = network, tokenizer, keep, background
         self.thread: threading.Thread | None = None

@@ -34,11 +34,11 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     """
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     config = scale_to_world(config, asked)
-    _check_launch(config, asked)
+    wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    _check_launch(config, asked, wants_deepspeed)
     cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # left to find out, DeepSpeed warns across the progress display
-    wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if wants_deepspeed and "RANK" not in os.environ:
         # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.
         place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -75,8 +75,13 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     return accelerator, config
 
 
-def _check_launch(config: RunConfig, asked: int) -> None:
+def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:
     """Raises ConfigError where the engine asked for cannot be."""
+    if config.optim.name == "muon" and (deepspeed or config.parallel == "fsdp2"):
+        raise ConfigError(
+            f"optim.name=muon does not go with {'DeepSpeed' if deepspeed else 'parallel=fsdp2'}: it needs whole "
+            "matrices and finds them in flat pieces; set optim.name=adamw, or launch plain processes (DDP)"
+        )
     if config.parallel == "fsdp2" and (config.deepspeed or asked == 1):
         other = f"deepspeed={config.deepspeed}" if config.deepspeed else "a world of one process"
         raise ConfigError(

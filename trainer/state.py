@@ -5,15 +5,17 @@ parameter's name. So a checkpoint resumes under any engine and on any number of 
 DeepSpeed's conversions (its own shards fit the world that wrote them alone).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from trainer.average import WeightAverage
 from trainer.masters import fp32_master
 from trainer.objective import OfflineRL
 
 Tensors = dict[str, torch.Tensor]
+ADAMS = ("exp_avg", "exp_avg_sq")  # the moments of a group that names none
 
 
 @dataclass
@@ -21,16 +23,20 @@ class TrainingState:
     """Copies on the CPU, on the main process; empty tensors' places on others.
 
     network: parameters (fp32) and persistent buffers by name. moments: "exp_avg/NAME" …, fp32, shaped as their
-    parameter. targets: the target heads, fp32. updates: how many updates the optimizer has applied.
+    parameter. targets: the target heads, fp32. updates: how many updates the optimizer has applied. average: as
+    network, of the averaged weights; empty without one.
     """
 
     network: Tensors
     moments: Tensors
     targets: Tensors
     updates: int
+    average: Tensors = field(default_factory=dict)
 
 
-def gather(accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> TrainingState:
+def gather(
+    accelerator, module: nn.Module, objective: OfflineRL, optimizer, average: WeightAverage | None = None
+) -> TrainingState:
     """Copy the state out of a run's prepared parts. Every process must call it, at the same step."""
     holder = _holder(accelerator, module, optimizer)
     keep = accelerator.is_main_process
@@ -51,12 +57,22 @@ def gather(accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> T
             if name not in parameters:
                 network[name] = _copied(value)
     targets = {name: _copied(value) for name, value in objective.targets.state_dict().items()} if keep else {}
-    return TrainingState(network, moments, targets, holder.updates())
+    averaged = {} if average is None or not keep else average.network.state_dict()
+    averaged = {name: _copied(value) for name, value in averaged.items()}
+    return TrainingState(network, moments, targets, holder.updates(), averaged)
 
 
-def scatter(state: TrainingState, accelerator, module: nn.Module, objective: OfflineRL, optimizer) -> None:
+def scatter(
+    state: TrainingState,
+    accelerator,
+    module: nn.Module,
+    objective: OfflineRL,
+    optimizer,
+    average: WeightAverage | None = None,
+) -> None:
     """Put a state, whole on every process, into prepared parts, at a run's start or in its midst.
 
+    An average that the state does not have starts at the state's weights.
     Raises ValueError naming the first parameter that is missing or of another shape.
     """
     holder = _holder(accelerator, module, optimizer)
@@ -82,6 +98,8 @@ def scatter(state: TrainingState, accelerator, module: nn.Module, objective: Off
         for name, buffer in _buffers(objective).items():
             buffer.copy_(state.network[name])
     objective.targets.load_state_dict(state.targets)
+    if average is not None:
+        average.load(state.average or state.network)
 
 
 def _buffers(objective: OfflineRL) -> Tensors:
@@ -110,9 +128,11 @@ class _Plain:
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
 
-    def _flats(self) -> list[torch.Tensor]:
-        """The tensors that the optimizer steps."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    def _kinds_by_flat(self, kinds: list[str]) -> list[tuple[torch.Tensor, list[str]]]:
+        """Each stepped tensor, and which of `kinds` its group keeps: the checkpoint may be another optimizer's."""
+        groups = self.optimizer.param_groups
+        known = [[kind for kind in kinds if kind in group.get("moments", ADAMS)] for group in groups]
+        return [(p, own) for group, own in zip(groups, known, strict=True) for p in group["params"]]
 
     def moment_kinds(self) -> list[str]:
         kinds = set()
@@ -131,18 +151,19 @@ class _Plain:
     def make_room(self, kinds: list[str], updates: int) -> None:
         """Moments of zero for every stepped tensor, as after the optimizer's first step."""
         self.optimizer.state.clear()
-        for flat in self._flats():
-            state = self.optimizer.state[flat]
-            if kinds:
-                state["step"] = torch.tensor(float(updates), device=flat.device)
-            for kind in kinds:
-                state[kind] = torch.zeros_like(flat, memory_format=torch.preserve_format)
+        for flat, own in self._kinds_by_flat(kinds):
+            if own:
+                self.optimizer.state[flat]["step"] = torch.tensor(float(updates), device=flat.device)
+            for kind in own:
+                self.optimizer.state[flat][kind] = torch.zeros_like(flat, memory_format=torch.preserve_format)
 
     def set_value(self, parameter, value: torch.Tensor) -> None:
         parameter.copy_(_like(value, parameter))
 
     def set_moment(self, parameter, kind: str, value: torch.Tensor) -> None:
-        self.optimizer.state[parameter][kind].copy_(_like(value, parameter))
+        kept = self.optimizer.state.get(parameter, {}).get(kind)
+        if kept is not None:  # another optimizer's is left behind
+            kept.copy_(_like(value, parameter))
 
     def refresh(self) -> None:
         """Bring the parameters that the forward uses up to the masters."""
@@ -154,6 +175,13 @@ class _Zero(_Plain):
     def __init__(self, zero):
         super().__init__(zero.optimizer)
         self.zero = zero
+
+    def _flats(self) -> list[torch.Tensor]:
+        """The tensors that the optimizer steps."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _kinds_by_flat(self, kinds: list[str]) -> list[tuple[torch.Tensor, list[str]]]:
+        return [(flat, kinds) for flat in self._flats()]
 
     def moment(self, parameter, kind: str) -> torch.Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state

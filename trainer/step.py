@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 
+from trainer.average import WeightAverage
 from trainer.guard import SpikeGuard
 from trainer.objective import OfflineRL, polyak_update
 from trainer.optim import OptimConfig, learning_rate, set_learning_rate
@@ -28,9 +29,11 @@ class TrainStep:
         seed: int,
         total: int,
         spikes: SpikeGuard | None = None,
+        average: WeightAverage | None = None,
     ):
         self.accelerator, self.module, self.objective, self.optimizer = accelerator, module, objective, optimizer
-        self.config, self.seed, self.total_steps, self.spikes = config, seed, total, spikes
+        self.config, self.seed, self.total_steps = config, seed, total
+        self.spikes, self.average = spikes, average
         self.deepspeed = accelerator.distributed_type == "DEEPSPEED"
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 
@@ -62,6 +65,8 @@ class TrainStep:
         metrics.update(self._update(detailed))
         polyak_update(objective, objective.config.tau)
         self._update_popart(metrics)
+        if self.average is not None:
+            self.average.update(objective.network, step)
         return metrics
 
     def _poisoned_if_spike(self, loss: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:

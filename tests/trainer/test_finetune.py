@@ -15,6 +15,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
 from tests.trainer.conftest import SMALL
+from trainer import plan
 from trainer.config import load_config
 from trainer.finetune import joined, starting_model
 from trainer.loop import Run
@@ -119,3 +120,10 @@ def test_what_cannot_be_is_refused_with_the_reason(trained, battles, tmp_path, c
     assert train_main([*base, *settings]) == 1
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
+
+
+def test_a_plan_takes_the_sizes_of_the_model_to_start_from(trained, battles, tmp_path):
+    counted = plan.count(config_of(battles, tmp_path / "never", f"model.init_from={trained}"))
+    saved = load_file(trained / "model" / "model.safetensors")
+    assert counted.parameters == sum(value.numel() for value in saved.values())
+    assert not (tmp_path / "never").exists()

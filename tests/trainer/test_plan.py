@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from data.tokenizer import Tokenizer
 from tests.trainer.conftest import SMALL
 from trainer import plan
 from trainer.config import load_config
+from trainer.flops import flops_per_turn
 from trainer.loop import Run
+from trainer.setup import network_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,8 +39,10 @@ print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
 """
 
 
-def test_counted_parts_are_those_of_a_run(battles, tmp_path):
-    run = Run(load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=2", "eval.every=0"]))
+@pytest.mark.parametrize("options", [[], ["optim.name=muon", "optim.ema=0.9"]])
+def test_counted_parts_are_those_of_a_run(battles, tmp_path, options):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=2", "eval.every=0", *options]
+    run = Run(load_config(None, settings))
     counted = plan.count(run.config)
     parameters = list(run.objective.network.parameters())
     assert counted.parameters == sum(p.numel() for p in parameters)
@@ -47,6 +53,18 @@ def test_counted_parts_are_those_of_a_run(battles, tmp_path):
     moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
     assert parts["parameters"] == sum(p.numel() * 4 for p in parameters)
     assert parts["optimizer"] == sum(v.numel() * 4 for v in moments)
+    assert parts["average"] == (sum(p.numel() * 4 for p in run.average.network.parameters()) if run.average else 0)
+
+
+def test_a_whole_target_network_counts_its_forward(battles):
+    settings = [*SMALL, f"data.path={battles}"]
+    heads, network = (plan.count(load_config(None, [*settings, f"objective.target={t}"])) for t in ("heads", "network"))
+    config = load_config(None, settings)
+    with torch.device("meta"):
+        sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10.0)
+    parts = flops_per_turn(sizes, plan.empty_pack(config, 64))
+    assert parts["encoder"] > 0
+    assert network.flops - heads.flops == pytest.approx(parts["encoder"] + parts["trunk"])
 
 
 def test_peak_memory_is_as_planned(battles, tmp_path):
