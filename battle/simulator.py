@@ -37,7 +37,7 @@ class Event(msgspec.Struct):
 
     ask (lane, side, turn, legal bits, forced, retry, state; request and lines where wanted), end (lane, winner 0/1/−1,
     turns, states of both sides; sha256 and the input log where wanted), refused (lane, side, message, choice), void
-    (lane, message), team, formats, replayed, quiet, warning.
+    (lane, message), team, formats, replayed, searched (lane, action, worth), quiet, warning.
     """
 
     event: str
@@ -65,6 +65,8 @@ class Event(msgspec.Struct):
     known: list[str] = []
     views: msgspec.Raw = msgspec.Raw(b"[]")
     finals: msgspec.Raw = msgspec.Raw(b"[]")
+    action: int = -1
+    worth: list[float | None] = []
     unknown: int = 0
     refused: int = 0
     problem: str = ""
@@ -277,7 +279,7 @@ class Simulator:
         home = self.home.get(lane)
         if home is None:
             home = self.workers[worker if worker is not None else hash(lane) % len(self.workers)]
-            if verb == "feed":
+            if verb in ("feed", "search"):
                 home.lanes.add(lane)
                 self.home[lane] = home
         self._queue(home, [verb, lane, *rest])
