@@ -28,6 +28,7 @@ class Match:
 
     id: unique in the run, also the battle's id in file names. agents: who plays p1 and p2. seed: fixes the battle's
     dice, the leads, and the agents' own draws. explore: share of decisions replaced by a random legal one, per side.
+    want_log: the outcome shall hold the battle's input log.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Match:
     explore: tuple[float, float] = (0.0, 0.0)
     lead_rule: str = "first"
     leads: tuple[int, int] = (0, 0)
+    want_log: bool = False
 
     @property
     def dice(self) -> str:
@@ -76,7 +78,8 @@ class Outcome:
     """How a battle went. kind: won, tie, cut (turn limit) or void (no result: the simulator was lost).
 
     winner: 0 or 1, −1 where nobody won. refused: choices that the battle did not take. unavailable: choices that turned
-    out to be impossible (a hidden trap) and were made again.
+    out to be impossible (a hidden trap) and were made again. log, sha256: the simulator's input log and the
+    fingerprint of its lines, where the match wants them and the battle was played to its end.
     """
 
     match: Match
@@ -87,6 +90,8 @@ class Outcome:
     refused: list[str] = field(default_factory=list)
     unavailable: int = 0
     message: str = ""
+    log: list[str] = field(default_factory=list)
+    sha256: str = ""
 
 
 class _Table:
@@ -118,6 +123,7 @@ class _Table:
             team_seeds=match.team_seeds,
             want_requests=self.wants_requests,
             want_lines=self.wants_lines,
+            want_log=match.want_log,
         )
 
     def observe(self, event: Event) -> Observation:
@@ -204,7 +210,9 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
             del tables[event.lane]
             last = [bytes(state) for state in event.states]
             kind = "won" if event.winner >= 0 else "tie"
-            yield table.outcome(kind, event.winner, event.turns, last)
+            outcome = table.outcome(kind, event.winner, event.turns, last)
+            outcome.log, outcome.sha256 = event.log, event.sha256
+            yield outcome
         elif event.event == "void":
             del tables[event.lane]
             log.error("%s is void: %s", event.lane, event.message)

@@ -1,6 +1,6 @@
-"""Players by name: a baseline's, or a saved model's folder with options.
+"""Players by name: a baseline's, the searching player, or a saved model's folder with options.
 
-`random`, `type_switch`, `checkpoints/run/best`, `checkpoints/run/best:temperature=1.2,gamma=0.99`.
+`random`, `type_switch`, `search:plies=2`, `checkpoints/run/best`, `checkpoints/run/best:temperature=1.2,gamma=0.99`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from battle.errors import BattleError
 from battle.interface import Agent
 
 SIMPLE_HEURISTICS = "simple_heuristics"
+SEARCH = "search"
 ALL_BASELINES = (*BASELINES, SIMPLE_HEURISTICS)
+
+
+# What may stand behind a name: for a model, for the searching player, and (weight) for whoever is in a pool.
+_MODEL = {"temperature": float, "gamma": float, "seed": int, "device": str}
+_SEARCH = {"plies": int, "determinizations": int, "seed": int}
 
 
 class UnknownPlayer(BattleError):  # noqa: N818
@@ -39,14 +45,13 @@ def parse_player(text: str) -> PlayerSpec:
         label, source = text.split("=", 1)
     source, _, tail = source.partition(":")
     options: dict[str, Any] = {}
+    known = _SEARCH | {"weight": float} if source == SEARCH else _MODEL | {"weight": float}
     for part in filter(None, tail.split(",")):
         key, found, value = part.partition("=")
-        if not found or key not in ("temperature", "gamma", "seed", "device", "weight"):
-            raise UnknownPlayer(
-                f"player {text!r}: option {part!r} is not one of temperature=, gamma=, seed=, device=, weight="
-            )
+        if not found or key not in known:
+            raise UnknownPlayer(f"player {text!r}: option {part!r} is not one of {'=, '.join(known)}=")
         try:
-            options[key] = value if key == "device" else int(value) if key == "seed" else float(value)
+            options[key] = known[key](value)
         except ValueError as error:
             raise UnknownPlayer(f"player {text!r}: {key}={value!r} is no number") from error
     weight = options.pop("weight", 1.0)
@@ -55,13 +60,17 @@ def parse_player(text: str) -> PlayerSpec:
 
 def make_player(spec: PlayerSpec) -> Agent:
     """The agent of a spec. Raises UnknownPlayer where there is none of that name, ValueError where a model's stamps
-    (observation space, vocabulary, schema) do not fit."""
+    (observation space, vocabulary, schema) do not fit, BattleError where the searching player's options do not."""
     if spec.source in BASELINES:
         agent = BASELINES[spec.source]()
     elif spec.source == SIMPLE_HEURISTICS:
         from battle.pokeenv_agent import SimpleHeuristicsAgent
 
         agent = SimpleHeuristicsAgent()
+    elif spec.source == SEARCH:
+        from battle.search import SearchAgent
+
+        agent = SearchAgent(**dict(spec.options))
     elif Path(spec.source).exists():
         from battle.agents import TurnwiseAgent
 
@@ -69,7 +78,7 @@ def make_player(spec: PlayerSpec) -> Agent:
     else:
         raise UnknownPlayer(
             f"player {spec.source!r}: no such folder and no baseline of that name: name one of "
-            f"{', '.join(ALL_BASELINES)}, or a saved model's folder"
+            f"{', '.join(ALL_BASELINES)}, {SEARCH}, or a saved model's folder"
         )
     agent.name = spec.label
     return agent

@@ -36,8 +36,8 @@ class Event(msgspec.Struct):
     """What a battle has to say. Which fields hold something depends on `event`:
 
     ask (lane, side, turn, legal bits, forced, retry, state; request and lines where wanted), end (lane, winner 0/1/−1,
-    turns, states of both sides), refused (lane, side, message, choice), void (lane, message), team, formats, replayed,
-    quiet, warning.
+    turns, states of both sides; sha256 and the input log where wanted), refused (lane, side, message, choice), void
+    (lane, message), team, formats, replayed, searched (lane, action, worth), quiet, warning.
     """
 
     event: str
@@ -57,6 +57,7 @@ class Event(msgspec.Struct):
     turns: int = 0
     states: list[msgspec.Raw] = []
     sha256: str = ""
+    log: list[str] = []
     message: str = ""
     choice: str | None = ""
     packed: str = ""
@@ -64,6 +65,8 @@ class Event(msgspec.Struct):
     known: list[str] = []
     views: msgspec.Raw = msgspec.Raw(b"[]")
     finals: msgspec.Raw = msgspec.Raw(b"[]")
+    action: int = -1
+    worth: list[float | None] = []
     unknown: int = 0
     refused: int = 0
     problem: str = ""
@@ -81,7 +84,8 @@ class BattleSpec:
     """All that a battle is a function of, besides the choices.
 
     format: Showdown's format id. seed: four 16-bit numbers, "1,2,3,4". teams: packed teams, None where the format makes
-    its own, from team_seeds. leads: place (0–5) of each side's lead at team preview.
+    its own, from team_seeds. leads: place (0–5) of each side's lead at team preview. want_log: the end brings the
+    battle's input log (seed, teams, every choice) and the fingerprint of its lines.
     """
 
     lane: str
@@ -93,6 +97,7 @@ class BattleSpec:
     team_seeds: tuple[str, str] | None = None
     want_requests: tuple[bool, bool] = (False, False)
     want_lines: tuple[bool, bool] = (False, False)
+    want_log: bool = False
 
     def message(self) -> dict[str, Any]:
         return {
@@ -106,6 +111,8 @@ class BattleSpec:
                 "requests": self.want_requests,
                 "lines": self.want_lines if any(self.want_lines) else None,
                 "told": True,
+                "log": self.want_log,
+                "hash": self.want_log,
             },
         }
 
@@ -272,7 +279,7 @@ class Simulator:
         home = self.home.get(lane)
         if home is None:
             home = self.workers[worker if worker is not None else hash(lane) % len(self.workers)]
-            if verb == "feed":
+            if verb in ("feed", "search"):
                 home.lanes.add(lane)
                 self.home[lane] = home
         self._queue(home, [verb, lane, *rest])

@@ -1,8 +1,10 @@
 """Speed of play: `python -m launch.bench_play --formats gen1ou gen9ou --battles 100 [--checkpoint DIR] [--poke-env]`.
 
 Random against random through the bridge, both players' states made and handed to Python, in battles per CPU-second
-(Node and Python together), beside the simulator alone with the same uniform choices inside Node, and with Showdown's
-own RandomPlayerAI; in turns, three rounds in one run, medians. With --checkpoint the model's decisions per second,
+(Node and Python together), beside the simulator alone inside Node, with players who read, list and draw as ours do and
+then choose as the battle's input log says. So both sides play the very same battles: teams, dice, choices, turns. They
+take turns, who goes first changes from round to round, and the ratio told is the median of the rounds'. Showdown's own
+RandomPlayerAI plays the same teams and dice once, for comparison. With --checkpoint the model's decisions per second,
 batched and one at a time; with --presets the latency of fresh models of those sizes; with --poke-env its random players
 over the websocket of a local server. Writes one record to launch/records/.
 """
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +67,32 @@ def matches(battle_format: str, teams: list, battles: int, agents: tuple, first:
     ]
 
 
-def bridge(battle_format: str, battles: int) -> dict[str, Any]:
-    """Battles per CPU-second through the bridge, states of both sides included."""
+def recorded(battle_format: str, battles: int) -> tuple[list[Match], list[list[str]]]:
+    """WARM matches and then `battles` more; and the input log of each, from playing it once through the bridge."""
     agents = (RandomAgent(), RandomAgent())
     with Simulator() as sim:
         teams = load_teams(sim, battle_format)
-        for _ in play(sim, matches(battle_format, teams, WARM, agents, first=10_000), turn_limit=1000):
+        plan = matches(battle_format, teams, WARM, agents, first=10_000)
+        plan += matches(battle_format, teams, battles, agents)
+        logged = [replace(match, want_log=True) for match in plan]
+        outcomes = {o.match.id: o for o in play(sim, logged, lanes=16, turn_limit=1000)}
+    kinds = {outcome.kind for outcome in outcomes.values()}
+    if not kinds <= {"won", "tie"}:
+        raise SystemExit(f"error: {battle_format}: a battle did not come to its end: {sorted(kinds)}")
+    return plan, [outcomes[match.id].log for match in plan]
+
+
+def bridge(plan: list[Match]) -> dict[str, Any]:
+    """Battles per CPU-second through the bridge, states of both sides included; the first WARM are not counted."""
+    with Simulator() as sim:
+        for _ in play(sim, plan[:WARM], turn_limit=1000):
             pass
         pid = sim.workers[0].process.pid
         node, python, started = cpu_of(pid), own_cpu(), time.monotonic()
-        outcomes = list(play(sim, matches(battle_format, teams, battles, agents), lanes=16, turn_limit=1000))
+        outcomes = list(play(sim, plan[WARM:], lanes=16, turn_limit=1000))
         node, python = cpu_of(pid) - node, own_cpu() - python
         seconds = time.monotonic() - started
-    turns = sum(outcome.turns for outcome in outcomes)
+    battles, turns = len(outcomes), sum(outcome.turns for outcome in outcomes)
     return {
         "battles": battles,
         "turns": turns,
@@ -91,20 +107,42 @@ def rates(battles: int, turns: int, cpu: float) -> dict[str, float]:
     return {"battles_per_cpu_second": round(battles / cpu, 2), "turns_per_cpu_second": round(turns / cpu, 1)}
 
 
-def bare(battle_format: str, battles: int, policy: str) -> dict[str, Any]:
-    """The same inside Node, without states and pipe."""
-    with Simulator() as sim:
-        teams = [team.packed for team in load_teams(sim, battle_format)]
-    node = node_command()[0]
+def bare(logs: list[list[str]], policy: str) -> dict[str, Any]:
+    """The same battles (policy "logged") inside Node, without states and pipe; the first WARM are not counted."""
+    node = node_command()[:-1]  # with the bridge's own settings of the memory
     out = subprocess.run(
-        [node, str(ROOM / "node" / "bare.js"), battle_format, str(battles), policy, str(WARM)],
-        input=json.dumps(teams),
+        [*node, str(ROOM / "node" / "bare.js"), policy, str(WARM)],
+        input=json.dumps(logs),
         capture_output=True,
         text=True,
         check=True,
     )
     found = json.loads(out.stdout.splitlines()[-1])
     return found | rates(found["battles"], found["turns"], found["cpu_seconds"])
+
+
+def compare(battle_format: str, battles: int, rounds: int) -> dict[str, Any]:
+    """Bridge and simulator alone over the same battles, in turns."""
+    plan, logs = recorded(battle_format, battles)
+    sides = {"bridge": lambda: bridge(plan), "simulator_alone": lambda: bare(logs, "logged")}
+    played = []
+    for number in range(rounds):
+        order = list(sides) if number % 2 == 0 else list(sides)[::-1]
+        found = {key: sides[key]() for key in order}
+        played.append({key: found[key] for key in sides})
+        turns = {side["turns"] for side in played[-1].values()}
+        if len(turns) > 1:
+            raise SystemExit(f"error: {battle_format}: the two sides did not play the same battles: turns {turns}")
+    rate = "battles_per_cpu_second"
+    ratios = sorted(r["bridge"][rate] / r["simulator_alone"][rate] for r in played)
+    return {
+        "rounds": played,
+        "bridge_to_alone": round(float(np.median(ratios)), 3),
+        "bridge_to_alone_rounds": [round(ratio, 3) for ratio in ratios],
+        **{f"{key}_{rate}": float(np.median([r[key][rate] for r in played])) for key in sides},
+        "turns_mean": round(played[0]["bridge"]["turns"] / battles, 1),
+        f"simulator_alone_stock_ai_{rate}": bare(logs, "stock")[rate],
+    }
 
 
 class Timed:
@@ -191,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--formats", nargs="+", default=["gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou"])
     parser.add_argument("--battles", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--checkpoint", help="a model's folder: measure its decisions too")
     parser.add_argument("--presets", nargs="*", default=[], help="also fresh models of these sizes, one at a time")
     parser.add_argument("--poke-env", action="store_true", help="also poke-env's random players over the websocket")
@@ -199,24 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     results: dict[str, Any] = {}
     for battle_format in args.formats if args.battles else ():
-        # In turns, so that what else runs on the machine weighs on all alike; each round is a ratio of its own.
-        rounds = [
-            {
-                "bridge": bridge(battle_format, args.battles),
-                "simulator_alone": bare(battle_format, args.battles, "uniform"),
-                "simulator_alone_stock_ai": bare(battle_format, args.battles, "stock"),
-            }
-            for _ in range(args.rounds)
-        ]
-        results[battle_format] = {"rounds": rounds}
-        for unit in ("battles", "turns"):
-            rate = f"{unit}_per_cpu_second"
-            ratios = sorted(r["bridge"][rate] / r["simulator_alone"][rate] for r in rounds)
-            results[battle_format][f"bridge_to_alone_{unit}"] = [round(ratio, 3) for ratio in ratios]
-        results[battle_format] |= {
-            f"{key}_battles_per_cpu_second": float(np.median([r[key]["battles_per_cpu_second"] for r in rounds]))
-            for key in rounds[0]
-        }
+        results[battle_format] = compare(battle_format, args.battles, args.rounds)
         if args.poke_env:
             from battle.local_server import measure_poke_env
 

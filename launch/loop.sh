@@ -3,8 +3,10 @@
 #
 #   launch/loop.sh OUT ROUNDS [key=value overrides of the training run …]
 #
-# Environment: FORMATS, BATTLES (recorded per round), EVAL_BATTLES (per opponent and format), CONFIG (training YAML),
-# START (players of round 1), FIXED (opponents outside the loop, the same in every round), PYTHON.
+# Environment: FORMATS, RECORD (formats recorded, if others; one named twice gets twice the battles), BATTLES (recorded per
+# round), EVAL_BATTLES (per opponent and format), CONFIG (training YAML), START (players of round 1, who stay in every
+# round), AGENT (the agent's options when it records), FIXED (opponents outside the loop, the same in every round), LATER
+# (overrides of the training run from round 2 on, which starts from the last round's model), PYTHON.
 # A round that is there already is not done again, so a stopped loop goes on where it was.
 set -euo pipefail
 
@@ -13,11 +15,14 @@ rounds=${2:?usage: launch/loop.sh OUT ROUNDS [key=value …]}
 shift 2
 python=${PYTHON:-.venv/bin/python}
 formats=${FORMATS:-gen1ou gen2ou gen3ou gen4ou gen9ou}
+record=${RECORD:-$formats}
 battles=${BATTLES:-1000}
 eval_battles=${EVAL_BATTLES:-100}
 config=${CONFIG:-launch/runs/quickstart.yaml}
-start=${START:-type_switch:weight=3 most_damage:weight=1 boss:weight=1}
+start=${START:-type_switch:weight=8 most_damage:weight=1 boss:weight=1}
+agent=${AGENT:-temperature=0.5,weight=4}
 fixed=${FIXED:-random boss most_damage type_switch}
+later=${LATER:-optim.lr=4e-4}
 
 players=$start
 sources=""
@@ -28,15 +33,16 @@ for round in $(seq 1 "$rounds"); do
 
   # Record. selfplay keeps a journal: it plays only what is missing.
   # shellcheck disable=SC2086
-  "$python" -m battle.selfplay --players $players --formats $formats --battles "$battles" --seed "$round" \
+  "$python" -m battle.selfplay --players $players --formats $record --battles "$battles" --seed "$round" \
     --out "$here/battles"
 
-  # Train on all rounds so far; each newer round weighs twice as much as the one before.
-  weight=$((2 ** (round - 1)))
-  sources=${sources:+$sources, }"{path: $here/battles, weight: $weight}"
+  # Train on all rounds so far, each as much as it holds: the better baselines' battles stay. A later round goes on from the
+  # model before it, so that its steps are added and not begun anew.
+  sources=${sources:+$sources, }"{path: $here/battles}"
+  more=${checkpoint:+model.init_from=$checkpoint $later}
   if [ ! -e "$here/trained" ]; then
     # shellcheck disable=SC2086
-    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" "$@"
+    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" "$@" $more
     touch "$here/trained"
   fi
   checkpoint=$here/run
@@ -48,6 +54,6 @@ for round in $(seq 1 "$rounds"); do
       --battles "$eval_battles" --json "$here/play.json"
   fi
 
-  # The next round is played by this one's agent, its predecessors' battles and the better baselines.
-  players="round$round=$checkpoint:temperature=1,weight=4 $start"
+  # The next round is played by this one's agent and the baselines.
+  players="round$round=$checkpoint:$agent $start"
 done

@@ -1,52 +1,84 @@
 'use strict';
 // The simulator alone, for comparison: random against random inside Node, without states, without a pipe.
-//   node battle/node/bare.js FORMAT BATTLES stock|uniform WARM < teams.json     → {"battles", "turns", "cpu_seconds"}
-// stock: Showdown's RandomPlayerAI on player streams. uniform: what our random baseline does, uniform over the legal
-// moves, terastallizations and switches. Reads a JSON list of packed teams (null: the format makes its own).
+//   node battle/node/bare.js logged|stock WARM [hash] < logs.json     → {"battles", "turns", "cpu_seconds"[, "hashes"]}
+// Reads a JSON list of input logs, as the simulator writes them, and plays each battle from the log's seed and teams on
+// the simulator's own player streams; the first WARM of them before the clock starts.
+// logged: players who read each request, list what it allows and draw one of it evenly, as our random baseline does, and
+// then say what the log says: the very same battles. stock: Showdown's RandomPlayerAI, whose battles are its own.
+// hash: fingerprints of the battles too.
 
 const { readFileSync } = require('fs');
 const { BattleStream, getPlayerStreams } = require('pokemon-showdown');
 const { RandomPlayerAI } = require('pokemon-showdown/dist/sim/tools/random-player-ai');
+const { LineHash } = require('./linehash');
 
-class UniformAI extends RandomPlayerAI {
+class LoggedAI extends RandomPlayerAI {
+  constructor(stream, options, choices) {
+    super(stream, options);
+    this.script = choices;
+    this.said = 0;
+  }
+
   receiveRequest(request) {
     if (request.wait) return;
-    if (request.teamPreview) return void this.choose('default');
+    this.draw(request);
+    if (this.said === this.script.length) throw new Error('the battle asks for more than its log says');
+    const said = this.script[this.said++];
+    this.choose(said === 'move fight' ? 'move 1' : said); // which the simulator writes and does not read
+  }
+
+  /** Uniform over the legal moves, terastallizations and switches. */
+  draw(request) {
+    if (request.teamPreview) return 'default';
     const team = request.side.pokemon;
     const bench = team.flatMap((p, i) => (!p.active && !p.condition.endsWith(' fnt') === !team[0].reviving ? [`switch ${i + 1}`] : []));
-    if (request.forceSwitch) return void this.choose(bench.length ? this.prng.sample(bench) : 'default');
+    if (request.forceSwitch) return bench.length ? this.prng.sample(bench) : 'default';
     const { moves, trapped, canTerastallize } = request.active[0];
     const usable = moves.flatMap((move, i) => (move.disabled || move.pp === 0 ? [] : [`move ${i + 1}`]));
     const all = [...usable, ...(canTerastallize ? usable.map((move) => `${move} terastallize`) : []), ...(trapped ? [] : bench)];
-    this.choose(all.length ? this.prng.sample(all) : 'default');
-  }
-
-  receiveError(error) {
-    if (!error.message.startsWith('[Unavailable choice]')) throw error;
+    return all.length ? this.prng.sample(all) : 'default';
   }
 }
 
-async function battle(format, seed, teams, Player) {
+/** The lines that begin a battle, and what each player chose in it. */
+function read(log) {
+  const choices = (side) => log.filter((line) => line.startsWith(`>${side} `)).map((line) => line.slice(4));
+  return { opening: log.filter((line) => /^>(start|player) /.test(line)), p1: choices('p1'), p2: choices('p2') };
+}
+
+async function battle(log, number, Player, hash) {
+  const { opening, ...choices } = read(log);
   const streams = getPlayerStreams(new BattleStream());
-  const players = [streams.p1, streams.p2].map((stream, i) => new Player(stream, { seed: [seed, 7, i, 1].join(',') }));
+  const players = ['p1', 'p2'].map((side, i) =>
+    new Player(streams[side], { seed: [number, 7, i, 1].join(',') }, choices[side]));
   for (const player of players) void player.start();
-  const start = { formatid: format, seed: [1, 2, 3, seed].join(',') };
-  void streams.omniscient.write(`>start ${JSON.stringify(start)}\n` + ['p1', 'p2'].map((side, i) =>
-    `>player ${side} ${JSON.stringify({ name: side, team: teams[(2 * seed + i) % teams.length] })}`).join('\n'));
+  void streams.omniscient.write(opening.join('\n'));
   let turns = 0;
-  for await (const chunk of streams.omniscient) turns += chunk.split('\n|turn|').length - 1;
+  for await (const chunk of streams.omniscient) {
+    turns += chunk.split('\n|turn|').length - 1;
+    if (hash) for (const line of chunk.split('\n')) hash.add(line);
+  }
   return turns;
 }
 
-async function main([format, battles, policy, warm]) {
-  const teams = JSON.parse(readFileSync(0, 'utf8'));
-  const Player = policy === 'stock' ? RandomPlayerAI : UniformAI;
-  for (let seed = 0; seed < Number(warm); seed++) await battle(format, seed, teams, Player);
-  const before = process.cpuUsage();
+async function main([policy, warm, hashed]) {
+  const logs = JSON.parse(readFileSync(0, 'utf8'));
+  const Player = policy === 'stock' ? RandomPlayerAI : LoggedAI;
+  const hashes = [];
+  let before = process.cpuUsage();
   let turns = 0;
-  for (let seed = 0; seed < Number(battles); seed++) turns += await battle(format, seed + Number(warm), teams, Player);
+  for (let number = 0; number < logs.length; number++) {
+    if (number === Number(warm)) {
+      before = process.cpuUsage();
+      turns = 0;
+    }
+    const hash = hashed ? new LineHash() : null;
+    turns += await battle(logs[number], number, Player, hash);
+    if (hash) hashes.push(hash.hex());
+  }
   const used = process.cpuUsage(before);
-  console.log(JSON.stringify({ battles: Number(battles), turns, cpu_seconds: (used.user + used.system) / 1e6 }));
+  const found = { battles: logs.length - Number(warm), turns, cpu_seconds: (used.user + used.system) / 1e6 };
+  console.log(JSON.stringify(hashed ? { ...found, hashes } : found));
 }
 
 void main(process.argv.slice(2));

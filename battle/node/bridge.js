@@ -10,6 +10,8 @@
 //   ["replay", lane, record]        plays a whole input log (replay.js)
 //   ["validate", lane, format, team] team in export or packed format → {"event": "team", "packed", "problems"}
 //   ["feed", lane, lines, request]  a live server's lines and request → a state (live.js)
+//   ["search", lane, spec, lines, request] looks ahead for one player, who begins with a spec → {"event": "searched",
+//                                   "action", "worth"} (search.js)
 //   ["formats", lane, [ids]]        → which of them this version knows
 // A lane in which JavaScript throws is reported ("void") and dropped; the others go on.
 
@@ -19,6 +21,7 @@ const { version } = require('pokemon-showdown/package.json');
 const { Lane } = require('./lanes');
 const { Live } = require('./live');
 const { replay } = require('./replay');
+const { Mind } = require('./search');
 
 const lanes = new Map();
 const warnings = [];
@@ -62,6 +65,10 @@ const verbs = {
   feed(emit, lane, format, lines, request) {
     if (!lanes.has(lane)) lanes.set(lane, new Live(lane, format, warn));
     emit(lanes.get(lane).feed(lines, request));
+  },
+  search(emit, lane, spec, lines, request) {
+    if (spec) lanes.set(lane, new Mind(lane, spec, warn));
+    emit({ event: 'searched', lane, ...lanes.get(lane).choose(lines, request) });
   },
   formats(emit, lane, ids) {
     emit({ event: 'formats', lane, known: ids.filter((id) => Dex.formats.get(id).exists) });

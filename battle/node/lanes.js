@@ -4,14 +4,14 @@
 // The stream is driven synchronously (its messages are taken as they are pushed), so that one batch of choices on the
 // pipe gives one batch of states back, and a battle is a function of its seed, its teams and its choices alone.
 
-const { createHash } = require('crypto');
 const { BattleStream, Teams } = require('pokemon-showdown');
 const { deepClone } = require('./clone');
+const { findEventHandlers } = require('./events');
 const { Line } = require('./line');
+const { LineHash } = require('./linehash');
 const { View } = require('./view');
 
 const SIDES = ['p1', 'p2'];
-const HASHED = new Set(['move', 'switch', 'drag', '-damage', '-heal', 'faint', 'turn', 'cant']);
 
 class SyncStream extends BattleStream {
   /**
@@ -27,6 +27,7 @@ class SyncStream extends BattleStream {
     const { battle } = this;
     battle.send = sink;
     battle.dex.deepClone = deepClone;
+    battle.findEventHandlers = findEventHandlers;
     for (const side of battle.sides) {
       side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
         if (updatedRequest) side.activeRequest.update = true;
@@ -43,10 +44,10 @@ class Lane {
    * @param {string} id the lane's name
    * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: number[],
    *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean,
-   *   told?: boolean}}} spec
+   *   told?: boolean, log?: boolean}}} spec
    *   seed: as Showdown writes it; teams: packed, or null where the format makes them (from `seeds`, if given); leads:
    *   place of the lead at team preview; strict: a refused choice is only reported; want: what the events carry beside
-   *   the states
+   *   the states (told: a bench that stands still only once; hash, log: at the end, the fingerprint and the input log)
    * @param {(event: object|string) => void} emit
    * @param {(message: string) => void} warn
    */
@@ -61,8 +62,7 @@ class Lane {
     this.retry = [false, false];
     this.choices = [null, null];
     this.lines = [[], []];
-    this.hash = this.want.hash ? createHash('sha256') : null;
-    this.hashed = 0;
+    this.hash = this.want.hash ? new LineHash() : null;
     this.over = null;
     this.refusals = [];
     const players = SIDES.map((side, i) => `>player ${side} ${JSON.stringify({
@@ -92,20 +92,13 @@ class Lane {
         this.feed(0, line);
         this.feed(1, line);
       }
-      if (this.hash) this.digest(text);
+      this.hash?.add(text);
     }
   }
 
   feed(side, line) {
     this.views[side].feed(line);
     if (this.want.lines?.[side]) this.lines[side].push(line.text);
-  }
-
-  digest(line) {
-    const end = line.indexOf('|', 1);
-    if (!HASHED.has(line.slice(1, end < 0 ? undefined : end))) return;
-    const of = line.indexOf('|[of]');
-    this.hash.update((this.hashed++ ? '\n' : '') + (of < 0 ? line : line.slice(0, of)));
   }
 
   sideUpdate(side, line) {
@@ -196,9 +189,10 @@ class Lane {
       view.request = null;
       return view.state();
     });
-    const more = this.hash ? `,"sha256":"${this.hash.digest('hex')}"` : '';
+    const more = this.hash ? `,"sha256":"${this.hash.hex()}"` : '';
     const lines = this.want.lines ? `,"lines":${JSON.stringify(this.lines)}` : '';
-    this.emit(`{"event":"end","lane":${JSON.stringify(this.id)},"winner":${winner},"turns":${this.over.turns ?? 0}${more}${lines},` +
+    const log = this.want.log ? `,"log":${JSON.stringify(this.over.inputLog)}` : '';
+    this.emit(`{"event":"end","lane":${JSON.stringify(this.id)},"winner":${winner},"turns":${this.over.turns ?? 0}${more}${lines}${log},` +
       `"states":[${states.join(',')}]}`);
   }
 

@@ -63,6 +63,33 @@ def test_a_bench_told_by_number_gives_the_very_bytes_of_whole_states(simulator, 
     assert told == gist(battles(simulator, battle_format, 4))
 
 
+def test_the_simulator_alone_plays_the_same_battles_from_their_logs(simulator):
+    """What our lanes put in place of its slower parts (copies of moves, the search for handlers) changes nothing."""
+    outcomes = []
+    for battle_format in ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou", "gen9randombattle"):
+        teams = load_teams(simulator, battle_format)
+        matches = [
+            Match(
+                f"m{n}",
+                battle_format,
+                (RandomAgent(), TypeSwitchAgent()),
+                seed=n,
+                teams=(teams[n].packed, teams[-1 - n].packed) if len(teams) > 1 else (None, None),
+                want_log=True,
+            )
+            for n in range(2)
+        ]
+        outcomes += play(simulator, matches)
+    alone = subprocess.run(
+        [node_command()[0], str(ROOM / "node" / "bare.js"), "logged", "0", "hash"],
+        input=json.dumps([outcome.log for outcome in outcomes]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(alone.stdout)["hashes"] == [outcome.sha256 for outcome in outcomes]
+
+
 CLONES = """
 const assert = require('assert');
 const { Dex } = require('pokemon-showdown');

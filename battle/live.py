@@ -1,0 +1,279 @@
+"""A player on a Showdown server whose choices are an agent's: rooms, requests, and coming back after a break.
+
+poke-env's `Player` keeps the connection, the challenges and the ladder; what the server says goes to the very
+translator that serves self-play (`node/view.js`), so the agent sees here what it was taught on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from poke_env.player import Player
+
+from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.local_server import ServerTrouble
+from battle.play import Match, Outcome, View
+from battle.recorder import Recorder, run_id, word
+from battle.replay_page import replay_page
+from battle.simulator import Event, Simulator
+from battle.teams import Team
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Room:
+    """One battle on the server: what came in since the last decision, and the view recorded so far."""
+
+    tag: str
+    lane: str
+    lines: list[str] = field(default_factory=list)
+    request: str | None = None
+    rqid: int = 0
+    view: View = field(default_factory=View)
+    history: list[str] = field(default_factory=list)
+    opponent: str = "opponent"
+    lead: int = 0
+    joined: int = 0
+    answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
+    repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
+    refused: list[str] = field(default_factory=list)
+    over: bool = False
+
+
+class LivePlayer(Player):
+    """A poke-env player whose choices are an agent's, by our own translator.
+
+    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value.
+    patience: seconds to wait for a server that is gone.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        sim: Simulator,
+        teams: list[Team],
+        out: Path | None,
+        replays: Path | None,
+        lead: str,
+        patience: float,
+        **rest: Any,
+    ):
+        self.agent, self.sim, self.teams, self.lead, self.patience = agent, sim, teams, lead, patience
+        self.recorder = Recorder(out, run=run_id(), version=sim.version) if out else None
+        self.replays = replays
+        self.rooms: dict[str, Room] = {}
+        self.results: list[str] = []
+        self.random = random.Random(0)
+        self.closing = False
+        super().__init__(start_listening=False, team=teams[0].packed, **rest)
+        self.connection = asyncio.run_coroutine_threadsafe(self._stay(), self.ps_client.loop)
+
+    def choose_move(self, battle: Any) -> Any:
+        raise NotImplementedError("rooms are answered by _handle_battle_message")
+
+    @property
+    def next_team(self) -> str | None:
+        return self.random.choice(self.teams).packed
+
+    async def _stay(self) -> None:
+        """Keeps the connection; after a break it logs in again and goes back to its battles.
+
+        Raises ServerTrouble once nobody has let us in for `patience` seconds.
+        """
+        pause, last_in = 1.0, time.monotonic()
+        while not self.closing:
+            self.ps_client.logged_in.clear()
+            back = asyncio.create_task(self._rejoin())
+            await self.ps_client.listen()
+            back.cancel()
+            if self.closing:
+                return
+            now = time.monotonic()
+            if self.ps_client.logged_in.is_set():
+                pause, last_in = 1.0, now
+            if now - last_in > self.patience:
+                open_ = sum(not room.over for room in self.rooms.values())
+                raise ServerTrouble(
+                    f"{self.ps_client.websocket_url}: no server there for {self.patience:.0f} s; battles without a "
+                    f"result: {open_}; start the server again, then this command (--patience says how long to wait)"
+                )
+            log.warning("connection lost: trying again in %.0f s", pause)
+            await asyncio.sleep(pause)
+            pause = min(30.0, pause * 2)
+
+    async def _rejoin(self) -> None:
+        await self.ps_client.logged_in.wait()
+        for room in self.rooms.values():
+            if not room.over:
+                await self.ps_client.send_message(f"/join {room.tag}")
+
+    async def close(self) -> None:
+        self.closing = True
+        await self.ps_client.stop_listening()
+
+    async def _handle_battle_message(self, split_messages: list[list[str]]) -> None:
+        """A room's message: lines and requests to the translator, an answer where one is due."""
+        tag = split_messages[0][0][1:]
+        begins = any(len(parts) > 1 and parts[1] == "init" for parts in split_messages[1:2])
+        if begins:
+            await self._create_battle(split_messages[0][0].split("-"))
+            self._enter(tag)
+        room = self.rooms.get(tag)
+        if room is None or room.over:
+            return
+        ended = False
+        for parts in split_messages[1:]:
+            if len(parts) < 2:
+                continue
+            kind = parts[1]
+            if kind == "request":
+                if "|".join(parts[2:]):
+                    room.request = "|".join(parts[2:])
+            elif kind == "error":
+                await self._error(room, "|".join(parts[2:]))
+            else:
+                line = "|".join(parts)
+                room.lines.append(line)
+                room.history.append(line)
+                if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
+                    room.opponent = parts[3]
+                ended = ended or kind in ("win", "tie")
+        if ended:
+            await self._finish(room)
+        elif room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or not room.lines):
+            await self._answer(room)
+
+    @staticmethod
+    def _decisive(line: str) -> bool:
+        """A line after which the server has said all that leads up to a request."""
+        return line.startswith(("|turn|", "|teampreview", "|upkeep")) or line in ("|", "|start")
+
+    def _enter(self, tag: str) -> None:
+        known = self.rooms.get(tag)
+        joined = known.joined + 1 if known else 1
+        room = Room(tag, f"{tag}#{joined}", joined=joined)
+        if known:  # back after a break: the server tells the battle from its beginning; what was recorded stays
+            self.sim.drop(known.lane)
+            room.view, room.lead, room.refused = known.view, known.lead, known.refused
+            room.repeated = known.answered
+        self.rooms[tag] = room
+
+    def _translate(self, room: Room) -> Event:
+        battle_format = room.tag.split("-")[1]
+        self.sim.command("feed", room.lane, battle_format, room.lines, room.request)
+        room.lines, request = [], room.request
+        room.request = None
+        events = [event for event in self.sim.step() if event.lane == room.lane]
+        if request:
+            room.rqid = decode(request.encode()).get("rqid", 0)
+        return events[0]
+
+    async def _answer(self, room: Room) -> None:
+        event = self._translate(room)
+        (number, choice), room.repeated = room.repeated, (-1, "")
+        if number == room.rqid:  # decided, recorded, and perhaps lost on the way
+            await self._send(room, choice)
+        elif event.event == "preview":
+            room.lead = self._choose_lead(event)
+            order = [room.lead, *(n for n in range(6) if n != room.lead)]
+            size = len(decode(event.views))
+            await self._send(room, "team " + "".join(str(n + 1) for n in order if n < size))
+        elif event.event == "ask":
+            await self._send(room, self._choose(room, event))
+        elif event.event == "void":
+            room.refused.append(event.message)
+            log.error("%s: the translator failed: %s: playing the default", room.tag, event.message)
+            await self._send(room, "default")
+
+    def _choose(self, room: Room, event: Event) -> str:
+        raw = bytes(event.state)
+        view = room.view
+        observation = Observation(lane=room.tag, raw=raw, legal=bits_to_mask(event.legal), first=not view.states)
+        action = self.agent.choose([observation])[0]
+        view.states.append(raw)
+        view.legal.append(event.legal)
+        view.actions.append(action)
+        choice = event.choices[action]
+        if choice is None:
+            if event.legal:
+                room.refused.append(f"no legal action {action}")
+                log.warning("%s: action %d is not legal here: playing the default", room.tag, action)
+            return "default"
+        return choice
+
+    def _choose_lead(self, event: Event) -> int:
+        """Place of the lead: the first, a drawn one, or whose mean value over the opponent's leads is the highest."""
+        rows = decode(event.views)
+        if self.lead == "random":
+            return self.random.randrange(len(rows))
+        if self.lead == "value" and hasattr(self.agent, "decide"):
+            gamma = self.agent.gamma
+            values = [np.mean([self.agent.decide([state]).values[gamma] for state in row]) for row in rows]
+            return int(np.argmax(values))
+        return 0
+
+    async def _send(self, room: Room, choice: str) -> None:
+        room.answered = (room.rqid, choice)
+        await self.ps_client.send_message(f"/choose {choice}", room.tag, str(room.rqid))
+
+    async def _error(self, room: Room, message: str) -> None:
+        if message.startswith("[Unavailable choice]"):
+            return  # a request with what is now known follows
+        room.refused.append(message)
+        log.warning("%s: %s", room.tag, message)
+        if message.startswith("[Invalid choice]"):
+            await self.ps_client.send_message("/choose default", room.tag)
+
+    async def _finish(self, room: Room) -> None:
+        room.request = None
+        event = self._translate(room)
+        room.over = True
+        if hasattr(self.agent, "end") and room.view.states:
+            self.agent.end(room.tag)
+        if event.event == "end" and event.states:
+            self._record(room, event)
+        self.results.append({0: "won", 1: "lost"}.get(event.winner, "tie"))
+        battle = self._battles[room.tag]
+        won = {0: self.username, 1: room.opponent}.get(event.winner)
+        battle.won_by(won) if won else battle.tied()
+        await self._battle_count_queue.get()
+        self._battle_count_queue.task_done()
+        async with self._battle_end_condition:
+            self._battle_end_condition.notify_all()
+        await self.ps_client.send_message(f"/leave {room.tag}")
+
+    def _record(self, room: Room, event: Event) -> None:
+        view = room.view
+        view.close(bytes(event.states[0]))
+        if self.replays:
+            self.replays.mkdir(parents=True, exist_ok=True)
+            (self.replays / f"{room.tag}.html").write_text(replay_page(room.tag, room.history), encoding="utf-8")
+        if not self.recorder or len(view.states) < 2:
+            return
+        stranger = _Named(room.opponent)
+        match = Match(
+            id=word(room.tag),
+            format=room.tag.split("-")[1],
+            agents=(self.agent, stranger),
+            seed=0,
+            lead_rule=self.lead,
+            leads=(room.lead, 0),
+        )
+        kind = "tie" if event.winner < 0 else "won"
+        outcome = Outcome(match, kind, event.winner, event.turns, (view, View()), room.refused)
+        self.recorder.record(outcome, (self.username, room.opponent))
+
+
+@dataclass
+class _Named:
+    """The other player of a live battle: only a name."""
+
+    name: str

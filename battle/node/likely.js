@@ -1,0 +1,98 @@
+'use strict';
+// What an opponent is likely to have: sets seen in teams that are known, and for other Pokémon those that Showdown's own
+// generator gives them. Drawn to agree with what the battle has shown.
+
+const { Dex, PRNG, Teams, toID } = require('pokemon-showdown');
+
+const GENERATED = 40; // teams drawn from the generator where none are given
+const MOVES = 4;
+
+class Likely {
+  /**
+   * @param {string} format id
+   * @param {string[]} teams in export or packed format; none: the generator of the generation's random battles stands in
+   */
+  constructor(format, teams) {
+    this.dex = Dex.forFormat(format);
+    this.teams = teams.length ? teams.map((text) => Teams.import(text))
+      : Array.from({ length: GENERATED }, (_, n) => this.generator(`team${n}`).getTeam());
+    this.sets = new Map();
+    for (const set of this.teams.flat()) {
+      const key = this.key(set.species || set.name);
+      if (!this.sets.has(key)) this.sets.set(key, []);
+      this.sets.get(key).push(set);
+    }
+  }
+
+  /** Showdown's maker of random sets, with dice of its own for each purpose, so that nothing hangs on what was asked before. */
+  generator(purpose) {
+    let word = 7;
+    for (const letter of purpose) word = (word * 31 + letter.charCodeAt(0)) % 65521;
+    return Teams.getGenerator(`gen${this.dex.gen}randombattle`, `1,2,3,${word}`);
+  }
+
+  key(species) {
+    return toID(this.dex.species.get(species).baseSpecies);
+  }
+
+  /** Sets of a species, as it is known: never none. */
+  of(species) {
+    const key = this.key(species);
+    if (!this.sets.has(key)) this.sets.set(key, this.imagined(species));
+    return this.sets.get(key);
+  }
+
+  /** For a species that nobody in the known teams plays: the generator's sets, or its best hits where it has none. */
+  imagined(species) {
+    const kind = this.dex.species.get(species);
+    const generator = this.generator(kind.id);
+    const listed = generator.randomSets ?? generator.randomData;
+    const known = [kind.id, toID(kind.baseSpecies)].find((id) => listed[id]);
+    if (known) return Array.from({ length: 3 }, () => generator.randomSet(this.dex.species.get(known), {}, false));
+    const worth = (id) => {
+      const move = this.dex.moves.get(id);
+      return move.category === 'Status' ? 0 : move.basePower * (kind.types.includes(move.type) ? 1.5 : 1);
+    };
+    const pool = [...this.dex.species.getMovePool(kind.id)].sort((a, b) => worth(b) - worth(a) || (a < b ? -1 : 1));
+    return [{ species: kind.name, ability: kind.abilities['0'], item: '', moves: pool.slice(0, MOVES) }];
+  }
+
+  /**
+   * A set that agrees with what was shown of a Pokémon.
+   * @param {{species: string, level: number, gender: string, moves: string[], item: string|null, ability: string,
+   *   teraType: string}} shown item: '' where it has none any more, null where nobody knows; ability, teraType: '' unknown
+   * @param {PRNG} prng
+   */
+  draw(shown, prng) {
+    const sets = this.of(shown.species);
+    const ids = (set) => set.moves.map(toID);
+    const agree = (set) => {
+      const own = ids(set);
+      return shown.moves.filter((move) => own.includes(move)).length +
+        (shown.item && toID(set.item) === shown.item ? 1 : 0) + (shown.ability && toID(set.ability) === shown.ability ? 1 : 0);
+    };
+    const most = Math.max(...sets.map(agree));
+    const set = prng.sample(sets.filter((each) => agree(each) === most));
+    const moves = [...new Set([...shown.moves, ...ids(set)])].slice(0, Math.max(MOVES, shown.moves.length));
+    return { ...set, name: shown.species, species: shown.species, level: shown.level, gender: shown.gender, moves,
+      item: shown.item ?? set.item ?? '', ability: shown.ability || set.ability || '', teraType: shown.teraType || set.teraType,
+      evs: { ...set.evs }, ivs: { ...set.ivs } };
+  }
+
+  /** Species for those that have not been seen: of one known team, without those that are there already. */
+  unseen(count, seen, prng) {
+    const taken = new Set(seen.map((species) => this.key(species)));
+    const found = [];
+    for (let tries = 0; found.length < count && tries < 50; tries++) {
+      for (const set of prng.sample(this.teams)) {
+        const key = this.key(set.species || set.name);
+        if (found.length === count || taken.has(key)) continue;
+        taken.add(key);
+        found.push(set.species || set.name);
+      }
+    }
+    return found;
+  }
+}
+
+module.exports = { Likely, PRNG };
