@@ -1,7 +1,7 @@
 """The proof, stage by stage: battles recorded, agents trained on them by four objectives, judged on held-out battles
 and in play.
 
-    python -m launch.proof record --out DIR --battles 10000
+    python -m launch.proof record --out DIR --battles 10000 --searched 600
     python -m launch.proof train  --out DIR [--data DIR] [--seeds 3] [--steps 600] [key=value …]
     python -m launch.proof judge  --out DIR [--data DIR]
     python -m launch.proof play   --out DIR --formats gen1ou … --battles 500
@@ -27,7 +27,9 @@ from trainer.heldout import evaluate_folder
 ROOT = Path(__file__).parents[1]
 FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
 PLAYERS = ("simple_heuristics:weight=4", "type_switch:weight=3", "most_damage:weight=2", "boss:weight=1")
-STRONGEST = "player in ('simpleheuristics-1', 'simpleheuristics-2')"
+# Who plays beside the searching player, whose battles take seconds where the pool's take tenths.
+SEARCHERS = ("search:weight=2", "simple_heuristics:weight=1", "type_switch:weight=1")
+STRONGEST = "player in ('search', 'search-1', 'search-2')"
 SETTINGS = (
     "data.heldout_share=0.05", "data.workers=1", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=60",
     "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
@@ -64,14 +66,20 @@ def trained(out: Path) -> dict[str, list[Path]]:
     return found
 
 
-def record(out: Path, battles: int) -> None:
-    """Record battles of the pool and make a token cache of them."""
-    out.mkdir(parents=True, exist_ok=True)
-    run(
-        "battle.selfplay", "--players", *PLAYERS, "--formats", *FORMATS, "--battles", str(battles), "--explore", "0.02",
-        "--out", str(out / "battles"), log=out / "record.log",
-    )  # fmt: skip
-    run("data.prepare", "cache", "--from", str(out / "battles"), "--out", str(out / "cache"), log=out / "record.log")
+def record(out: Path, battles: int, searched: int) -> None:
+    """Record battles of the pool, and of the searching player with it; make one token cache of both."""
+    for seed, (part, players, count) in enumerate((("pool", PLAYERS, battles), ("search", SEARCHERS, searched))):
+        (out / part).mkdir(parents=True, exist_ok=True)
+        run(
+            "battle.selfplay", "--players", *players, "--formats", *FORMATS, "--battles", str(count), "--explore",
+            "0.02", "--seed", str(seed), "--out", str(out / part), log=out / f"{part}.log",
+        )  # fmt: skip
+        for path in (out / part).glob("*/*.lz4"):
+            together = out / "all" / path.parent.name / path.name
+            together.parent.mkdir(parents=True, exist_ok=True)
+            if not together.exists():
+                together.hardlink_to(path)
+    run("data.prepare", "cache", "--from", str(out / "all"), "--out", str(out / "cache"), log=out / "cache.log")
 
 
 def train(out: Path, data: Path, seeds: int, steps: int, settings: Sequence[str]) -> None:
@@ -202,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of battles and runs")
     parser.add_argument("--data", type=Path, help="token cache to train and judge on (default: the recorded one)")
     parser.add_argument("--battles", type=int, default=500, help="to record; or to play, per arm, opponent and format")
+    parser.add_argument("--searched", type=int, default=600, help="to record with the searching player (record)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
@@ -211,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.out.resolve()
     data = options.data.resolve() if options.data else out / "cache"
     if options.stage == "record":
-        record(out, options.battles)
+        record(out, options.battles, options.searched)
     elif options.stage == "train":
         train(out, data, options.seeds, options.steps, options.settings)
     elif options.stage == "judge":
