@@ -2,12 +2,13 @@
 
     python -m launch.bench_faults --rounds 40        # goes on from the rounds that the record holds; 200 in all
 
-Each round starts a run of one or two processes (plain, ZeRO 1, ZeRO 3), harms it at a random moment, and starts it
-again by the same command until it is done: kill -9 or SIGTERM of one process, kill -9 of a loader's worker, kill -9 and
-then a byte of the newest checkpoint flipped or its tail cut off, a file system that is full. A round is sound where
-every start ends by itself within a minute and the last checkpoint's parameters, moments and targets, and the model that
-the run leaves, are bit by bit those of the undisturbed run. Runs are forked from this process, which has imported all
-there is: a start costs a second, not ten. Full disks are small tmpfs mounts (needs root; left out elsewhere).
+Each round starts a run of one or two processes (plain, ZeRO 1, ZeRO 3), harms it at a random moment of its start-up
+or its steps, and starts it again by the same command until it is done: kill -9 or SIGTERM of one process, kill -9 of a
+loader's worker, kill -9 and then a bit of the newest checkpoint flipped or its tail cut off, a full file system. A
+round is sound where every start ends by itself within a minute and the last checkpoint's parameters, moments and
+targets, and the model that the run leaves, are bit by bit those of the undisturbed run. Runs are forked from this
+process, which has imported all there is: a start costs a second, not ten. Full disks are small tmpfs mounts (needs
+root; left out elsewhere).
 """
 
 import argparse
@@ -43,10 +44,11 @@ WORLDS = ((1, "plain"), (1, "plain"), (2, "plain"), (2, "plain"), (2, "zero1"), 
 KINDS = ("kill", "kill", "term", "worker", "flip", "cut", "full")
 KIND_WORDS = {
     "kill": "kill -9 of a process", "term": "SIGTERM to a process", "worker": "kill -9 of a loader's worker",
-    "flip": "kill -9, then a byte of the newest checkpoint flipped", "cut": "kill -9, then its tail cut off",
+    "flip": "kill -9, then a bit of the newest checkpoint flipped", "cut": "kill -9, then its tail cut off",
     "full": "file system full",
 }  # fmt: skip
 STARTED = "--- started"  # a line of a round's log
+TOLD = re.compile(r"^step (\d+)/", re.MULTILINE)
 ABORT = "terminate called without an active exception"  # upstream: ZeRO's exit, now and then, after its results
 
 
@@ -136,6 +138,14 @@ class Start:
             time.sleep(0.02)
         return True
 
+    def wait_for_step(self, step: int) -> None:
+        """Returns once the run tells of that step or a later one, or has ended, or says nothing of it for WATCHDOG."""
+        until = time.monotonic() + WATCHDOG
+        while self.alive() and time.monotonic() < until:
+            if any(int(told) >= step for told in TOLD.findall(self.log.read_text(errors="replace"))):
+                return
+            time.sleep(0.02)
+
     def destroy(self) -> None:
         for pid in self.alive():
             os.killpg(pid, signal.SIGKILL)
@@ -160,15 +170,17 @@ class Campaign:
         self.twins: dict[tuple[int, str], tuple[Path, float]] = {}
 
     def twin(self, world: int, engine: str) -> tuple[Path, float]:
-        """(folder, seconds) of the undisturbed run. Raises RuntimeError where that fails."""
+        """(folder, seconds to its first step) of the undisturbed run. Raises RuntimeError where that fails."""
         if (world, engine) not in self.twins:
             output = self.scratch / f"twin-{world}-{engine}"
             started = time.monotonic()
             start = Start(output, world, engine, self.scratch / f"twin-{world}-{engine}.log")
+            start.wait_for_step(1)
+            seconds = time.monotonic() - started
             if not start.wait(3 * WATCHDOG) or any(start.codes.values()):
                 start.destroy()
                 raise RuntimeError(f"the undisturbed run failed:\n{start.log.read_text()[-3000:]}")
-            self.twins[world, engine] = output, time.monotonic() - started
+            self.twins[world, engine] = output, seconds
         return self.twins[world, engine]
 
     def play(self, number: int, kinds: Sequence[str]) -> Round:
@@ -183,7 +195,7 @@ class Campaign:
         disk = SmallDisk(output, _size(twin)) if result.kind == "full" else None
         log = folder / "log.txt"
         try:
-            self._disturbed(result, rng, Start(output, world, engine, log), output, seconds * rng.uniform(0.05, 0.95))
+            self._disturbed(result, rng, Start(output, world, engine, log), output, seconds)
             if disk is not None:
                 disk.grow()
             while not result.problem and result.starts < 4:
@@ -205,8 +217,9 @@ class Campaign:
             shutil.rmtree(folder)
         return result
 
-    def _disturbed(self, result: Round, rng: random.Random, start: Start, output: Path, after: float) -> None:
-        """The first start and its fault."""
+    def _disturbed(self, result: Round, rng: random.Random, start: Start, output: Path, seconds: float) -> None:
+        """The first start and its fault: in a third of the rounds while it starts up, which took the twin `seconds`;
+        else shortly after a step, by what the run tells, whatever else the machine does."""
         result.starts = 1
         if result.kind == "full":
             if not start.wait(WATCHDOG):
@@ -214,7 +227,11 @@ class Campaign:
                 start.destroy()
             result.struck = any(start.codes.values()) or "could not be written" in start.log.read_text()
             return
-        start.wait(after)
+        if rng.random() < 1 / 3:
+            start.wait(seconds * rng.random())
+        else:
+            start.wait_for_step(rng.randrange(STEPS - 1))
+            start.wait(rng.uniform(0, 0.3))
         if result.kind == "worker":
             victims = start.workers()
         else:
@@ -303,7 +320,7 @@ def _lost(log: Path) -> int:
             before, resumed = told, 0
         elif match := re.search(r"resumed from .* at step (\d+)", line):
             resumed = int(match[1])
-        elif match := re.match(r"step (\d+)/", line):
+        elif match := TOLD.match(line):
             told = int(match[1])
             lost, before = max(lost, before - resumed), 0
     return lost

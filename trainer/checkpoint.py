@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -128,15 +129,29 @@ def _moments_of_schema_1(folder: Path, targets: dict) -> tuple[dict, dict, int]:
     return moments, targets, max((int(state["step"]) for state in saved.values()), default=0)
 
 
-def verify(folder: Path) -> dict:
+class FileEntry(msgspec.Struct):
+    """A file of a checkpoint as it was written: its size in bytes, its hash in hex."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct):
+    """`manifest.json`: every other file of a checkpoint, by its path within."""
+
+    schema: int
+    files: dict[str, FileEntry]
+
+
+def verify(folder: Path) -> Manifest:
     """Check every file against the manifest and return it. Raises CheckpointError naming the file."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, a field that is missing or of another kind
         raise CheckpointError(f"{folder}/manifest.json: {error}: this is no finished checkpoint") from error
-    for name, expected in manifest["files"].items():
+    for name, expected in manifest.files.items():
         path = folder / name
-        if not path.exists() or path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
+        if not path.exists() or path.stat().st_size != expected.size or _sha256(path) != expected.sha256:
             raise CheckpointError(f"{path}: missing or damaged (differs from manifest.json): use an earlier checkpoint")
     return manifest
 
@@ -190,8 +205,9 @@ def _write_manifest(folder: Path) -> None:
     for path in files:
         with open(path, "rb") as handle:
             os.fsync(handle.fileno())
-        entries[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
-    _write_atomically(folder / "manifest.json", json.dumps({"schema": SCHEMA, "files": entries}, indent=1))
+        entries[str(path.relative_to(folder))] = FileEntry(path.stat().st_size, _sha256(path))
+    encoded = msgspec.json.encode(Manifest(SCHEMA, entries))
+    _write_atomically(folder / "manifest.json", msgspec.json.format(encoded, indent=1).decode())
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -220,12 +236,12 @@ def describe(folder: Path) -> str:
     """A checkpoint in words: step, engine-free contents, versions. Raises CheckpointError where it is damaged."""
     manifest = verify(folder)
     run = json.loads((folder / "run.json").read_text())
-    size = sum(entry["size"] for entry in manifest["files"].values())
+    size = sum(entry.size for entry in manifest.files.values())
     parameters = sum(value.numel() for value in load_file(folder / "model" / "model.safetensors").values())
     best = run["best"]
     best = f"{best['nll']:.4f} at step {best['step']}" if isinstance(best, dict) else best or "not measured yet"
     lines = [
-        f"{folder}: whole, {len(manifest['files'])} files, {size / 2**20:.1f} MiB, schema {run['schema']}",
+        f"{folder}: whole, {len(manifest.files)} files, {size / 2**20:.1f} MiB, schema {run['schema']}",
         f"step {run['step']}; {parameters:,} parameters; best held-out NLL: {best}",
         f"commit {run['commit'] or 'unknown'}; " + ", ".join(f"{name} {v}" for name, v in run["versions"].items()),
         json.dumps(run["config"]),

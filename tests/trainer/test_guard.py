@@ -218,7 +218,7 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     assert checkpoint.main(["inspect", str(trained)]) == 0
     text = capsys.readouterr().out
     assert "step 120" in text
-    assert "schema 2" in text
+    assert f"schema {checkpoint.SCHEMA}" in text
     assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "out" / "agent")]) == 0
     checkpoint.load_network(tmp_path / "out" / "agent")
     shutil.copytree(trained, tmp_path / "run")

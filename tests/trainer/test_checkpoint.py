@@ -1,0 +1,59 @@
+"""A damaged checkpoint is told from a whole one, whichever bit it is."""
+
+import pytest
+
+from trainer import checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint as far as `verify` looks."""
+    folder = tmp_path / "step_00000003"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "run.json").write_bytes(bytes(range(256)))
+    checkpoint._write_manifest(folder)
+    return folder
+
+
+def test_every_flipped_bit_of_the_manifest_is_told_or_harmless(folder):
+    """A flip in UTF-8, in JSON, in a field's name, in a size or a hash; only space and the schema's digit can pass."""
+    path = folder / "manifest.json"
+    whole, meant = path.read_bytes(), checkpoint.verify(folder)
+    told = 0
+    for place in range(len(whole)):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            try:
+                found = checkpoint.verify(folder)
+            except checkpoint.CheckpointError:
+                told += 1
+            else:
+                assert found.files == meant.files
+    assert told > 0.95 * 8 * len(whole.replace(b" ", b"").replace(b"\n", b""))
+
+
+def test_every_cut_of_the_manifest_is_told(folder):
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(checkpoint.CheckpointError, match="manifest"):
+            checkpoint.verify(folder)
+
+
+@pytest.mark.parametrize("name", ["run.json", "model/config.json"])
+def test_every_flipped_bit_of_a_file_is_told(folder, name):
+    path = folder / name
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        path.write_bytes(data)
+        with pytest.raises(checkpoint.CheckpointError, match=name):
+            checkpoint.verify(folder)
+    path.unlink()
+    with pytest.raises(checkpoint.CheckpointError, match=name):
+        checkpoint.verify(folder)
