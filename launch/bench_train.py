@@ -4,7 +4,7 @@ Modes, each in a process of its own (so that memory and compilation are its own)
 number of battles:
 
 - `default`: the repository's loader, objective and step, put together by `trainer.loop.Run` as in a run.
-- `prior`: the prior attempt's recipe, pinned in `prior_recipe` and laid out by `pad_to_longest`.
+- `prior`: the prior attempt's recipe, pinned in `launch/prior_recipe.py`.
 
 Three measurements follow one another: with the loader; on packs already on the device; and time by part. Medians over
 steps after a warm-up. Battles are windows (the unit of every figure here), turns are real ones: padding counts for
@@ -15,13 +15,11 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -30,154 +28,18 @@ import torch
 
 from data.loader import make_loader
 from data.sampler import PackShape
-from model.modeling_turnwise import PRESETS, TurnwiseForOfflineRL
+from launch.bench_table import MODES, PARTS, ratios, table
+from launch.machine import cpu_name, peak_rss
+from launch.part_clock import PartClock, TimedStep
+from launch.prior_recipe import attend_by_rows, pad_to_longest, prior_recipe
+from model.modeling_turnwise import PRESETS
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
-from trainer.step import TrainStep
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "launch" / "records"
-MODES = ("prior", "default")
 KERNELS = ("flash_attention_2", "varlen_attn")
-PARTS = ("data wait", "turn encoder", "trunk", "heads and loss", "forward", "backward", "optimizer")
-
-
-def prior_recipe() -> list[str]:
-    """The prior attempt's settings, as far as its README tells them; everything not named is as in `default`.
-
-    - 64 battles a micro-batch (`--battles`), two micro-batches a step, one drawn window of each file, all padded to
-      the longest of their micro-batch, so attention is over rows × length: by flash-attn's or torch's variable-length
-      kernel with rows of equal length where the GPU has one, otherwise by SDPA over [rows, length] with a causal mask.
-    - The Metamon paper's turn encoder; heads of 96 bins for 13 actions, 4 discounts and 4 critics.
-    - bf16 autocast on CUDA, nothing compiled.
-
-    Kinder to it than it was: files are read and encoded by this repository's loader, and the objective is this
-    repository's (value bins of the one action taken have a gradient). So what is compared is layout, encoder, head
-    size and compilation, and not its reading of files.
-    """
-    return ["compile=false", "batch.plan=battles", "batch.accumulate=2", "model.turn_encoder=transformer",
-            "model.value_bins=96", "model.critics=4", "precision=auto"]  # fmt: skip
-
-
-def pad_to_longest(pack: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A pack whose every window is followed by padding up to the longest: row-major [rows × length].
-
-    `pack` must end in a padding row, which is what padding is copied from. Segments are of equal length.
-    """
-    count = int((pack["windows"][:, 0] >= 0).sum())
-    starts = pack["cu_seqlens"][:count].long()
-    lengths = pack["cu_seqlens"][1 : count + 1].long() - starts
-    longest = int(lengths.max())
-    if pack["valid"][-1]:
-        raise ValueError("the pack does not end in a padding row: give its shape one row more than its windows need")
-    place = torch.arange(longest)
-    index = torch.where(place < lengths[:, None], starts[:, None] + place, pack["valid"].shape[0] - 1).flatten()
-    by_turn = {key: value[index] for key, value in pack.items() if key not in ("cu_seqlens", "windows")}
-    return {
-        **by_turn,
-        "position": place.int().repeat(count),
-        "segment": torch.arange(count, dtype=torch.int32).repeat_interleave(longest),
-        "cu_seqlens": torch.arange(count + 1, dtype=torch.int32) * longest,
-        "windows": pack["windows"][:count],
-    }
-
-
-class RowsByLength:
-    """Stands where a key-value cache would in the trunk's layers: keys and values are those of the row itself."""
-
-    def __init__(self, length: int, device: torch.device):
-        self.mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-
-    def append(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """k, v [B, T, H, d] → [B, H, T, d]."""
-        return k.transpose(1, 2), v.transpose(1, 2)
-
-
-def attend_by_rows(network: TurnwiseForOfflineRL) -> None:
-    """Make `network.features` attend over [rows, length] of a `pad_to_longest` pack, by dense SDPA."""
-    model = network.model
-
-    def features(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward")
-        turn, entities = model.turn_encoder(*(batch[key] for key in keys))
-        position = batch["position"].view(batch["cu_seqlens"].shape[0] - 1, -1)
-        rows = RowsByLength(position.shape[1], turn.device)
-        hidden = model.trunk(turn.view(*position.shape, -1), position, cache=rows)
-        return hidden.flatten(0, 1), entities
-
-    network.features = features
-
-
-class PartClock:
-    """Charges time to parts: `mark(name)` charges what passed since the mark before. On CUDA in the device's own time
-    (events on its stream), so a part that waits for the host shows and one that runs behind it does not."""
-
-    def __init__(self, device: torch.device):
-        self.cuda = device.type == "cuda"
-        self.marks: list[tuple[str, object]] = []
-        self.mark("")
-
-    def mark(self, name: str) -> None:
-        if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-        else:
-            event = time.perf_counter()
-        self.marks.append((name, event))
-
-    def take(self) -> list[dict[str, float]]:
-        """Seconds by part of each step since the last call; a step ends at a mark named "step ends"."""
-        if self.cuda:
-            torch.cuda.synchronize()
-        steps, current = [], defaultdict(float)
-        for (_, before), (name, at) in zip(self.marks, self.marks[1:], strict=False):
-            current[name] += before.elapsed_time(at) / 1e3 if self.cuda else at - before
-            if name == "step ends":
-                current["optimizer"] += current.pop(name)
-                steps.append(dict(current))
-                current = defaultdict(float)
-        self.marks = self.marks[-1:]
-        return steps
-
-
-class TimedStep(TrainStep):
-    """The trainer's step with a clock: forward, backward and optimizer are told apart, nothing else is changed."""
-
-    def __init__(self, step: TrainStep, clock: PartClock):
-        super().__init__(
-            step.accelerator,
-            step.module,
-            step.objective,
-            step.optimizer,
-            step.config,
-            step.seed,
-            step.total_steps,
-            average=step.average,
-        )
-        self.clock, self.call, self.since = clock, step.module, "optimizer"
-        self.module = self._forward
-
-    def _forward(self, *inputs):
-        self.clock.mark(self.since)
-        out = self.call(*inputs)
-        self.clock.mark("forward")
-        self.since = "backward"
-        return out
-
-    def _update(self, detailed: bool):
-        self.clock.mark("backward")
-        self.since = "optimizer"
-        return super()._update(detailed)
-
-    def watch_parts(self, module: torch.nn.Module) -> None:
-        """Run eagerly from here on, with hooks that tell turn encoder, trunk, and the rest of the forward apart."""
-        self.call = module.forward  # past the compiled call: hooks would break its graph
-        model, clock = self.objective.network.model, self.clock
-        model.turn_encoder.register_forward_pre_hook(lambda *_: clock.mark("heads and loss"))
-        model.turn_encoder.register_forward_hook(lambda *_: clock.mark("turn encoder"))
-        model.trunk.register_forward_pre_hook(lambda *_: clock.mark("turn encoder"))
-        model.trunk.register_forward_hook(lambda *_: clock.mark("trunk"))
 
 
 class Bench:
@@ -336,17 +198,6 @@ def settings(options: argparse.Namespace) -> list[str]:
     return [*common, *(prior_recipe() if options.mode == "prior" else []), *options.set]
 
 
-def peak_rss() -> int:
-    """Largest resident set of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def cpu_name() -> str:
-    """The processor's model, from /proc."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def commit() -> str:
     """The commit measured, with a + where files of the measured rooms differ from it."""
     git = ["git", "-C", str(ROOT)]
@@ -396,72 +247,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     record.with_suffix(".md").write_text(text, encoding="utf-8")
     print(table(entry))
     return 0
-
-
-def ratios(results: dict[str, dict]) -> dict[str, float]:
-    """default / prior, of rates by wall clock and of turns per CPU second (which other processes don't disturb)."""
-    found = {}
-    for label in ("loader_included", "loader_excluded"):
-        prior, default = results["prior"][label], results["default"][label]
-        for key in ("battles_per_s", "turns_per_s"):
-            found[f"{label}/{key}"] = default[key] / prior[key]
-        found[f"{label}/turns_per_cpu_s"] = default["turns"] / default["cpu_s"] / (prior["turns"] / prior["cpu_s"])
-    return found
-
-
-def table(entry: dict) -> str:
-    """One entry as Markdown."""
-    modes = [mode for mode in MODES if mode in entry]
-    hardware, versions = entry["hardware"], entry["versions"]
-    lines = [
-        f"## {entry['name']}", "",
-        f"`{entry['command']}`, commit {entry['commit']}, {entry['date']}; {hardware['cores']} cores, "
-        f"OMP_NUM_THREADS={hardware['threads']}, load {hardware['load_average'][0]} at the end; Python "
-        f"{versions['python']}, torch {versions['torch']}. Medians over steps.", "",
-        f"| | {' | '.join(modes)} |", f"| --- |{' --- |' * len(modes)}",
-    ]  # fmt: skip
-
-    def row(name: str, text) -> None:
-        lines.append(f"| {name} | {' | '.join(text(entry[mode]) for mode in modes)} |")
-
-    row("layout; turn encoder", lambda m: f"{m['layout']}; " + encoder_of(m))
-    row("compiled; precision; engine", lambda m: f"{m['compiled']}; {m['precision']}; {m['engine']}")
-    row("parameters; FLOPs a turn (training)",
-        lambda m: f"{m['parameters'] / 1e6:.2f}M; {m['flops_per_turn']['train'] / 1e6:.1f}M")  # fmt: skip
-    for label, words in (("loader_included", "with loader"), ("loader_excluded", "without loader")):
-        row(f"battles/s, {words}", lambda m, k=label: f"{m[k]['battles_per_s']:.2f}")
-        row(f"turns/s, {words}", lambda m, k=label: f"{m[k]['turns_per_s']:.0f}")
-        row(f"s a step, median (slowest), {words}",
-            lambda m, k=label: f"{m[k]['seconds']:.4f} ({m[k]['slowest_s']:.4f})")  # fmt: skip
-    row("battles, turns a step", lambda m: "{battles:.1f}, {turns:.0f}".format(**m["loader_included"]))
-    row("padding", lambda m: f"{100 * m['loader_included']['padding_share']:.2f}%")
-    row("GFLOP/s of real turns; MFU, without loader", lambda m: efficiency(m["loader_excluded"]))
-    row("GPU busy", lambda m: f"{100 * m['gpu_busy_share']:.1f}%" if m["gpu_busy_share"] is not None else "no GPU")
-    row("peak memory, GB", lambda m: f"{m['peak_memory_gb']:.2f}")
-    row("warm-up (with compilation), s", lambda m: f"{m['warmup_s']:.1f}")
-    row("time by part, with loader", lambda m: shares(m["loader_included"]["parts_s"]))
-    row("time by part, eager, without loader", lambda m: shares(m["parts_eager_s"] or {}))
-    for name, ratio in entry.get("default_over_prior", {}).items():
-        lines.append(f"| **default ÷ prior, {name}** |{' |' * (len(modes) - 1)} **{ratio:.1f}×** |")
-    return "\n".join(lines) + "\n"
-
-
-def efficiency(figures: dict) -> str:
-    """Arithmetic a second, and its share of the device's peak where that is known."""
-    mfu = f"{100 * figures['mfu']:.1f}%" if figures["mfu"] else "no known peak"
-    return f"{figures['gflops_per_s']:.0f}; {mfu}"
-
-
-def encoder_of(mode: dict) -> str:
-    """The turn encoder set, or the default's name."""
-    chosen = [text.split("=")[1] for text in mode["settings"] if text.startswith("model.turn_encoder=")]
-    return chosen[-1] if chosen else "blocks"
-
-
-def shares(parts: dict[str, float]) -> str:
-    """Parts' seconds as percentages of their sum."""
-    whole = sum(parts.values())
-    return ", ".join(f"{name} {100 * parts[name] / whole:.1f}%" for name in PARTS if name in parts) or "not told apart"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

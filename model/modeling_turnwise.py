@@ -132,8 +132,10 @@ class TurnwiseForOfflineRL(TurnwisePreTrainedModel):
         self.model.attention = implementation
 
     def gradient_checkpointing_on(self) -> None:
-        """Recompute the trunk's activations in the backward pass: less memory, about a third more arithmetic."""
+        """Recompute activations of the trunk's layers (and of the transformer encoder's) in the backward pass: less
+        memory, about a third more arithmetic."""
         self.model.trunk.gradient_checkpointing = True
+        self.model.turn_encoder.gradient_checkpointing = True
 
     def features(
         self, batch: dict[str, torch.Tensor], model: TurnwiseModel | None = None

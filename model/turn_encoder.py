@@ -7,6 +7,7 @@ an action by the entity that it names, so a move is known by what it is and not 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import dense_attention
 from .configuration_turnwise import TurnwiseConfig
@@ -149,6 +150,7 @@ class TransformerTurnEncoder(nn.Module):
         self.join = nn.Linear(self.scratch_tokens * width, config.hidden_size)
         self.first_words = Rows([row[0] for group in config.layout["groups"] for row in group["words"]])
         self.entity = nn.Linear(width, config.entity_width)
+        self.gradient_checkpointing = False
 
     def forward(self, words, numbers, prev_action, prev_action_known, prev_reward):
         """words int [N,S], numbers float [N,F], the rest [N] → turn [N,D], entities [N,E,entity_width]."""
@@ -161,7 +163,10 @@ class TransformerTurnEncoder(nn.Module):
         scratch = torch.cat([scratch[:, :1] + history.unsqueeze(1), scratch[:, 1:]], dim=1)
         x = torch.cat([text, numeric.to(text.dtype), scratch], dim=1)
         for layer in self.layers:
-            x = layer(x)
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
         x = self.norm(x)
         turn = self.join(x[:, -self.scratch_tokens :].flatten(1))
         return turn, self.entity(x[:, self.first_words.index])

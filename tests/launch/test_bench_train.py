@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launch import bench_train
-from launch.bench_train import attend_by_rows, pad_to_longest
+from launch.prior_recipe import attend_by_rows, pad_to_longest
 from model.attention import choose_implementation
 from tests.packs import random_pack, tiny_network
 from trainer.objective import ObjectiveConfig, OfflineRL

@@ -183,8 +183,9 @@ def test_bf16_is_finite_and_near_fp32():
     assert (half_q - q).abs().max() < 0.1 * q.abs().max()
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    network, pack = tiny_network(), random_pack(64)
+@pytest.mark.parametrize("encoder", ["blocks", "transformer"])
+def test_gradient_checkpointing_changes_no_gradient(encoder):
+    network, pack = tiny_network(turn_encoder=encoder), random_pack(64)
     gradients = []
     for on in (False, True):
         network.zero_grad()

@@ -1,0 +1,64 @@
+"""The finder: its search over a known limit, one real try, and the whole of it within a budget on the CPU."""
+
+import os
+
+import pytest
+import torch
+
+from launch import find_pack
+from launch.find_pack import GIB, largest, try_pack
+from tests.trainer.conftest import SMALL
+from tests.trainer.conftest import battles as battles  # the fixture
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 8, 9, 100, 1000])
+def test_the_search_ends_within_a_sixteenth_of_the_limit(limit):
+    tried = []
+
+    def fits(number):
+        tried.append(number)
+        return number <= limit
+
+    found = largest(fits, start=4, most=500)
+    assert found <= limit
+    assert found >= min(limit, 500) * 15 / 16 - 1
+    assert len(tried) == len(set(tried)) <= 16
+
+
+def test_a_try_trains_and_tells_its_peak(battles, tmp_path, monkeypatch):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
+    found = try_pack([*SMALL, f"data.path={battles}"], None, 2)
+    assert found["battles"] == 2
+    assert found["turns"] % 64 == 0
+    assert 0.1 * GIB < found["peak"] < 64 * GIB
+
+
+def test_on_the_cpu_a_budget_must_be_given(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("CUDA tells its own memory")
+    with pytest.raises(SystemExit):
+        find_pack.main([])
+    assert "--memory-gib" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_override_of_what_fits(battles, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
+    settings = [*(s for s in SMALL if "batch" not in s), f"data.path={battles}"]
+    assert find_pack.main(["--memory-gib", "1.5", "--start", "4", "--most", "256", *settings]) == 0
+    *tries, override = capsys.readouterr().out.splitlines()
+    best = int(override.removeprefix("batch.battles="))
+    peaks = {int(line.split()[0]): "too much" in line for line in tries}
+    assert not peaks[best]
+    assert all(number > best for number, over in peaks.items() if over)
+    assert find_pack.main(["--memory-gib", "0.01", "--start", "4", *settings]) == 1
+    assert "nothing fits" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_on_cuda_running_out_of_memory_ends_the_doubling(battles, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
+    settings = [*(s for s in SMALL if "batch" not in s), "model.preset=small", f"data.path={battles}"]
+    assert find_pack.main(["--memory-gib", "8", "--start", "16", "--most", "2048", *settings]) == 0
+    assert "batch.battles=" in capsys.readouterr().out
