@@ -3,10 +3,11 @@
 #
 #   launch/loop.sh OUT ROUNDS [key=value overrides of the training run …]
 #
-# Environment: FORMATS, RECORD (formats recorded, if others; one named twice gets twice the battles), BATTLES (recorded per
-# round), LATER_BATTLES (from round 2 on, if others), EVAL_BATTLES (per opponent and format), CONFIG (training YAML), START (players of round 1, who stay in every
-# round), AGENT (the agent's options when it records), FIXED (opponents outside the loop, the same in every round), LATER
-# (overrides of the training run from round 2 on, which starts from the last round's model), NAME (of a record), PYTHON.
+# Environment: FORMATS, RECORD (formats recorded, if others; one named twice gets twice the battles), BATTLES (recorded in
+# a round), LATER_BATTLES (from round 2 on, if others), EVAL_BATTLES (per opponent and format), CONFIG (training YAML),
+# START (players of round 1, who stay in every round), AGENT (the agent's options when it records), FIXED (opponents
+# outside the loop, the same in every round), LATER (overrides of the training run from round 2 on, which starts from the
+# last round's model), NAME (of a record), PYTHON.
 # A round that is there already is not done again, so a stopped loop goes on where it was.
 set -euo pipefail
 
