@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.poke_env:
             from battle.local_server import measure_poke_env
 
-            results[battle_format]["poke_env_websocket"] = measure_poke_env(battle_format, min(args.battles, 20))
+            results[battle_format]["poke_env_websocket"] = measure_poke_env(battle_format, min(args.battles, 10))
         shown = {key: value for key, value in results[battle_format].items() if key != "rounds"}
         print(json.dumps({battle_format: shown}), flush=True)
     if args.checkpoint:

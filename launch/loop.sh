@@ -3,13 +3,18 @@
 #
 #   launch/loop.sh OUT ROUNDS [key=value overrides of the training run …]
 #
-# Environment: FORMATS, RECORD (formats recorded, if others; one named twice gets twice the battles), BATTLES (recorded per
-# round), EVAL_BATTLES (per opponent and format), CONFIG (training YAML), START (players of round 1, who stay in every
-# round), AGENT (the agent's options when it records), FIXED (opponents outside the loop, the same in every round), LATER
-# (overrides of the training run from round 2 on, which starts from the last round's model), PYTHON.
+# Environment: FORMATS, RECORD (formats recorded, if others; one named twice gets twice the battles), BATTLES (recorded in
+# a round), LATER_BATTLES (from round 2 on, if others), EVAL_BATTLES (per opponent and format), CONFIG (training YAML),
+# START (players of round 1, who stay in every round), AGENT (the agent's options when it records), FIXED (opponents
+# outside the loop, the same in every round), LATER (overrides of the training run from round 2 on, which starts from the
+# last round's model), NAME (of a record), PYTHON.
 # A round that is there already is not done again, so a stopped loop goes on where it was.
 set -euo pipefail
 
+told="launch/loop.sh $(printf '%q ' "$@")"
+for name in FORMATS RECORD BATTLES LATER_BATTLES EVAL_BATTLES CONFIG START AGENT FIXED LATER; do
+  if [ -n "${!name:-}" ]; then told="$name=$(printf '%q' "${!name}") $told"; fi
+done
 out=${1:?usage: launch/loop.sh OUT ROUNDS [key=value …]}
 rounds=${2:?usage: launch/loop.sh OUT ROUNDS [key=value …]}
 shift 2
@@ -56,4 +61,8 @@ for round in $(seq 1 "$rounds"); do
 
   # The next round is played by this one's agent and the baselines.
   players="round$round=$checkpoint:$agent $start"
+  battles=${LATER_BATTLES:-$battles}
 done
+
+# All rounds beside each other; with NAME as a record of launch/records.
+"$python" -m launch.loop_report "$out" ${NAME:+--name "$NAME"} --command "$told"
