@@ -94,7 +94,7 @@ def test_nan_on_one_process_is_skipped_by_all_and_twenty_go_back(row, precision,
     assert [int(line["step"]) for line in rows] == list(range(1, 37))
     assert [int(line["step"]) for line in rows if float(line["optim/skipped"])] == [3, 4, 7]
     noted = [json.loads(line)["step"] for line in (tmp_path / "skipped_batches.jsonl").read_text().splitlines()]
-    assert noted == [3, 4, 7, *range(13, 33)]
+    assert sorted(noted) == sorted([3, 4, 7, *range(13, 33)] * row.world)  # each process notes its own batches
     state, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 36))
     assert state.updates == 33
     assert saved["data_offset"] == 20
