@@ -137,8 +137,10 @@ class Position {
       pokemon.boostBy(Object.fromEntries(Object.entries(known.boosts).filter(([stat, by]) => BOOSTS.includes(stat) && by)));
       for (const id of Object.keys(known.volatiles)) if (VOLATILES.has(id)) pokemon.addVolatile(id, foe);
     }
-    if (pokemon.status === 'par' || pokemon.status === 'brn') {
+    if (pokemon.status === 'par' || pokemon.status === 'brn' || (pokemon.status === 'tox' && battle.gen <= 2)) {
       battle.singleEvent('Start', battle.dex.conditions.get(pokemon.status), pokemon.statusState, pokemon, foe, null);
+      const poison = pokemon.volatiles.residualdmg; // where generations 1 and 2 count Toxic's turns
+      if (poison) poison.counter = known?.statusState.toxicTurns || 0;
     }
   }
 

@@ -155,7 +155,8 @@ class Mind {
   /** @param {{format: string, teams: string[], seed: number[], plies: number, determinizations: number}} spec */
   constructor(lane, spec, warn) {
     this.spec = spec;
-    this.view = new View((message) => warn(`search ${lane}: ${message}`));
+    this.warn = (message) => warn(`search ${lane}: ${message}`);
+    this.view = new View(this.warn);
     this.view.format = spec.format;
     const key = [spec.format, ...spec.teams].join('\n');
     if (!likelies.has(key)) likelies.set(key, new Likely(spec.format, spec.teams));
@@ -183,17 +184,27 @@ class Mind {
     return { action, worth: worths };
   }
 
-  /** Sum over the determinizations of what `judge` says of each, drawn by the seed and the count of decisions. */
+  /**
+   * Sum over the determinizations of what `judge` says of each, drawn by the seed and the count of decisions. One that the
+   * simulator cannot play on is said and left out; where all are, it throws.
+   */
   over(request, judge) {
     const position = new Position(this.view, request, this.likely);
     let sums = null;
+    let failed = null;
     for (let n = 0; n < this.spec.determinizations; n++) {
       const words = [...this.spec.seed, this.asked, n];
       const prng = new PRNG([words[0] % 65536, words[1] % 65536, (words[2] * 31 + 7) % 65536, (words[3] * 977 + 13) % 65536].join(','));
       for (let warm = 0; warm < 4; warm++) prng.random();
-      const found = judge(position, prng);
-      sums = sums ? sums.map((sum, i) => sum + found[i]) : found;
+      try {
+        const found = judge(position, prng);
+        sums = sums ? sums.map((sum, i) => sum + found[i]) : found;
+      } catch (error) {
+        failed = error;
+        this.warn(`a drawn battle could not be played: ${String(error?.stack ?? error).split('\n').slice(0, 3).join(' | ')}`);
+      }
     }
+    if (!sums) throw failed;
     return sums;
   }
 

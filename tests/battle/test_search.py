@@ -41,6 +41,27 @@ def test_a_twin_goes_on_as_the_simulators_own_copy_does_and_leaves_its_battle_al
     assert out.stdout.strip() == "same", out.stderr
 
 
+BROKEN = """
+const assert = require('assert');
+const { Mind } = require('./node/search');
+const said = [];
+const spec = { format: 'gen1ou', teams: [], seed: [1, 2], plies: 1, determinizations: 3 };
+const mind = new Mind('lane', spec, (message) => said.push(message));
+let calls = 0;
+const judge = () => { if (++calls === 2) throw new Error('out of order'); return [calls, 1]; };
+assert.deepEqual(mind.over({}, judge), [1 + 3, 2]);
+assert.equal(said.length, 1);
+assert.match(said[0], /search lane: a drawn battle could not be played: Error: out of order/);
+assert.throws(() => mind.over({}, () => { throw new Error('all of them'); }), /all of them/);
+console.log('said');
+"""
+
+
+def test_a_drawn_battle_that_cannot_be_played_is_said_and_left_out():
+    out = subprocess.run([node_command()[0], "-e", BROKEN], cwd=ROOM, capture_output=True, text=True, check=False)
+    assert out.stdout.strip() == "said", out.stderr
+
+
 class Watched(SearchAgent):
     """Keeps what it saw and chose."""
 
