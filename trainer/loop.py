@@ -50,12 +50,12 @@ class Run:
 
     def __init__(self, config: RunConfig, stop: StopRequest | None = None):
         self.stop = stop or StopRequest()
+        # First of all: the processes' first meeting, in there, can wait for one that is gone.
+        self.watchdog = Watchdog(Path(config.output), config.timeout_minutes * 60)
+        self.watchdog.start()
         self.accelerator, config = build_accelerator(config)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        self.watchdog = Watchdog(self.output, rank, world, config.timeout_minutes * 60)
-        self.watchdog.start()
         publish.check(config.hub)
         with self.accelerator.local_main_process_first():
             start = starting_model(config)

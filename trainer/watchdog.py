@@ -18,12 +18,14 @@ LOST = 1  # exit code
 class Watchdog:
     """Touches a file of this process in OUTPUT/.alive every two seconds and watches the others'.
 
+    Who they are is what the launcher says (RANK, WORLD_SIZE).
     Where another's has not been touched for `timeout_s` (by this machine's own clock: clocks of several are not
     compared), this process says who that is and ends with code 1. Does nothing in a world of one.
     """
 
-    def __init__(self, output: Path, rank: int, world: int, timeout_s: float):
-        self.folder, self.rank, self.world, self.timeout_s = output / ".alive", rank, world, timeout_s
+    def __init__(self, output: Path, timeout_s: float):
+        self.folder, self.timeout_s = output / ".alive", timeout_s
+        self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.over = threading.Event()
         self.thread: threading.Thread | None = None
 

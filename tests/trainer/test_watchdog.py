@@ -7,20 +7,23 @@ import sys
 import time
 from pathlib import Path
 
+from launch.bench_engines import environment
+from trainer.setup import free_port
+
 ROOT = Path(__file__).parents[2]
 # Waits for ever, as a collective without a timeout does.
 WAITS = (
     "import logging, sys, time; from pathlib import Path; from trainer.watchdog import Watchdog;"
     "logging.basicConfig(level=logging.INFO);"
-    "w = Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, 5.0); w.start(); print('up', flush=True);"
-    "time.sleep(float(sys.argv[3])); w.stop(); print('stopped', flush=True)"
+    "w = Watchdog(Path(sys.argv[1]), 5.0); w.start(); print('up', flush=True);"
+    "time.sleep(float(sys.argv[2])); w.stop(); print('stopped', flush=True)"
 )
 
 
 def process(folder, rank, seconds):
     return subprocess.Popen(
-        [sys.executable, "-c", WAITS, str(folder), str(rank), str(seconds)], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", WAITS, str(folder), str(seconds)], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
     )  # fmt: skip
 
 
@@ -44,3 +47,15 @@ def test_processes_that_are_done_may_end_apart(tmp_path):
     outs = [p.communicate(timeout=60)[0] for p in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0]
     assert all("stopped" in out for out in outs)
+
+
+def test_a_process_that_never_came_is_not_waited_for(tmp_path):
+    """Killed before the processes first met: DeepSpeed's first meeting has no timeout of its own."""
+    settings = ["deepspeed=ds_configs/zero1.json", "precision=fp32", "timeout_minutes=0.1", "data.path=data/sample"]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.train", *settings, f"output={tmp_path}"], cwd=ROOT, capture_output=True,
+        text=True, timeout=120, env={**environment(), **alone, "MASTER_PORT": str(free_port())},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "process 1 of 2 (never seen) has given no sign of life" in done.stderr
