@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from launch.record import write_record
+from launch.record import RECORDS, write_record
 from trainer.config import load_config
 from trainer.heldout import quick_score
 from trainer.loop import Run
@@ -109,22 +109,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = measure(options, options.arms[0], folder)
         Path(options.child).write_text(json.dumps(result), encoding="utf-8")
         return 0
-    arms = []
+    arms = kept_arms(options)
     for arm in options.arms:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "result.json"
             command = [sys.executable, "-m", "launch.bench_optim", *argv, "--arms", arm, "--child", str(out)]
             if subprocess.run(command, cwd=ROOT).returncode:
-                print(f"{arm}: failed, see above; nothing is recorded", file=sys.stderr)
+                print(f"{arm}: failed, see above; it is not recorded", file=sys.stderr)
                 return 1
             arms.append(json.loads(out.read_text(encoding="utf-8")))
-    command = "python -m launch.bench_optim " + " ".join(argv)
+        # After each arm, so that a benchmark that is stopped leaves what it has measured.
+        text = write("python -m launch.bench_optim " + " ".join(argv), options, arms)
+    print(text)
+    return 0
+
+
+def kept_arms(options: argparse.Namespace) -> list[dict]:
+    """With `--keep`, the arms that the record holds of the same settings and seconds, but those to be measured anew."""
+    path = RECORDS / "optimizers.json"
+    if not options.keep or not path.exists():
+        return []
+    results = json.loads(path.read_text(encoding="utf-8"))["results"]
+    if (results["seconds"], results["settings"]) != (options.seconds, settings(options, "NAME:LR", 0)):
+        return []
+    return [arm for arm in results["arms"] if arm["arm"] not in options.arms]
+
+
+def write(command: str, options: argparse.Namespace, arms: list[dict]) -> str:
+    """Write the record and its table; returns the table."""
     results = {"seconds": options.seconds, "settings": settings(options, "NAME:LR", 0), "arms": arms}
     path = write_record("optimizers", command, results, {"torch": torch.__version__})
     text = table(json.loads(path.read_text(encoding="utf-8")))
     path.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    return 0
+    return text
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -138,6 +155,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--heldout", type=int, default=150, help="held-out battles read on the way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of every arm")
+    parser.add_argument("--keep", action="store_true", help="go on with the record: other arms of the same settings")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
