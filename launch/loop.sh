@@ -11,7 +11,7 @@
 # A round that is there already is not done again, so a stopped loop goes on where it was.
 set -euo pipefail
 
-told="launch/loop.sh $(printf '%q ' "$@")"
+told="launch/loop.sh OUT $(printf '%q ' "${@:2}")"
 for name in FORMATS RECORD BATTLES LATER_BATTLES EVAL_BATTLES CONFIG START AGENT FIXED LATER; do
   if [ -n "${!name:-}" ]; then told="$name=$(printf '%q' "${!name}") $told"; fi
 done
