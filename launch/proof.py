@@ -50,14 +50,14 @@ def run(*command: str, log: Path) -> None:
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=printed, stderr=printed)
 
 
-def folder_of(out: Path, arm: str, seed: int) -> Path:
+def folder_of(out: Path, arm: str, seed: int | str) -> Path:
     return out / f"{arm.replace(' ', '_')}-{seed}"
 
 
 def trained(out: Path) -> dict[str, list[Path]]:
     """Arm → folders of its finished runs. Raises SystemExit where there is none."""
     found = {
-        arm: [p for p in sorted(out.glob(f"{folder_of(out, arm, 0).name[:-1]}*")) if (p / "evaluation.json").exists()]
+        arm: [p for p in sorted(out.glob(folder_of(out, arm, "*").name)) if (p / "evaluation.json").exists()]
         for arm in ARMS
     }
     found = {arm: folders for arm, folders in found.items() if folders}
