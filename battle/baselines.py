@@ -9,12 +9,11 @@ out of bad matchups by rule. simple_heuristics: poke-env's own player, on its ow
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from battle.interface import Agent, Observation
+from battle.interface import Observation
 from battle.judgement import (
     FAINTS_USER,
     best_damage,
@@ -257,8 +256,3 @@ class TypeSwitchAgent(RuleAgent):
         if before > 0.6 and threat(board.foe, after, gen) < before / 2 and board.me["hp_pct"] > 0.5:
             return action + 9
         return action
-
-
-BASELINES: dict[str, Callable[[], Agent]] = {
-    agent.name: agent for agent in (RandomAgent, BossAgent, MostDamageAgent, TypeSwitchAgent)
-}

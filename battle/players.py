@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from battle.baselines import BASELINES
+from battle.baselines import BossAgent, MostDamageAgent, RandomAgent, TypeSwitchAgent
 from battle.errors import BattleError
 from battle.interface import Agent
+from battle.planner import PlannerAgent
 
 SIMPLE_HEURISTICS = "simple_heuristics"
 SEARCH = "search"
+BASELINES: dict[str, Callable[[], Agent]] = {
+    agent.name: agent for agent in (RandomAgent, BossAgent, MostDamageAgent, TypeSwitchAgent, PlannerAgent)
+}
 ALL_BASELINES = (*BASELINES, SIMPLE_HEURISTICS)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from battle.draft import drafted
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
+    made.add_argument("--draft", type=int, default=0, help="teams of a format to draft from the sets, beside them")
     made.add_argument("--lead", choices=LEAD_RULES, default="random")
     made.add_argument("--explore", type=float, default=0.0, help="share of decisions made at random among the legal")
     made.add_argument("--lanes", type=int, default=64)
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plays what is still to be played; a report."""
     specs = [parse_player(text) for text in args.players]
     pool = Pool(specs, [make_player(spec) for spec in specs], args)
-    fingerprint = {key: getattr(args, key) for key in ("players", "formats", "seed", "lead", "explore")}
+    fingerprint = {key: getattr(args, key) for key in ("players", "formats", "seed", "draft", "lead", "explore")}
     stopped = False
 
     def stop(*_: object) -> None:
@@ -134,6 +136,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Simulator(processes=args.processes) as sim:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
+        teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
         journal = Journal(args.out / JOURNAL, fingerprint)
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
         todo = (n for n in range(args.battles) if n not in journal.done)

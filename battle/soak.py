@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from battle.baselines import BASELINES
 from battle.interface import Agent
 from battle.play import Match, Outcome, play
+from battle.players import BASELINES
 from battle.recorder import Recorder
 from battle.schedule import pair, seed_of
 from battle.simulator import Simulator

@@ -1,7 +1,7 @@
 """The proof, stage by stage: battles recorded, agents trained on them by four objectives, judged on held-out battles
 and in play.
 
-    python -m launch.proof record --out DIR --battles 10000 --searched 600
+    python -m launch.proof record --out DIR --battles 20000 --searched 100
     python -m launch.proof train  --out DIR [--data DIR] [--seeds 3] [--steps 600] [key=value …]
     python -m launch.proof judge  --out DIR [--data DIR]
     python -m launch.proof play   --out DIR --formats gen1ou … --battles 500
@@ -26,10 +26,13 @@ from trainer.heldout import evaluate_folder
 
 ROOT = Path(__file__).parents[1]
 FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
-PLAYERS = ("simple_heuristics:weight=4", "type_switch:weight=3", "most_damage:weight=2", "boss:weight=1")
+PLAYERS = (
+    "planner:weight=8", "simple_heuristics:weight=3", "type_switch:weight=3", "most_damage:weight=1", "boss:weight=1",
+)  # fmt: skip
 # Who plays beside the searching player, whose battles take seconds where the pool's take tenths.
 SEARCHERS = ("search:weight=2", "simple_heuristics:weight=1", "type_switch:weight=1")
-STRONGEST = "player in ('search', 'search-1', 'search-2')"
+STRONGEST = "player in ('planner', 'planner-1', 'planner-2')"
+DRAFTED = 100  # teams of each format, beside the written ones
 SETTINGS = (
     "data.heldout_share=0.05", "data.workers=1", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=60",
     "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
@@ -44,10 +47,21 @@ ARMS = {
 }  # fmt: skip
 
 
-def run(*command: str, log: Path) -> None:
-    """Run a module of this project; its words go to `log`. Raises CalledProcessError."""
+def start(*command: str, log: Path) -> subprocess.Popen:
+    """Start a module of this project; its words go to `log`."""
     with open(log, "a", encoding="utf-8") as printed:
-        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=printed, stderr=printed)
+        return subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=printed, stderr=printed)
+
+
+def ended(process: subprocess.Popen) -> None:
+    """Wait for it. Raises CalledProcessError where it failed."""
+    if code := process.wait():
+        raise subprocess.CalledProcessError(code, process.args)
+
+
+def run(*command: str, log: Path) -> None:
+    """Run a module of this project to its end; its words go to `log`. Raises CalledProcessError."""
+    ended(start(*command, log=log))
 
 
 def folder_of(out: Path, arm: str, seed: int | str) -> Path:
@@ -67,13 +81,27 @@ def trained(out: Path) -> dict[str, list[Path]]:
 
 
 def record(out: Path, battles: int, searched: int) -> None:
-    """Record battles of the pool, and of the searching player with it; make one token cache of both."""
-    for seed, (part, players, count) in enumerate((("pool", PLAYERS, battles), ("search", SEARCHERS, searched))):
+    """Record battles of the pool, in two halves, and of the searching player, all three at a time; make one token cache
+    of them. What was begun goes on."""
+    halves = -(-battles // 2)
+    parts = {
+        "pool": (PLAYERS, halves, DRAFTED),
+        "search": (SEARCHERS, searched, 0),
+        "pool2": (PLAYERS, halves, DRAFTED),
+    }
+    running = []
+    for seed, (part, (players, count, teams)) in enumerate(parts.items()):
         (out / part).mkdir(parents=True, exist_ok=True)
-        run(
-            "battle.selfplay", "--players", *players, "--formats", *FORMATS, "--battles", str(count), "--explore",
-            "0.02", "--seed", str(seed), "--out", str(out / part), log=out / f"{part}.log",
+        running.append(
+            start(
+                "battle.selfplay", "--players", *players, "--formats", *FORMATS, "--battles", str(count), "--explore",
+                "0.02", "--draft", str(teams), "--seed", str(seed), "--out", str(out / part),
+                log=out / f"{part}.log",
+            )
         )  # fmt: skip
+    for process in running:
+        ended(process)
+    for part in parts:
         for path in (out / part).glob("*/*.lz4"):
             together = out / "all" / path.parent.name / path.name
             together.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of battles and runs")
     parser.add_argument("--data", type=Path, help="token cache to train and judge on (default: the recorded one)")
     parser.add_argument("--battles", type=int, default=500, help="to record; or to play, per arm, opponent and format")
-    parser.add_argument("--searched", type=int, default=600, help="to record with the searching player (record)")
+    parser.add_argument("--searched", type=int, default=100, help="to record with the searching player (record)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))

@@ -43,6 +43,7 @@ RUN_BY = {
     "trainer.evaluate": "tests/trainer/test_run.py",
     "trainer.hub push": "tests/trainer/test_hub.py",
     "trainer.hub pull": "tests/trainer/test_hub.py",
+    "trainer.hub pack": "tests/trainer/test_hub.py",
     "trainer.checkpoint": "tests/trainer/test_guard.py",
     "launch.bench_engines": "tests/trainer/test_engines.py",
     "trainer.plan": "tests/trainer/test_plan.py",

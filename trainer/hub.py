@@ -2,6 +2,7 @@
 
     python -m trainer.hub push RUN_OR_FOLDER --to NAME/MODEL [--private]
     python -m trainer.hub pull NAME/MODEL --to DIR
+    python -m trainer.hub pack RUN_OR_FOLDER --to DIR    # weights in bf16, without the code: for keeping beside it
 
 The copies are `model/`'s files as they are, `data/`'s torch-free encoding files, and the agent of `battle/agents.py`
 with its imports flattened (`from data.x import` → `from .x import`); a test compares them.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_FILES = (
@@ -24,6 +26,8 @@ MODEL_FILES = (
 DATA_FILES = ("schema.py", "observation.py", "tokenizer.py", "reward.py", "encode.py")
 AGENT_FILE = "agents.py"
 VOCABULARY = "vocabulary.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
 
 
 def export_model(network, tokenizer, folder: Path, state_dict: dict | None = None) -> None:
@@ -57,6 +61,31 @@ def copy_model(source: Path, target: Path) -> None:
     temporary.rename(target)
 
 
+def pack(folder: Path, target: Path, run: Path | None) -> None:
+    """Write a model to `target` with bf16 weights, its card, and without copies of the code, which `push` adds again.
+
+    run: as in `push`. Every number is rounded to bf16's 8 bits of precision. Raises OSError.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / WEIGHTS).items()}
+    save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
+    for name in ("config.json", VOCABULARY, "calibration.json"):
+        if (folder / name).exists():
+            shutil.copy2(folder / name, target / name)
+    for name, content in documents(folder, f"turnwise/{target.name}", None, run).items():
+        (target / name).write_bytes(content)
+
+
+def documents(folder: Path, repo: str, licence: str | None, run: Path | None) -> dict[str, bytes]:
+    """File name → content of a model's card and the figure in it; arguments as in `push`."""
+    from trainer.card import CURVE, RunFacts, model_card  # here: the trainer's checkpoints need no card
+    from trainer.figures import training_curve
+
+    facts = RunFacts.of(run, folder)
+    found = {CARD: str(model_card(folder, repo, licence, facts)).encode()}
+    return found | ({CURVE: training_curve(facts.rows)} if facts.rows else {})
+
+
 def push(
     folder: Path, repo: str, licence: str | None, private: bool, run: Path | None, message: str = "A trained agent"
 ) -> str:
@@ -64,24 +93,20 @@ def push(
 
     run: the folder of the run that the card tells of, or None. Raises HfHubHTTPError, OSError.
     """
-    from trainer.card import CURVE, RunFacts, model_card  # here: the trainer's checkpoints need no card
-    from trainer.figures import training_curve
-
     api = HfApi()
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-    facts = RunFacts.of(run, folder)
     contents: dict[str, bytes | Path] = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    contents["README.md"] = str(model_card(folder, repo, licence, facts)).encode()
-    if facts.rows:
-        contents[CURVE] = training_curve(facts.rows)
+    code = {name: text.encode() for name, text in code_copies().items()}
+    packed = run is None and (folder / CARD).exists()  # its card knows more than can be found out now
+    contents = code | contents | ({} if packed else documents(folder, repo, licence, run))
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     return str(api.create_commit(repo, operations, commit_message=message).commit_url)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Push a saved agent to the Hugging Face Hub, or pull one."""
+    """Push a saved agent to the Hugging Face Hub, pull one, or pack one up small."""
     parser = argparse.ArgumentParser(prog="python -m trainer.hub", description=main.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     pushing = verbs.add_parser("push")
@@ -94,13 +119,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     pulling = verbs.add_parser("pull")
     pulling.add_argument("name", help="NAME/MODEL")
     pulling.add_argument("--to", required=True, type=Path)
+    packing = verbs.add_parser("pack")
+    packing.add_argument("checkpoint", help="a run's folder, a checkpoint, or a saved model")
+    packing.add_argument("--to", required=True, type=Path)
     arguments = parser.parse_args(argv)
     try:
-        if arguments.verb == "push":
+        if arguments.verb in ("push", "pack"):
             from trainer.card import run_of
             from trainer.checkpoint import model_folder
 
             folder = model_folder(arguments.checkpoint)
+        if arguments.verb == "pack":
+            pack(folder, arguments.to, run_of(folder))
+            print(arguments.to)
+        elif arguments.verb == "push":
             print(push(folder, arguments.to, arguments.licence, arguments.private, run_of(folder)))
         else:
             print(snapshot_download(arguments.name, local_dir=arguments.to))

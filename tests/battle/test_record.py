@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from battle import import_inputlogs, selfplay, soak
-from battle.baselines import BASELINES, RandomAgent, TypeSwitchAgent
+from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.errors import BattleError, InvalidTeam
 from battle.interface import Observation
 from battle.play import Match, Outcome, View, play
-from battle.players import UnknownPlayer, make_player, parse_player
+from battle.players import BASELINES, UnknownPlayer, make_player, parse_player
 from battle.recorder import CannotRecord, Recorder
 from battle.teams import load_teams, team_files
 from data.encode import Encoder

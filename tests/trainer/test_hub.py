@@ -88,6 +88,24 @@ def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained,
     assert probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
+def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(trained, hub, tmp_path):
+    packed = tmp_path / "packed"
+    assert hub_command(hub, tmp_path, "pack", str(trained), "--to", str(packed)).returncode == 0
+    assert not list(packed.glob("*.py"))
+    whole, half = (folder / "model.safetensors" for folder in (trained / "model", packed))
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    states = make_battle(77, "gen9ou").states[:3]
+    ours, theirs = (TurnwiseAgent.from_pretrained(folder).decide(states) for folder in (trained, packed))
+    assert ours.win_chance is not None
+    assert theirs.win_chance == pytest.approx(ours.win_chance, abs=0.02)
+    assert theirs.probabilities == pytest.approx(ours.probabilities, abs=0.02)
+    assert hub_command(hub, tmp_path, "push", str(packed), "--to", "me/packed").returncode == 0
+    pushed = hub.uploads["me/packed"]
+    assert pushed["README.md"] == (packed / "README.md").read_bytes()
+    assert b"top-1" in pushed["README.md"]
+    assert pushed["agents.py"] == (trained / "model" / "agents.py").read_bytes()
+
+
 def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
