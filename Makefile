@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # uv looks only where it is told for wheels that pip is configured to find.
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^global.find-links='\(.*\)'/\1/p")
+# Who plays, and whose mind `view` shows: the bundled model to start from, or a run's folder.
+AGENT ?= battle/starter
 # Threads that wait give their core back: without it a busy machine trains many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -15,14 +17,11 @@ train: $(VENV)/.ready
 	$(BIN)/python -m battle.agents --checkpoint runs/quickstart --state launch/sample_state.json
 
 play: $(VENV)/.ready battle/node_modules/.ready
-	test -e runs/quickstart/model || $(MAKE) train
-	$(BIN)/python -m battle.evaluate --agent runs/quickstart --against all --formats gen1ou gen9ou --battles 20 \
-		--json runs/quickstart/play.json
+	$(BIN)/python -m battle.evaluate --agent $(AGENT) --against all --formats gen1ou gen9ou --battles 20 \
+		$(if $(filter runs/%,$(AGENT)),--json $(AGENT)/play.json)
 
 view: $(VENV)/.ready
-	test -e runs/quickstart/model || $(MAKE) train
-	$(BIN)/python -m battle.view $(firstword $(wildcard data/sample/gen9ou/*)) \
-		--checkpoint runs/quickstart --out runs/quickstart/battle.html
+	$(BIN)/python -m battle.view $(firstword $(wildcard data/sample/gen9ou/*)) --checkpoint $(AGENT) --out runs/battle.html
 
 test: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -32,6 +32,7 @@ PLAYERS = (
 # Who plays beside the searching player, whose battles take seconds where the pool's take tenths.
 SEARCHERS = ("search:weight=2", "simple_heuristics:weight=1", "type_switch:weight=1")
 STRONGEST = "player in ('planner', 'planner-1', 'planner-2')"
+ALL = "all"  # formats together, in a table of play
 DRAFTED = 100  # teams of each format, beside the written ones
 SETTINGS = (
     "data.heldout_share=0.05", "data.workers=1", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=60",
@@ -197,7 +198,8 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
                     "--battles", str(share), "--json", str(path), log=folder / "play.log",
                 )  # fmt: skip
             for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
-                rows.setdefault((arm, row["format"], row["opponent"]), []).append(row)
+                for of in (row["format"], ALL) if len(formats) > 1 else (row["format"],):
+                    rows.setdefault((arm, of, row["opponent"]), []).append(row)
     results = []
     for (arm, battle_format, opponent), parts in rows.items():
         count = sum(part["battles"] for part in parts)
@@ -221,7 +223,8 @@ def play_table(command: str, results: list[dict]) -> str:
         "swapped in pairs, teams that were never recorded, the seeds of an arm pooled.", "",
         "| objective | format | " + " | ".join(opponents) + " |", "| --- " * (2 + len(opponents)) + "|",
     ]  # fmt: skip
-    for arm, battle_format in dict.fromkeys((row["arm"], row["format"]) for row in results):
+    order = sorted(dict.fromkeys((row["arm"], row["format"]) for row in results), key=lambda row: row[1] == ALL)
+    for arm, battle_format in order:
         cells = [arm, battle_format]
         for opponent in opponents:
             row = next(r for r in results if (r["arm"], r["format"], r["opponent"]) == (arm, battle_format, opponent))

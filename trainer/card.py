@@ -27,6 +27,17 @@ decision = agent.decide(states)  # the battle's states so far, in the universal 
 print(decision.words, decision.win_chance)
 ```"""
 
+# Of a model that was packed up without its code.
+USE_PACKED = """```python
+from battle.agents import TurnwiseAgent  # of Turnwise's repository
+
+agent = TurnwiseAgent.from_pretrained("{repo}")  # this folder, or its name on the Hub
+decision = agent.decide(states)  # the battle's states so far, in the universal state schema of Metamon's files
+print(decision.words, decision.win_chance)
+```
+
+`python -m trainer.hub push {repo} --to NAME/MODEL` puts the code back beside it: then it acts on its own."""
+
 
 @dataclass
 class RunFacts:
@@ -72,10 +83,10 @@ def run_of(model: Path) -> Path | None:
     return next((p for p in (model.parent, model.parent.parent) if (p / "run_config.json").exists()), None)
 
 
-def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts) -> ModelCard:
+def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts, use: str = USE) -> ModelCard:
     """The card of the model folder `folder` for the repository `repo`, with valid Hub metadata.
 
-    licence: as the Hub names it; None: what the data asks for.
+    licence: as the Hub names it; None: what the data asks for. use: how to, with `{repo}` to be filled in.
     """
     config = TurnwiseConfig.from_pretrained(folder)
     licence = licence or facts.licence()
@@ -93,7 +104,7 @@ def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts) ->
         f"# {repo}",
         "An agent that plays Pokémon Showdown singles battles, trained by offline reinforcement learning with "
         "Turnwise on recorded battles (observations, actions and rewards of Metamon, arXiv 2504.04395).",
-        f"## Use\n\n{USE.format(repo=repo)}\n\nIt needs torch, transformers, safetensors, numpy and msgspec. "
+        f"## Use\n\n{use.format(repo=repo)}\n\nIt needs torch, transformers, safetensors, numpy and msgspec. "
         f'`AutoModel.from_pretrained("{repo}", trust_remote_code=True)` gives the network alone.',
         f"## What it is\n\n{_what_it_is(config)}",
         f"## Data\n\n{_data(facts, licence)}",

@@ -72,18 +72,19 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     for name in ("config.json", VOCABULARY, "calibration.json"):
         if (folder / name).exists():
             shutil.copy2(folder / name, target / name)
-    for name, content in documents(folder, f"turnwise/{target.name}", None, run).items():
+    for name, content in documents(folder, str(target), None, run, packed=True).items():
         (target / name).write_bytes(content)
 
 
-def documents(folder: Path, repo: str, licence: str | None, run: Path | None) -> dict[str, bytes]:
-    """File name → content of a model's card and the figure in it; arguments as in `push`."""
-    from trainer.card import CURVE, RunFacts, model_card  # here: the trainer's checkpoints need no card
+def documents(folder: Path, repo: str, licence: str | None, run: Path | None, packed: bool = False) -> dict[str, bytes]:
+    """File name → content of a model's card and the figure in it; arguments as in `push`. packed: without its code."""
+    from trainer import card  # here: the trainer's checkpoints need none
     from trainer.figures import training_curve
 
-    facts = RunFacts.of(run, folder)
-    found = {CARD: str(model_card(folder, repo, licence, facts)).encode()}
-    return found | ({CURVE: training_curve(facts.rows)} if facts.rows else {})
+    facts = card.RunFacts.of(run, folder)
+    text = card.model_card(folder, repo, licence, facts, card.USE_PACKED if packed else card.USE)
+    found = {CARD: str(text).encode()}
+    return found | ({card.CURVE: training_curve(facts.rows)} if facts.rows else {})
 
 
 def push(

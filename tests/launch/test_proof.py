@@ -36,11 +36,15 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
         folder = proof.folder_of(tmp_path, "imitation of all", seed)
         folder.mkdir()
         (folder / "evaluation.json").write_text("{}")
-        row = {"format": "gen1ou", "opponent": "random", "battles": 24, "wins": wins, "ties": 2, "void": 0}
-        (folder / "play.json").write_text(json.dumps({"results": [{**row, "refused_choices": 0}]}))
+        row = {"opponent": "random", "battles": 24, "ties": 2, "void": 0, "refused_choices": 0}
+        rows = [{**row, "format": "gen1ou", "wins": wins}, {**row, "format": "gen4ou", "wins": 0}]
+        (folder / "play.json").write_text(json.dumps({"results": rows}))
     monkeypatch.setattr(proof, "write_record", lambda *rest: tmp_path / "x.json")
-    proof.play(tmp_path, ["gen1ou"], 48, ["random"], "proof_play")
-    assert "| imitation of all | gen1ou | 67% [53%, 78%] |" in (tmp_path / "x.md").read_text()  # 32 of 48
+    proof.play(tmp_path, ["gen1ou", "gen4ou"], 48, ["random"], "proof_play")
+    *_, gen1, gen4, together = (tmp_path / "x.md").read_text().splitlines()
+    assert gen1 == "| imitation of all | gen1ou | 67% [53%, 78%] |"  # 32 of 48
+    assert gen4.startswith("| imitation of all | gen4ou | 4% ")  # 2 of 48
+    assert together.startswith("| imitation of all | all | 35% ")  # 34 of 96
 
 
 def test_nothing_trained_is_said(tmp_path):
