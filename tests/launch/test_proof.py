@@ -1,6 +1,9 @@
 """The proof's tables, and the trees that are its yardstick."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +48,19 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
     assert gen1 == "| imitation of all | gen1ou | 67% [53%, 78%] |"  # 32 of 48
     assert gen4.startswith("| imitation of all | gen4ou | 4% ")  # 2 of 48
     assert together.startswith("| imitation of all | all | 35% ")  # 34 of 96
+
+
+@pytest.mark.slow
+def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
+    small = {"BATTLES": "30", "SEARCHED": "1", "EVAL_BATTLES": "2", "TARGET": str(tmp_path / "packed")}
+    command = ["bash", "launch/starter.sh", str(tmp_path / "out"), "max_steps=2", "compile=false"]
+    environment = {**os.environ, **small, "PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=proof.ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {"config.json", "model.safetensors", "vocabulary.json", "README.md"} <= {
+        path.name for path in (tmp_path / "packed").iterdir()
+    }
+    assert "| gen9ou | planner | 2 |" in (tmp_path / "packed" / "README.md").read_text()
 
 
 def test_nothing_trained_is_said(tmp_path):
