@@ -152,7 +152,7 @@ def judge(out: Path, data: Path, name: str) -> None:
     if not trees.exists():
         run("launch.yardstick", "--data", str(data), "--out", str(trees), log=out / "yardstick.log")
     results["gradient-boosted trees"] = json.loads(trees.read_text(encoding="utf-8"))
-    command = f"python -m launch.proof judge --out {out.name}"
+    command = f"python -m launch.proof judge --out {out.name}" + (" --data CACHE" if data != out / "cache" else "")
     path = write_record(name, command, results, {"torch": version("torch"), "scikit-learn": version("scikit-learn")})
     path.with_suffix(".md").write_text(heldout_table(command, results), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
@@ -209,7 +209,10 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
              "interval95": list(wilson(score, count)), "void": sum(part["void"] for part in parts),
              "refused_choices": sum(part["refused_choices"] for part in parts)}
         )  # fmt: skip
-    command = f"python -m launch.proof play --out {out.name} --formats {' '.join(formats)} --battles {battles}"
+    command = (
+        f"python -m launch.proof play --out {out.name} --formats {' '.join(formats)} --battles {battles} "
+        f"--against {' '.join(against)}"
+    )
     path = write_record(name, command, results, {"torch": version("torch")})
     path.with_suffix(".md").write_text(play_table(command, results), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """Gradient-boosted trees on the network's own observations: the yardstick that a sequence model must beat.
 
-    python -m launch.yardstick --data CACHE [--heldout-share 0.05] [--decisions 100000] [--out FILE]
+    python -m launch.yardstick --data CACHE [--heldout-share 0.05] [--filter …] [--decisions 100000] [--out FILE]
 
 One tree model over the action slots (scikit-learn's HistGradientBoostingClassifier), which sees what the network sees
 of one turn: every word as a category, every number, previous action and reward; no memory. Its chances are renormalized
@@ -83,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.yardstick", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="token cache or battle files")
     parser.add_argument("--heldout-share", type=float, default=0.05)
+    parser.add_argument("--filter", default="", help="which battles to take, as data.filter")
     parser.add_argument("--decisions", type=int, default=100_000, help="of training, at most")
     parser.add_argument("--out", type=Path, help="JSON of the result")
     options = parser.parse_args(argv)
-    source = DataConfig(path=str(options.data), heldout_share=options.heldout_share)
+    source = DataConfig(path=str(options.data), heldout_share=options.heldout_share, filter=options.filter)
     sides = {side: BattleDataset(source, Tokenizer.load(), side) for side in ("train", "heldout")}
     train, heldout = (decisions_of(some_packs(sides[side], None)) for side in ("train", "heldout"))
     # The index is sorted by format: a sample of all, not the first ones.
