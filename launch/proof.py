@@ -2,9 +2,9 @@
 and in play.
 
     python -m launch.proof record --out DIR --battles 20000 --searched 100
-    python -m launch.proof train  --out DIR [--data DIR] [--seeds 3] [--steps 600] [key=value …]
+    python -m launch.proof train  --out DIR [--data DIR] [--seeds 3] [--steps 600] [--jobs 2] [key=value …]
     python -m launch.proof judge  --out DIR [--data DIR]
-    python -m launch.proof play   --out DIR --formats gen1ou … --battles 500
+    python -m launch.proof play   --out DIR --formats gen1ou … --battles 500 [--jobs 2]
 
 Every arm gets the same data, steps and seeds; `judge` and `play` write `launch/records/proof_heldout` and `proof_play`
 (`--name` for others). What is done already is not done again.
@@ -14,17 +14,26 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from battle.players import ALL_BASELINES
 from battle.rating import wilson
 from launch.record import write_record
+from trainer.figures import accuracy, calibration, likelihood
 from trainer.heldout import evaluate_folder
+from trainer.report import read_log
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
 PLAYERS = (
     "planner:weight=8", "simple_heuristics:weight=3", "type_switch:weight=3", "most_damage:weight=1", "boss:weight=1",
@@ -111,20 +120,30 @@ def record(out: Path, battles: int, searched: int) -> None:
     run("data.prepare", "cache", "--from", str(out / "all"), "--out", str(out / "cache"), log=out / "cache.log")
 
 
-def train(out: Path, data: Path, seeds: int, steps: int, settings: Sequence[str]) -> None:
+def at_a_time(jobs: int, work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do `work` on every item, `jobs` of them at a time. Raises what the first of them to fail raised."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
+def train(out: Path, data: Path, seeds: int, steps: int, jobs: int, settings: Sequence[str]) -> None:
     """Train every arm with every seed. The filter comes on after half the steps."""
-    for seed in range(seeds):
-        for arm, own in ARMS.items():
-            folder = folder_of(out, arm, seed)
-            if (folder / "evaluation.json").exists() or ("strongest" in arm and data != out / "cache"):
-                continue  # people's battles have no strongest player
-            folder.mkdir(parents=True, exist_ok=True)
-            limits = [f"data.path={data}", f"output={folder}", f"max_steps={steps}", f"seed={seed}"]
-            warmup = [f"objective.filter_warmup={steps // 2}"] if arm == "binary filter" else []
-            run(
-                "trainer.train", "--config", "launch/runs/quickstart.yaml", *SETTINGS, *limits, *own, *warmup,
-                *settings, log=folder / "train.log",
-            )  # fmt: skip
+
+    def one(which: tuple[int, str]) -> None:
+        seed, arm = which
+        folder = folder_of(out, arm, seed)
+        if (folder / "evaluation.json").exists() or ("strongest" in arm and data != out / "cache"):
+            return  # people's battles have no strongest player
+        folder.mkdir(parents=True, exist_ok=True)
+        limits = [f"data.path={data}", f"output={folder}", f"max_steps={steps}", f"seed={seed}"]
+        warmup = [f"objective.filter_warmup={steps // 2}"] if arm == "binary filter" else []
+        run(
+            "trainer.train", "--config", "launch/runs/quickstart.yaml", *SETTINGS, *limits, *ARMS[arm], *warmup,
+            *settings, log=folder / "train.log",
+        )  # fmt: skip
+
+    at_a_time(jobs, one, product(range(seeds), ARMS))
 
 
 def judge(out: Path, data: Path, name: str) -> None:
@@ -155,7 +174,19 @@ def judge(out: Path, data: Path, name: str) -> None:
     command = f"python -m launch.proof judge --out {out.name}" + (" --data CACHE" if data != out / "cache" else "")
     path = write_record(name, command, results, {"torch": version("torch"), "scikit-learn": version("scikit-learn")})
     path.with_suffix(".md").write_text(heldout_table(command, results), encoding="utf-8")
+    draw(name, trained(out))
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def draw(name: str, arms: dict[str, list[Path]]) -> None:
+    """Pictures of the arms' first seeds, docs/images/NAME_*.png: training, held-out accuracy, value calibration."""
+    runs = []
+    for arm, folders in arms.items():
+        judged = json.loads((folders[0] / "judged.json").read_text(encoding="utf-8"))
+        runs.append(replace(read_log(folders[0], arm), evaluation=judged))
+    for picture in (likelihood, accuracy, calibration):
+        if (drawn := picture(runs)) is not None:
+            (IMAGES / f"{name}_{picture.__name__}.png").write_bytes(drawn)
 
 
 def heldout_table(command: str, results: dict[str, dict]) -> str:
@@ -185,18 +216,29 @@ def heldout_table(command: str, results: dict[str, dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str], name: str) -> None:
-    """Every arm, its seeds pooled, against every opponent with teams kept for evaluation."""
+def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str], jobs: int, name: str) -> None:
+    """Every arm, its seeds pooled, against every opponent with teams kept for evaluation. The tables hold what earlier
+    calls have played too."""
+    arms = trained(out)
+    opponents = [opponent for text in against for opponent in (ALL_BASELINES if text == "all" else [text])]
+
+    def one(which: tuple[str, str, Path]) -> None:
+        opponent, arm, folder = which
+        path = folder / "play" / f"{opponent}.json"
+        if not path.exists():
+            share = -(-battles // (2 * len(arms[arm]))) * 2  # pairs with the sides swapped
+            path.parent.mkdir(exist_ok=True)
+            run(
+                "battle.evaluate", "--agent", f"agent={folder}", "--against", opponent, "--formats", *formats,
+                "--battles", str(share), "--json", str(path), log=folder / "play.log",
+            )  # fmt: skip
+
+    at_a_time(
+        jobs, one, [(opponent, arm, f) for opponent in opponents for arm, folders in arms.items() for f in folders]
+    )
     rows: dict[tuple[str, str, str], list[dict]] = {}
-    for arm, folders in trained(out).items():
-        share = -(-battles // (2 * len(folders))) * 2  # pairs with the sides swapped
-        for folder in folders:
-            path = folder / "play.json"
-            if not path.exists():
-                run(
-                    "battle.evaluate", "--agent", f"agent={folder}", "--against", *against, "--formats", *formats,
-                    "--battles", str(share), "--json", str(path), log=folder / "play.log",
-                )  # fmt: skip
+    for arm, folders in arms.items():
+        for path in [path for folder in folders for path in sorted((folder / "play").glob("*.json"))]:
             for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
                 for of in (row["format"], ALL) if len(formats) > 1 else (row["format"],):
                     rows.setdefault((arm, of, row["opponent"]), []).append(row)
@@ -219,19 +261,27 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
 
 
 def play_table(command: str, results: list[dict]) -> str:
-    """Win rates as Markdown: a line per arm and format, a column per opponent."""
-    opponents = list(dict.fromkeys(row["opponent"] for row in results))
+    """Win rates as Markdown: a line per arm and format, a column per opponent, the weakest baseline first."""
+    known = {opponent: place for place, opponent in enumerate(ALL_BASELINES)}
+    opponents = sorted({row["opponent"] for row in results}, key=lambda opponent: (known.get(opponent, 99), opponent))
+    played = {
+        name: [r["battles"] for r in results if r["opponent"] == name and r["format"] != ALL] for name in opponents
+    }
+    counts = ", ".join(f"{sum(battles) // len(battles)} against {name}" for name, battles in played.items())
     lines = [
         "# In play", "", f"`{command}`: win rate and its 95% interval (Wilson), ties as half a win; sides and teams "
-        "swapped in pairs, teams that were never recorded, the seeds of an arm pooled.", "",
+        f"swapped in pairs, teams that were never recorded, the seeds of an arm pooled; battles a cell: {counts}.", "",
         "| objective | format | " + " | ".join(opponents) + " |", "| --- " * (2 + len(opponents)) + "|",
     ]  # fmt: skip
+    found = {(row["arm"], row["format"], row["opponent"]): row for row in results}
     order = sorted(dict.fromkeys((row["arm"], row["format"]) for row in results), key=lambda row: row[1] == ALL)
     for arm, battle_format in order:
         cells = [arm, battle_format]
         for opponent in opponents:
-            row = next(r for r in results if (r["arm"], r["format"], r["opponent"]) == (arm, battle_format, opponent))
-            cells.append(f"{row['win_rate']:.0%} [{row['interval95'][0]:.0%}, {row['interval95'][1]:.0%}]")
+            row = found.get((arm, battle_format, opponent))
+            cells.append(
+                f"{row['win_rate']:.0%} [{row['interval95'][0]:.0%}, {row['interval95'][1]:.0%}]" if row else ""
+            )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -247,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--searched", type=int, default=100, help="to record with the searching player (record)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (train, play)")
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     parser.add_argument("--against", nargs="+", default=["all"])
     parser.add_argument("--name", default="proof", help="of the records: NAME_heldout, NAME_play")
@@ -256,11 +307,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.stage == "record":
         record(out, options.battles, options.searched)
     elif options.stage == "train":
-        train(out, data, options.seeds, options.steps, options.settings)
+        train(out, data, options.seeds, options.steps, options.jobs, options.settings)
     elif options.stage == "judge":
         judge(out, data, f"{options.name}_heldout")
     else:
-        play(out, options.formats, options.battles, options.against, f"{options.name}_play")
+        play(out, options.formats, options.battles, options.against, options.jobs, f"{options.name}_play")
     return 0
 
 

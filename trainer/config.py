@@ -65,7 +65,15 @@ class ModelChoice:
 class EvalConfig:
     every: int = 500  # optimizer steps between held-out evaluations; 0: only at the end
     battles: int | None = 1000  # held-out battles read at each; None: all
+    # The checkpoint that the agent is taken from: the last, or the one of the best held-out likelihood, which suits
+    # imitation: a filter that turns from what players did makes that worse on purpose.
+    choose: str = "last"  # last | likelihood
     calibration_battles: int = 1000  # training battles that the value calibration is fitted on
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        if self.choose not in ("last", "likelihood"):
+            raise ValueError(f"eval.choose={self.choose!r}: choose last or likelihood")
 
 
 @dataclass
@@ -155,6 +163,7 @@ def from_tree(tree: dict, source: str) -> RunConfig:
         config = msgspec.convert(tree, RunConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
+    config.eval.check()
     config.objective.check()
     config.optim.check()
     check_guard(config.guard)

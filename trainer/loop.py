@@ -319,14 +319,16 @@ class Run:
         )
 
     def _finish(self) -> None:
-        """The best checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
+        """The chosen checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
         target, best = self.output / "model", checkpoint.step_folder(self.output, self.best["step"])
-        if not best.exists():
+        likeliest = self.config.eval.choose == "likelihood"
+        if likeliest and not best.exists():
             log.warning("the best checkpoint, step %d, was never written (disk full?): the newest takes its place",
                         self.best["step"])  # fmt: skip
-            best = checkpoint.newest_valid(self.output)
-        checkpoint.verify(best)
-        copy_model(best / "model", target)
+            likeliest = False
+        chosen = best if likeliest else checkpoint.newest_valid(self.output)
+        checkpoint.verify(chosen)
+        copy_model(chosen / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)
         network.attention = self.objective.network.attention
         calibration = calibrate(network, some_packs(self.dataset, self.config.eval.calibration_battles))

@@ -47,7 +47,7 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     Raises ValueError where a folder holds no training_log.csv.
     """
     out = out or folders[0]
-    runs = [_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    runs = [read_log(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     pictures = out / "report"
     pictures.mkdir(parents=True, exist_ok=True)
     sections = [_summary(folders, runs)]
@@ -81,7 +81,8 @@ def report_of_run(output: Path) -> None:
         log.exception("%s: no report was made; try `python -m trainer.report %s`", output, output)
 
 
-def _read(folder: Path, name: str) -> RunLog:
+def read_log(folder: Path, name: str) -> RunLog:
+    """What the run in `folder` logged, called `name`. Raises ValueError where it has logged nothing."""
     path = folder / "training_log.csv"
     if not path.exists():
         raise ValueError(f"{path}: is not there: give the output folder of a run that has logged a step")

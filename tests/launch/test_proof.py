@@ -11,10 +11,15 @@ import pytest
 from launch import proof
 from launch.yardstick import decisions_of, fit_and_score
 
+GAMMAS = (0.9, 0.99, 0.999, 0.9999)
+
 
 def judged(nll):
     rows = [{"group": group, "top1": [0.5, 0.4, 0.6], "nll": [nll, 0.9, 1.2]} for group in ("all", "format: gen1ou")]
-    return {"policy": rows, "values": [{"auc": 0.6 + 0.01 * g, "brier": 0.2} for g in range(4)]}
+    rows = [{**row, "decisions": 900, "frequent_top1": [0.3, 0.2, 0.4]} for row in rows]
+    deciles = [[0.4, 0.3, 450], [0.6, 0.7, 450]]
+    values = [{"gamma": g, "auc": 0.6 + 0.01 * i, "brier": 0.2, "deciles": deciles} for i, g in enumerate(GAMMAS)]
+    return {"gamma": 0.999, "policy": rows, "values": values}
 
 
 def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
@@ -25,12 +30,16 @@ def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "evaluation.json").write_text("{}")
         (folder / "judged.json").write_text(json.dumps(judged(nll)))
+        (folder / "training_log.csv").write_text("step,policy/nll@0.999,heldout/nll\n1,2.0,\n2,1.5,1.6\n")
     written = {}
+    monkeypatch.setattr(proof, "IMAGES", tmp_path)
     monkeypatch.setattr(proof, "write_record", lambda name, *rest: written.update({name: rest}) or tmp_path / "x.json")
     proof.judge(tmp_path, tmp_path, "proof_heldout")
     text = (tmp_path / "x.md").read_text()
     assert "| binary filter | 2 | 50.0% [50.0%, 50.0%] | 1.100 [1.000, 1.200] | 1.100 | 0.620 |" in text
     assert "| gradient-boosted trees | 1 | 40.0% | 1.300 |" in text
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == [f"proof_heldout_{name}.png" for name in ("accuracy", "calibration", "likelihood")]
     assert written["proof_heldout"][1]["binary filter"]["groups"]["all"]["nll"] == [1.0, 1.2]
 
 
@@ -41,12 +50,20 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
         (folder / "evaluation.json").write_text("{}")
         row = {"opponent": "random", "battles": 24, "ties": 2, "void": 0, "refused_choices": 0}
         rows = [{**row, "format": "gen1ou", "wins": wins}, {**row, "format": "gen4ou", "wins": 0}]
-        (folder / "play.json").write_text(json.dumps({"results": rows}))
+        (folder / "play").mkdir()
+        (folder / "play" / "random.json").write_text(json.dumps({"results": rows}))
+        if seed:  # an opponent that was played by another call, in one format
+            rows = [{**row, "format": "gen1ou", "opponent": "boss", "wins": 6}]
+            (folder / "play" / "boss.json").write_text(json.dumps({"results": rows}))
     monkeypatch.setattr(proof, "write_record", lambda *rest: tmp_path / "x.json")
-    proof.play(tmp_path, ["gen1ou", "gen4ou"], 48, ["random"], "proof_play")
-    *_, gen1, gen4, together = (tmp_path / "x.md").read_text().splitlines()
-    assert gen1 == "| imitation of all | gen1ou | 67% [53%, 78%] |"  # 32 of 48
+    proof.play(tmp_path, ["gen1ou", "gen4ou"], 48, ["random"], 2, "proof_play")
+    text = (tmp_path / "x.md").read_text()
+    assert "| random | boss |" in text
+    assert "battles a cell: 48 against random, 24 against boss" in text
+    *_, gen1, gen4, together = text.splitlines()
+    assert gen1 == "| imitation of all | gen1ou | 67% [53%, 78%] | 29% [15%, 49%] |"  # 32 of 48
     assert gen4.startswith("| imitation of all | gen4ou | 4% ")  # 2 of 48
+    assert gen4.endswith("|  |")
     assert together.startswith("| imitation of all | all | 35% ")  # 34 of 96
 
 

@@ -44,6 +44,7 @@ def _lists(tree):
         ("max_steps", ["a.b=c"]),
         ("data.formats=[gen1ou", ["data.formats", "YAML"]),
         ("objective.filter=best", ["imitation, winners, binary or exponential"]),
+        ("eval.choose=best", ["eval.choose", "last or likelihood"]),
         ("objective.tau=0", ["objective.tau"]),
         ("model=tiny", ["model"]),
     ],
