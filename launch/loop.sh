@@ -47,7 +47,8 @@ for round in $(seq 1 "$rounds"); do
   more=${checkpoint:+model.init_from=$checkpoint $later}
   if [ ! -e "$here/trained" ]; then
     # shellcheck disable=SC2086
-    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" "$@" $more
+    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" \
+      eval.choose=last "$@" $more
     touch "$here/trained"
   fi
   checkpoint=$here/run
