@@ -53,7 +53,11 @@ ARMS = {
     "imitation of the strongest": [
         "objective.filter=imitation", "objective.filter_warmup=0", f'data.filter="{STRONGEST}"',
     ],
-    "binary filter": ["objective.filter=binary"],
+    # Runs this short would end before one-step targets had carried a battle's result back to its turns, and a filter by
+    # such critics clones next to nothing: longer steps, faster targets, and a floor under every recorded action.
+    "binary filter": [
+        "objective.filter=binary", "objective.filter_floor=0.2", "objective.n_step=8", "objective.tau=0.02",
+    ],
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
+from trainer.lock import lock_output
 from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
@@ -56,6 +57,7 @@ class Run:
         self.accelerator, config = build_accelerator(config)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
+        self.lock = lock_output(self.output, self.accelerator)
         publish.check(config.hub)
         with self.accelerator.local_main_process_first():
             start = starting_model(config)

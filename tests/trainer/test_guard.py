@@ -290,3 +290,23 @@ def test_the_agent_is_the_chosen_checkpoint(battles, tmp_path, monkeypatch, choi
     assert run.train() == 0
     chosen = checkpoint.step_folder(tmp_path, step) / "model" / "model.safetensors"
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == chosen.read_bytes()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(battles, tmp_path):
+    """Killed outright, the first one leaves no lock behind, though its loader's workers may outlive it."""
+    command = [
+        sys.executable, "-m", "trainer.train", *SMALL, f"data.path={battles}", f"output={tmp_path}", "data.workers=1",
+        "max_steps=100000", "log.every=1",
+    ]  # fmt: skip
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "training_log.csv").exists():
+            assert first.poll() is None
+            time.sleep(0.2)
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert second.returncode == 1
+        assert f"another run trains there (process {first.pid} on" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+    assert run_of(battles, tmp_path, "max_steps=1", "resume=never").train() == 0

@@ -1,0 +1,42 @@
+"""One run at a time in an output folder: two that write the same checkpoints would each spoil the other's night."""
+
+import fcntl
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TextIO
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from trainer.config import ConfigError
+
+log = logging.getLogger(__name__)
+NAME = ".lock"
+
+
+def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
+    """Let the main process hold OUTPUT's lock; returns the file, to be kept open until the run ends.
+
+    The lock is POSIX's: it ends with its process, however that ends, and loader workers do not inherit it. Collective.
+    Raises ConfigError, in every process, where another run holds it.
+    """
+    held, refusal = None, [None]
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        held = open(output / NAME, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            refusal = [f"{output}: another run trains there ({held.read()}): wait for its end, or give another output"]
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s): see to it that no other run writes there", held, error)
+        else:
+            held.truncate(0)
+            held.write(f"process {os.getpid()} on {socket.gethostname()}")
+            held.flush()
+    if (words := broadcast_object_list(refusal)[0]) is not None:
+        raise ConfigError(words)
+    return held
