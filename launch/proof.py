@@ -166,6 +166,7 @@ def judge(out: Path, data: Path, name: str) -> None:
                     values.append(row[key][0])
         results[arm] = {
             "seeds": len(folders),
+            "config": json.loads((folders[0] / "run_config.json").read_text(encoding="utf-8")),
             "groups": groups,
             "auc": [[row["auc"] for row in one["values"]] for one in judged],
             "brier": [[row.get("brier") for row in one["values"]] for one in judged],
@@ -203,19 +204,20 @@ def heldout_table(command: str, results: dict[str, dict]) -> str:
         "# Held-out battles", "", f"`{command}`: {trees['decisions']:,} decisions with a choice, of {trees['battles']} "
         "battles that no run saw. Mean over seeds, in brackets the least and the greatest. AUC of V against the result "
         "at γ = 0.999.", "",
-        "| objective | seeds | top-1 | NLL | " + " | ".join(f"NLL {name}" for name in formats) + " | AUC of V |",
-        "| --- " * (5 + len(formats)) + "|",
+        " | ".join(["| objective | steps | seeds | top-1 | NLL", *(f"NLL {name}" for name in formats), "AUC of V |"]),
+        "| --- " * (6 + len(formats)) + "|",
     ]  # fmt: skip
     for arm, result in arms.items():
         top1, nll = result["groups"]["all"]["top1"], result["groups"]["all"]["nll"]
         by_format = [f"{np.mean(result['groups'][f'format: {name}']['nll']):.3f}" for name in formats]
         auc = f"{np.mean([row[2] for row in result['auc']]):.3f}" if result["auc"][0] else ""
         cells = [
-            arm, str(result["seeds"]), f"{np.mean(top1):.1%} [{min(top1):.1%}, {max(top1):.1%}]",
+            arm, str(result["config"]["max_steps"]), str(result["seeds"]),
+            f"{np.mean(top1):.1%} [{min(top1):.1%}, {max(top1):.1%}]",
             f"{np.mean(nll):.3f} [{min(nll):.3f}, {max(nll):.3f}]", *by_format, auc,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    cells = ["gradient-boosted trees", "1", f"{trees['top1'][0]:.1%}", f"{trees['nll'][0]:.3f}"]
+    cells = ["gradient-boosted trees", "", "1", f"{trees['top1'][0]:.1%}", f"{trees['nll'][0]:.3f}"]
     lines.append("| " + " | ".join(cells + [""] * (len(formats) + 1)) + " |")
     return "\n".join(lines) + "\n"
 

@@ -30,14 +30,15 @@ def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "evaluation.json").write_text("{}")
         (folder / "judged.json").write_text(json.dumps(judged(nll)))
+        (folder / "run_config.json").write_text(json.dumps({"max_steps": 800}))
         (folder / "training_log.csv").write_text("step,policy/nll@0.999,heldout/nll\n1,2.0,\n2,1.5,1.6\n")
     written = {}
     monkeypatch.setattr(proof, "IMAGES", tmp_path)
     monkeypatch.setattr(proof, "write_record", lambda name, *rest: written.update({name: rest}) or tmp_path / "x.json")
     proof.judge(tmp_path, tmp_path, "proof_heldout")
     text = (tmp_path / "x.md").read_text()
-    assert "| binary filter | 2 | 50.0% [50.0%, 50.0%] | 1.100 [1.000, 1.200] | 1.100 | 0.620 |" in text
-    assert "| gradient-boosted trees | 1 | 40.0% | 1.300 |" in text
+    assert "| binary filter | 800 | 2 | 50.0% [50.0%, 50.0%] | 1.100 [1.000, 1.200] | 1.100 | 0.620 |" in text
+    assert "| gradient-boosted trees |  | 1 | 40.0% | 1.300 |" in text
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == [f"proof_heldout_{name}.png" for name in ("accuracy", "calibration", "likelihood")]
     assert written["proof_heldout"][1]["binary filter"]["groups"]["all"]["nll"] == [1.0, 1.2]
