@@ -31,7 +31,6 @@ class SimpleHeuristicsAgent:
         )
         self.player.logger.setLevel(logging.CRITICAL)
         self.battles: dict[str, Battle] = {}
-        self.fallbacks = 0
 
     def choose(self, observations: list[Observation]) -> list[int]:
         return [self._choose(observation) for observation in observations]
@@ -46,11 +45,11 @@ class SimpleHeuristicsAgent:
             return int(legal[0]) if len(legal) else 0
         try:
             action = self._action(self.player.choose_move(battle), observation)
+            problem = f"chose action {action}, which is not legal"
         except Exception as error:  # whatever poke-env stumbles over, a battle goes on
-            log.warning("%s: poke-env: %s: %s", observation.lane, type(error).__name__, error)
-            action = None
+            action, problem = None, f"{type(error).__name__}: {error}"
         if action is None or not observation.legal[action]:
-            self.fallbacks += 1
+            log.warning("%s: poke-env: %s; the first legal action is played", observation.lane, problem)
             return int(legal[0])
         return action
 

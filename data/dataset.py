@@ -42,20 +42,16 @@ class DataReport:
     Attributes:
         files: battles per format in this split.
         turns: states in all; none where lengths aren't known.
-        inspected: battles read for the figures below.
         unknown_share, blank_share: shares of all words that the vocabulary lacks, and that are `<blank>`.
         missing_share: share of decisions whose action isn't recorded.
-        mean_turns: of the battles read.
         rejects: files left out by name or content so far, with reasons.
     """
 
     files: dict[str, int]
     turns: int | None
-    inspected: int
     unknown_share: float
     blank_share: float
     missing_share: float
-    mean_turns: float
     rejects: dict[str, str]
 
 
@@ -254,10 +250,8 @@ class BattleDataset:
         return DataReport(
             files=dict(zip(names.tolist(), counts.tolist(), strict=True)),
             turns=None if self.lengths is None else int(self.lengths.sum()),
-            inspected=len(battles),
             unknown_share=unknown,
             blank_share=blank,
             missing_share=missing,
-            mean_turns=sum(len(battle) for battle in battles) / len(battles),
             rejects=dict(self.ledger.rejects),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import NamedTuple
 
 log = logging.getLogger(__name__)
@@ -66,10 +65,6 @@ class RejectLedger:
             expected = self.max_share * self.seen
             slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
             self._check(len(self.rejects) - self._bad_names, self.seen, expected + slack)
-
-    def by_reason(self) -> dict[str, int]:
-        """Rejected files by the field at fault."""
-        return dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for reason in self.rejects.values()))
 
     def _note(self, rejects: list[Reject]) -> int:
         new = [reject for reject in rejects if reject.path not in self.rejects]
