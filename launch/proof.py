@@ -275,7 +275,7 @@ def play_table(command: str, results: list[dict]) -> str:
     }
     counts = ", ".join(f"{sum(battles) // len(battles)} against {name}" for name, battles in played.items())
     lines = [
-        "# In play", "", f"`{command}`: win rate and its 95% interval (Wilson), ties as half a win; sides and teams "
+        "# In play", "", f"`{command}`, and what earlier calls played: win rate, 95% interval (Wilson), ties half a win; sides and teams "
         f"swapped in pairs, teams that were never recorded, the seeds of an arm pooled; battles a cell: {counts}.", "",
         "| objective | format | " + " | ".join(opponents) + " |", "| --- " * (2 + len(opponents)) + "|",
     ]  # fmt: skip
