@@ -275,7 +275,7 @@ def play_table(command: str, results: list[dict]) -> str:
     }
     counts = ", ".join(f"{sum(battles) // len(battles)} against {name}" for name, battles in played.items())
     lines = [
-        "# In play", "", f"`{command}`, and what earlier calls played: win rate, 95% interval (Wilson), ties half a win; "
+        "# In play", "", f"`{command}`, and what earlier calls played: win rate, 95% interval (Wilson), ties half; "
         f"sides and teams swapped in pairs, teams never recorded, an arm's seeds pooled; battles a cell: {counts}.", "",
         "| objective | format | " + " | ".join(opponents) + " |", "| --- " * (2 + len(opponents)) + "|",
     ]  # fmt: skip
