@@ -22,7 +22,7 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
     The lock is POSIX's: it ends with its process, however that ends, and loader workers do not inherit it. Collective.
     Raises ConfigError, in every process, where another run holds it.
     """
-    held, refusal = None, [None]
+    held, holder = None, [None]
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         held = open(output / NAME, "a+", encoding="utf-8")  # noqa: SIM115
@@ -30,13 +30,13 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
             fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held.seek(0)
-            refusal = [f"{output}: another run trains there ({held.read()}): wait for its end, or give another output"]
+            holder = [held.read()]
         except OSError as error:
             log.warning("%s: this file system has no locks (%s): see to it that no other run writes there", held, error)
         else:
             held.truncate(0)
             held.write(f"process {os.getpid()} on {socket.gethostname()}")
             held.flush()
-    if (words := broadcast_object_list(refusal)[0]) is not None:
-        raise ConfigError(words)
+    if (other := broadcast_object_list(holder)[0]) is not None:
+        raise ConfigError(f"{output}: another run trains there ({other}): wait for its end, or give another output")
     return held

@@ -31,11 +31,11 @@ def battles(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(battles, tmp_path_factory):
-    """The folder of a finished run of 120 steps with the default objective."""
+    """The folder of a finished run of 120 steps with the default objective, its likeliest checkpoint chosen."""
     output = tmp_path_factory.mktemp("run") / "trained"
     settings = [
         *SMALL, f"data.path={battles}", f"output={output}", "max_steps=120", "optim.lr=3.0e-3", "eval.every=60",
-        "checkpoint.every=60", "objective.filter_warmup=80",
+        "checkpoint.every=60", "objective.filter_warmup=80", "eval.choose=likelihood",
     ]  # fmt: skip
     assert Run(load_config(None, settings)).train() == 0
     return output
