@@ -91,6 +91,7 @@ class LogConfig:
     project: str = "turnwise"
     name: str | None = None  # of the run at the trackers; null: OUTPUT's last part
     progress: bool = True
+    report: bool = True  # draw OUTPUT/report.html at the run's end
     profile: int = 0  # optimizer steps to profile (0: none); the trace goes to OUTPUT/profile
 
 

@@ -338,7 +338,8 @@ class Run:
         result = evaluate_dataset(network, self.heldout, self.dataset, calibration)
         (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))
         log.info("%s\n\nthe agent is in %s", as_text(result), target)
-        report_of_run(self.output)
+        if self.config.log.report:
+            report_of_run(self.output)
         self.publisher.finish(target, self.total)
 
     def _stop_agreed(self, done: int) -> bool:

@@ -1,6 +1,7 @@
 """Generated battles and one small trained run, made once for all tests of the trainer."""
 
 import pytest
+from filelock import FileLock
 
 from tests.battle_files import Style, write_battles
 from trainer.config import load_config
@@ -9,7 +10,7 @@ from trainer.loop import Run
 SMALL = [
     "precision=fp32", "compile=false", "epochs=null", "model.preset=tiny", "model.value_bins=32", "data.workers=0",
     "data.heldout_share=0.15", "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5",
-    "eval.calibration_battles=60", "log.progress=false",
+    "eval.calibration_battles=60", "log.progress=false", "log.report=false",
 ]  # fmt: skip
 
 
@@ -22,20 +23,33 @@ def index_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def battles(tmp_path_factory):
-    """A folder of 120 generated battles, most of their choices by a rule."""
-    root = tmp_path_factory.mktemp("battles")
-    write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+def shared(tmp_path_factory, worker_id):
+    """A folder that the test workers have in common; whoever makes a thing in it holds the lock beside it."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "shared"
+    root.mkdir(exist_ok=True)
     return root
 
 
 @pytest.fixture(scope="session")
-def trained(battles, tmp_path_factory):
+def battles(shared):
+    """A folder of 120 generated battles, most of their choices by a rule."""
+    root = shared / "battles"
+    with FileLock(shared / "battles.lock"):
+        if not root.exists():
+            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(battles, shared):
     """The folder of a finished run of 120 steps with the default objective, its likeliest checkpoint chosen."""
-    output = tmp_path_factory.mktemp("run") / "trained"
+    output = shared / "trained"
     settings = [
         *SMALL, f"data.path={battles}", f"output={output}", "max_steps=120", "optim.lr=3.0e-3", "eval.every=60",
-        "checkpoint.every=60", "objective.filter_warmup=80", "eval.choose=likelihood",
+        "checkpoint.every=60", "objective.filter_warmup=80", "eval.choose=likelihood", "log.report=true",
     ]  # fmt: skip
-    assert Run(load_config(None, settings)).train() == 0
+    with FileLock(shared / "trained.lock"):
+        if not (output / "report.html").exists():
+            assert Run(load_config(None, settings)).train() == 0
     return output

@@ -18,7 +18,7 @@ from tests.trainer.conftest import SMALL
 from tests.trainer.planted import plant
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint, loop
-from trainer.config import load_config
+from trainer.config import ConfigError, load_config
 from trainer.guard import GuardConfig, SpikeGuard, TooManySkipsError
 from trainer.loop import Run
 from trainer.state import gather
@@ -303,9 +303,8 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(bat
         while not (tmp_path / "training_log.csv").exists():
             assert first.poll() is None
             time.sleep(0.2)
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert second.returncode == 1
-        assert f"another run trains there (process {first.pid} on" in second.stderr
+        with pytest.raises(ConfigError, match=rf"another run trains there \(process {first.pid} on"):
+            run_of(battles, tmp_path, "max_steps=1").train()
     finally:
         first.kill()
         first.wait()

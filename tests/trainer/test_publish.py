@@ -28,7 +28,7 @@ def hub(monkeypatch):
 def settings_of(battles, output):
     return [
         *SMALL, f"data.path={battles}", f"output={output}", "eval.every=5", "checkpoint.every=5", "checkpoint.keep=1",
-        "log.every=5", "hub.push=true", "hub.to=me/agent",
+        "log.every=5", "hub.push=true", "hub.to=me/agent", "log.report=true",
     ]  # fmt: skip
 
 

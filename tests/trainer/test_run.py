@@ -221,14 +221,13 @@ def test_golden_losses_of_fifty_steps(tmp_path):
             assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=tolerance), (i, name)
 
 
-def test_sixty_battles_are_learned_by_heart(tmp_path):
+def test_thirty_battles_are_learned_by_heart(tmp_path):
     battles = tmp_path / "battles"
-    write_battles(battles, 60, seed=900, style=Style(noise=0.3, missing=0.0, max_turns=16))
+    write_battles(battles, 30, seed=900, style=Style(noise=0.3, missing=0.0, max_turns=16))
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=260", "eval.every=0",
-        "optim.lr=4.0e-3",
-        "batch.battles=16", "objective.filter=imitation", "optim.weight_decay=0", "data.heldout_share=0.02",
-        "checkpoint.every=1000", "objective.critic_weight=0.1",
+        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=90", "eval.every=0",
+        "optim.lr=4.0e-3", "batch.battles=12", "objective.filter=imitation", "optim.weight_decay=0",
+        "data.heldout_share=0.05", "checkpoint.every=1000", "objective.critic_weight=0.1",
     ]  # fmt: skip
     assert Run(load_config(None, settings)).train() == 0
     accuracy = [float(row["policy/accuracy@0.999"]) for row in rows_of(tmp_path / "run")[-3:]]
