@@ -1,4 +1,4 @@
-"""Markers' rules: slow tests run only with --full, GPU tests only where CUDA is; each skip says why."""
+"""Markers' rules: slow tests run only with --full, GPU tests only where CUDA is; each skip says why. Shared battles."""
 
 import os
 
@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
+
+from tests.battle_files import Style, write_battles
 
 
 def pytest_addoption(parser):
@@ -25,3 +28,22 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: run by `make test-full`"))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id):
+    """A folder that the test workers have in common; whoever makes a thing in it holds the lock beside it."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "shared"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def battles(shared):
+    """A folder of 120 generated battles, most of their choices by a rule."""
+    root = shared / "battles"
+    with FileLock(shared / "battles.lock"):
+        if not root.exists():
+            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+    return root

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from launch import record
-from tests.battle_files import Style, write_battles
+from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("data", "model", "trainer", "battle")
@@ -267,16 +267,12 @@ def test_metrics_of_the_log_stand_in_the_table(trained_log):
     assert rows - columns - elsewhere == set()
 
 
-@pytest.fixture(scope="module")
-def trained_log(tmp_path_factory):
+@pytest.fixture
+def trained_log(battles, tmp_path, monkeypatch):
     """Columns of the log of a run of two steps, as a user's command leaves it."""
-    root = tmp_path_factory.mktemp("run")
-    write_battles(root / "battles", 60, seed=3, style=Style(max_turns=60))
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", "--data_path",
-         str(root / "battles"), f"output={root / 'out'}", "max_steps=2", "eval.every=1", "batch.battles=4"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    with open(root / "out" / "training_log.csv", newline="") as handle:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+    run = ["--config", "launch/runs/quickstart.yaml", "--data_path", str(battles), f"output={tmp_path / 'out'}"]
+    assert train_main([*run, "max_steps=2", "eval.every=1", "batch.battles=4", "log.report=false"]) == 0
+    with open(tmp_path / "out" / "training_log.csv", newline="") as handle:
         return next(csv.reader(handle))

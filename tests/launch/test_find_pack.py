@@ -8,7 +8,6 @@ import torch
 from launch import find_pack
 from launch.find_pack import GIB, largest, try_pack
 from tests.trainer.conftest import SMALL
-from tests.trainer.conftest import battles as battles  # the fixture
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 8, 9, 100, 1000])

@@ -1,9 +1,8 @@
-"""Generated battles and one small trained run, made once for all tests of the trainer."""
+"""One small trained run, made once for all tests of the trainer."""
 
 import pytest
 from filelock import FileLock
 
-from tests.battle_files import Style, write_battles
 from trainer.config import load_config
 from trainer.loop import Run
 
@@ -20,25 +19,6 @@ def index_cache(tmp_path_factory):
     import os
 
     os.environ["TURNWISE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory, worker_id):
-    """A folder that the test workers have in common; whoever makes a thing in it holds the lock beside it."""
-    root = tmp_path_factory.getbasetemp()
-    root = (root if worker_id == "master" else root.parent) / "shared"
-    root.mkdir(exist_ok=True)
-    return root
-
-
-@pytest.fixture(scope="session")
-def battles(shared):
-    """A folder of 120 generated battles, most of their choices by a rule."""
-    root = shared / "battles"
-    with FileLock(shared / "battles.lock"):
-        if not root.exists():
-            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
-    return root
 
 
 @pytest.fixture(scope="session")
