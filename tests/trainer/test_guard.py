@@ -184,8 +184,14 @@ def listens(pid, number):
     return int(line.split()[1], 16) >> (number - 1) & 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("moment", ["start-up", "training"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("start-up", signal.SIGUSR1), ("training", signal.SIGTERM),
+        pytest.param("start-up", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("training", signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, moment):
     """At start-up, as soon as the trainer's own code runs, and in mid-training: exit code 75, and a checkpoint where
     there is something to save."""

@@ -99,6 +99,7 @@ def test_a_run_from_the_start_gets_an_id_of_its_own(battles, tmp_path):
     assert len({run_id for run_id, _, _ in wandb_records(tmp_path)}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
