@@ -27,6 +27,7 @@ import psutil
 from safetensors.torch import load_file
 
 from launch.record import write_record
+from trainer import checkpoint
 from trainer.config import CheckpointConfig
 from trainer.setup import free_port
 
@@ -196,8 +197,8 @@ def measure(row: Row, base: Path, folder: Path, data: str) -> dict:
     code, text = launch(PLAIN, again, f"data.path={data}")
     if code != 0 or f"at step {SAVED}" not in text:
         raise RuntimeError(f"{row}: its checkpoint was not resumed\n{text[-3000:]}")
-    export = [sys.executable, "-m", "trainer.checkpoint", "export", str(output), "--to", str(folder / "exported")]
-    subprocess.run(export, cwd=ROOT, check=True, capture_output=True, timeout=SILENCE_S)
+    if checkpoint.main(["export", str(output), "--to", str(folder / "exported")]):
+        raise RuntimeError(f"{row}: its agent was not exported")
     return {
         "steps": difference(curve(output), curve(base)),
         "parameters": parameters_apart(output / name, base / name),

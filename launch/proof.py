@@ -224,15 +224,16 @@ def heldout_table(command: str, results: dict[str, dict]) -> str:
 
 def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str], jobs: int, name: str) -> None:
     """Every arm, its seeds pooled, against every opponent with teams kept for evaluation. The tables hold what earlier
-    calls have played too."""
+    calls have played too; it is played again where it is less than `battles`."""
     arms = trained(out)
     opponents = [opponent for text in against for opponent in (ALL_BASELINES if text == "all" else [text])]
 
     def one(which: tuple[str, str, Path]) -> None:
         opponent, arm, folder = which
         path = folder / "play" / f"{opponent}.json"
-        if not path.exists():
-            share = -(-battles // (2 * len(arms[arm]))) * 2  # pairs with the sides swapped
+        share = -(-battles // (2 * len(arms[arm]))) * 2  # pairs with the sides swapped
+        rows = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+        if not set(formats) <= {row["format"] for row in rows if row["battles"] + row["void"] >= share}:
             path.parent.mkdir(exist_ok=True)
             run(
                 "battle.evaluate", "--agent", f"agent={folder}", "--against", opponent, "--formats", *formats,

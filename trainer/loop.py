@@ -31,7 +31,6 @@ from trainer.objective import OfflineRL
 from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import ABOUT, about
 from trainer.publish import Publisher
-from trainer.report import report_of_run
 from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
 from trainer.sharding import gathered, shard
@@ -339,6 +338,8 @@ class Run:
         (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))
         log.info("%s\n\nthe agent is in %s", as_text(result), target)
         if self.config.log.report:
+            from trainer.report import report_of_run  # draws with matplotlib: a second that no start need wait for
+
             report_of_run(self.output)
         self.publisher.finish(target, self.total)
 

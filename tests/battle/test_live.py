@@ -17,6 +17,7 @@ from data.replay_file import read_battle
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.hub import export_model
+from trainer.setup import free_port
 
 PORT = 8053
 
@@ -101,20 +102,26 @@ def recorded(out):
     return read_battle(path), json.loads(lz4.frame.decompress(path.read_bytes()))["meta"]
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A server that outlives these tests' battles."""
+    with LocalServer(PORT) as server:
+        yield server
+
+
 @pytest.mark.timeout(180)
-def test_a_battle_goes_on_after_its_connection_was_cut(tmp_path):
-    with LocalServer(PORT):
-        proxy = Proxy(PORT)
-        proxy.start()
+def test_a_battle_goes_on_after_its_connection_was_cut(server, tmp_path):
+    proxy = Proxy(server.port)
+    proxy.start()
 
-        def cut():
-            proxy.cutting.set()
-            while proxy.cutting.is_set():
-                pass
+    def cut():
+        proxy.cutting.set()
+        while proxy.cutting.is_set():
+            pass
 
-        agent = Saboteur({3, 9}, cut)
-        results = against(proxy.port, PORT, agent, tmp_path)
-        proxy.closing = True
+    agent = Saboteur({3, 9}, cut)
+    results = against(proxy.port, server.port, agent, tmp_path)
+    proxy.closing = True
     assert proxy.cuts == 2
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
     battle, meta = recorded(tmp_path)
@@ -128,7 +135,7 @@ def test_a_battle_goes_on_after_its_connection_was_cut(tmp_path):
 
 @pytest.mark.timeout(180)
 def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
-    with LocalServer(PORT) as server:
+    with LocalServer(free_port()) as server:
 
         def kill():
             server.process.kill()
@@ -136,14 +143,14 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
 
         def challenge():
             with pytest.raises(ServerTrouble):
-                play(PORT, "Turn B", "--mode", "challenge", "--opponent", "Turn A", "--patience", "2")
+                play(server.port, "Turn B", "--mode", "challenge", "--opponent", "Turn A", "--patience", "2")
 
         opponent = threading.Thread(daemon=True, target=challenge)
         opponent.start()
         agent = Saboteur({4}, kill)
         said = "no server there for 2 s; battles without a result: 1; start the server"
         with pytest.raises(ServerTrouble, match=said):
-            play(PORT, "Turn A", "--out", str(tmp_path), "--patience", "2", agent=agent)
+            play(server.port, "Turn A", "--out", str(tmp_path), "--patience", "2", agent=agent)
         opponent.join(30)
     assert not opponent.is_alive()
     assert not list(tmp_path.rglob("*.lz4"))
@@ -159,7 +166,7 @@ def saved_model(tmp_path_factory):
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("rule", ladder.LEADS)
-def test_the_lead_follows_its_rule(tmp_path, saved_model, rule):
+def test_the_lead_follows_its_rule(server, tmp_path, saved_model, rule):
     (tmp_path / "team").mkdir()
     source = team_files("gen9ou", None, "training")[0]
     (tmp_path / "team" / source.name).write_bytes(source.read_bytes())
@@ -167,8 +174,7 @@ def test_the_lead_follows_its_rule(tmp_path, saved_model, rule):
     agent.decided = []
     decide = agent.decide
     agent.decide = lambda states: agent.decided.append((states[-1], decide(states))) or agent.decided[-1][1]
-    with LocalServer(PORT):
-        against(PORT, PORT, agent, tmp_path / "out", "--lead", rule, "--teams", str(tmp_path / "team"))
+    against(server.port, server.port, agent, tmp_path / "out", "--lead", rule, "--teams", str(tmp_path / "team"))
     battle, meta = recorded(tmp_path / "out")
     assert meta["lead"]["rule"] == rule
     place = meta["lead"]["place"]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,17 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
     assert gen4.startswith("| imitation of all | gen4ou | 4% ")  # 2 of 48
     assert gen4.endswith("|  |")
     assert together.startswith("| imitation of all | all | 35% ")  # 34 of 96
+
+    def better(*command, log):
+        won = {**row, "opponent": "random", "battles": 30, "wins": 30, "ties": 0}
+        rows = [{**won, "format": battle_format} for battle_format in command[6:8]]
+        Path(command[-1]).write_text(json.dumps({"results": rows}))
+
+    monkeypatch.setattr(proof, "run", better)  # more battles than are held are played again, in each seed's folder
+    proof.play(tmp_path, ["gen1ou", "gen4ou"], 60, ["random"], 2, "proof_play")
+    text = (tmp_path / "x.md").read_text()
+    assert "battles a cell: 60 against random, 24 against boss" in text
+    assert "| imitation of all | gen1ou | 100% " in text
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from launch.bench_engines import (
     watched,
 )
 from trainer import checkpoint
+from trainer.train import main as train_main
 
 QUICK = {Row("accelerate", 2, "zero1")}
 DATA = str(ROOT / "data" / "sample")
@@ -157,7 +158,6 @@ def test_a_zero_file_that_contradicts_the_run_is_refused(key, tmp_path):
         _deepspeed_plugin(load_config(None, ["deepspeed=nowhere.json"]), bf16=False)
 
 
-def test_sharding_one_process_is_refused(tmp_path):
-    code, text = launch(PLAIN, tmp_path, f"data.path={DATA}", "parallel=fsdp2")
-    assert code == 1
-    assert "parallel=fsdp2" in text
+def test_sharding_one_process_is_refused(tmp_path, capsys):
+    assert train_main([*SETTINGS, f"output={tmp_path}", f"data.path={DATA}", "parallel=fsdp2"]) == 1
+    assert "parallel=fsdp2" in capsys.readouterr().err

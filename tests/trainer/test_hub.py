@@ -18,52 +18,71 @@ from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack
 from trainer.card import RunFacts, model_card, run_of
+from trainer.hub import main as hub_main
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+# Commands as `python -m trainer.hub` runs them, one after another in one process: exit code and what each said.
+COMMANDS = """
+import contextlib, io, json, sys
+from trainer.hub import main
+for command in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        code = main(command)
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
 def hub():
     server = StandInHub({})
     yield server
     server.close()
 
 
-def hub_command(hub, tmp_path, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "trainer.hub", *arguments],
-        cwd=ROOT, env={**os.environ, **signed_in(hub, tmp_path)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
-def signed_in(hub, tmp_path):
+def signed_in(hub, home):
     # Uploads go by Git LFS: the newer way, Xet, speaks to further servers.
-    home = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    home = {"HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
     return {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", **home}
 
 
-def test_a_pushed_agent_comes_back_byte_for_byte(trained, hub, tmp_path):
-    pushed = hub_command(hub, tmp_path, "push", str(trained), "--to", "me/agent")
-    assert pushed.returncode == 0, pushed.stderr
+@pytest.fixture(scope="module")
+def exchanged(trained, hub, tmp_path_factory):
+    """What was pushed as me/agent and pulled to `pulled`, packed in `packed` and pushed as me/packed."""
+    folder = tmp_path_factory.mktemp("exchanged")
+    pulled, packed = folder / "pulled", folder / "packed"
+    commands = [
+        ["push", str(trained), "--to", "me/agent"], ["pull", "me/agent", "--to", str(pulled)],
+        ["pack", str(trained), "--to", str(packed)], ["push", str(packed), "--to", "me/packed"],
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)], cwd=ROOT, env={**os.environ, **signed_in(hub, folder)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [code for code, _ in results] == [0] * 4, (results, done.stderr)
+    return folder
+
+
+def test_a_pushed_agent_comes_back_byte_for_byte(trained, exchanged, hub):
     ours = {p.name: p.read_bytes() for p in (trained / "model").iterdir() if p.is_file()}
     theirs = hub.uploads["me/agent"]
     assert {name: theirs[name] for name in ours} == ours
     assert set(theirs) - set(ours) == {"README.md", "training_curve.png"}
     assert ours["model.safetensors"] in hub.lfs.values()
     assert "POST /me/agent.git/info/lfs/objects/batch" in hub.requests
-    pulled = hub_command(hub, tmp_path, "pull", "me/agent", "--to", str(tmp_path / "pulled"))
-    assert pulled.returncode == 0, pulled.stderr
-    assert all((tmp_path / "pulled" / name).read_bytes() == content for name, content in ours.items())
+    assert all((exchanged / "pulled" / name).read_bytes() == content for name, content in ours.items())
     pack = random_pack(64)
     outputs = [
         TurnwiseForOfflineRL.from_pretrained(folder).eval()(**inputs_of(pack)).logits
-        for folder in (trained / "model", tmp_path / "pulled")
+        for folder in (trained / "model", exchanged / "pulled")
     ]
     assert torch.equal(*outputs)
 
 
-def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained, hub, tmp_path):
-    assert hub_command(hub, tmp_path, "push", str(trained), "--to", "me/agent").returncode == 0
+def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained, exchanged, hub, tmp_path):
     battle = make_battle(77, "gen9ou")
     work = tmp_path / "work"
     work.mkdir()
@@ -88,9 +107,8 @@ def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained,
     assert probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
-def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(trained, hub, tmp_path):
-    packed = tmp_path / "packed"
-    assert hub_command(hub, tmp_path, "pack", str(trained), "--to", str(packed)).returncode == 0
+def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(trained, exchanged, hub):
+    packed = exchanged / "packed"
     assert not list(packed.glob("*.py"))
     whole, half = (folder / "model.safetensors" for folder in (trained / "model", packed))
     assert half.stat().st_size < 0.55 * whole.stat().st_size
@@ -99,7 +117,6 @@ def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(tr
     assert ours.win_chance is not None
     assert theirs.win_chance == pytest.approx(ours.win_chance, abs=0.02)
     assert theirs.probabilities == pytest.approx(ours.probabilities, abs=0.02)
-    assert hub_command(hub, tmp_path, "push", str(packed), "--to", "me/packed").returncode == 0
     pushed = hub.uploads["me/packed"]
     assert pushed["README.md"] == (packed / "README.md").read_bytes()
     assert b"top-1" in pushed["README.md"]
@@ -144,10 +161,12 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     assert "Not known: no about.json" in bare.text
 
 
-def test_what_is_not_there_is_said(hub, tmp_path):
-    done = hub_command(hub, tmp_path, "pull", "me/nothing", "--to", str(tmp_path / "x"))
+def test_what_is_not_there_is_said(hub, tmp_path, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.hub", "pull", "me/nothing", "--to", str(tmp_path / "x")],
+        cwd=ROOT, env={**os.environ, **signed_in(hub, tmp_path)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 1
     assert "me/nothing" in done.stderr
-    done = hub_command(hub, tmp_path, "push", str(tmp_path), "--to", "me/agent")
-    assert done.returncode == 1
-    assert "no model here" in done.stderr
+    assert hub_main(["push", str(tmp_path), "--to", "me/agent"]) == 1
+    assert "no model here" in capsys.readouterr().err

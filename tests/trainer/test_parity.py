@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainer import one_step
 from tests.trainer.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 
 
-def one_step(battles, out, micro, accumulate, processes=1):
+def step_of(battles, out, micro, accumulate, processes=1):
     settings = [
         *SMALL, f"data.path={battles}", f"output={out.parent / 'run'}", "max_steps=1", "optim.name=sgd",
         "optim.lr=0.01",
@@ -21,25 +22,26 @@ def one_step(battles, out, micro, accumulate, processes=1):
         f"batch.accumulate={accumulate}", f"batch.turns={64 * micro}", "data.heldout_share=0.02",
         "objective.filter_warmup=0", "batch_scaling=multiply", "lr_scaling=none",
     ]  # fmt: skip
-    command = [sys.executable, "-m", "tests.trainer.one_step", str(out), *settings]
-    if processes > 1:
+    if processes == 1:
+        one_step.main(str(out), settings)
+    else:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *torchrun, "-m", "tests.trainer.one_step", str(out), *settings]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+        done = subprocess.run(
+            [sys.executable, *torchrun, "-m", "tests.trainer.one_step", str(out), *settings], cwd=ROOT,
+            capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out, weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def whole(battles, tmp_path_factory):
-    return one_step(battles, tmp_path_factory.mktemp("one") / "whole.pt", 16, 1)
+    return step_of(battles, tmp_path_factory.mktemp("one") / "whole.pt", 16, 1)
 
 
 @pytest.mark.parametrize(("micro", "accumulate", "processes"), [(4, 4, 1), (2, 4, 2)])
 def test_gradients_and_parameters_do_not_depend_on_the_cut(whole, battles, tmp_path, micro, accumulate, processes):
-    cut = one_step(battles, tmp_path / "cut.pt", micro, accumulate, processes)
+    cut = step_of(battles, tmp_path / "cut.pt", micro, accumulate, processes)
     norm = torch.stack([g.norm() for g in whole["gradient"].values()]).norm()
     difference = torch.stack([(cut["gradient"][n] - g).norm() for n, g in whole["gradient"].items()]).norm()
     assert difference / norm < 1e-5

@@ -67,6 +67,7 @@ def test_a_whole_target_network_counts_its_forward(battles):
     assert network.flops - heads.flops == pytest.approx(parts["encoder"] + parts["trunk"])
 
 
+@pytest.mark.slow
 def test_peak_memory_is_as_planned(battles, tmp_path):
     """`small` and a pack of 2,048 turns, so that what is planned for stands out from the libraries."""
     settings = [
