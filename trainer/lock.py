@@ -32,7 +32,7 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
             held.seek(0)
             holder = [held.read()]
         except OSError as error:
-            log.warning("%s: this file system has no locks (%s): see to it that no other run writes there", held, error)
+            log.warning("%s: no locks here (%s): see to it that no other run writes there", output / NAME, error)
         else:
             held.truncate(0)
             held.write(f"process {os.getpid()} on {socket.gethostname()}")
