@@ -100,7 +100,7 @@ def test_communication_by_hand():
 
 
 def test_command_says_what_cannot_fit(capsys):
-    huge = ["model.hidden_size=8192", "model.num_layers=40", "model.num_heads=64"]
+    huge = ["model.hidden_size=16384", "model.num_layers=8", "model.num_heads=128"]
     assert plan.main(["--gpus", "1", "--gpu", "a100-40gb", *huge]) == 1
     assert "does not fit" in capsys.readouterr().out
     assert plan.main(["--config", str(ROOT / "launch" / "runs" / "h100_1gpu.yaml"), "--gpus", "1,8"]) == 0
