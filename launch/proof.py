@@ -224,7 +224,7 @@ def heldout_table(command: str, results: dict[str, dict]) -> str:
 
 def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str], jobs: int, name: str) -> None:
     """Every arm, its seeds pooled, against every opponent with teams kept for evaluation. The tables hold what earlier
-    calls have played too; it is played again where it is less than `battles`."""
+    calls have played too; a format with fewer battles than now asked for is played again."""
     arms = trained(out)
     opponents = [opponent for text in against for opponent in (ALL_BASELINES if text == "all" else [text])]
 
@@ -232,13 +232,19 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
         opponent, arm, folder = which
         path = folder / "play" / f"{opponent}.json"
         share = -(-battles // (2 * len(arms[arm]))) * 2  # pairs with the sides swapped
-        rows = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
-        if not set(formats) <= {row["format"] for row in rows if row["battles"] + row["void"] >= share}:
+        held = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+        enough = {row["format"] for row in held if row["battles"] + row["void"] >= share}
+        if lacking := [battle_format for battle_format in formats if battle_format not in enough]:
             path.parent.mkdir(exist_ok=True)
+            played = path.with_suffix(".new")
             run(
-                "battle.evaluate", "--agent", f"agent={folder}", "--against", opponent, "--formats", *formats,
-                "--battles", str(share), "--json", str(path), log=folder / "play.log",
+                "battle.evaluate", "--agent", f"agent={folder}", "--against", opponent, "--formats", *lacking,
+                "--battles", str(share), "--json", str(played), log=folder / "play.log",
             )  # fmt: skip
+            report = json.loads(played.read_text(encoding="utf-8"))
+            report["results"] += [row for row in held if row["format"] not in lacking]
+            played.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            played.replace(path)
 
     at_a_time(
         jobs, one, [(opponent, arm, f) for opponent in opponents for arm, folders in arms.items() for f in folders]

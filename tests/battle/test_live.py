@@ -19,8 +19,6 @@ from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.hub import export_model
 from trainer.setup import free_port
 
-PORT = 8053
-
 
 class Proxy(threading.Thread):
     """Passes bytes between its own port and the server's, until told to cut every connection."""
@@ -105,7 +103,7 @@ def recorded(out):
 @pytest.fixture(scope="module")
 def server():
     """A server that outlives these tests' battles."""
-    with LocalServer(PORT) as server:
+    with LocalServer(free_port()) as server:
         yield server
 
 

@@ -68,16 +68,22 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
     assert gen4.endswith("|  |")
     assert together.startswith("| imitation of all | all | 35% ")  # 34 of 96
 
-    def better(*command, log):
-        won = {**row, "opponent": "random", "battles": 30, "wins": 30, "ties": 0}
-        rows = [{**won, "format": battle_format} for battle_format in command[6:8]]
-        Path(command[-1]).write_text(json.dumps({"results": rows}))
+    commands = []
 
-    monkeypatch.setattr(proof, "run", better)  # more battles than are held are played again, in each seed's folder
-    proof.play(tmp_path, ["gen1ou", "gen4ou"], 60, ["random"], 2, "proof_play")
-    text = (tmp_path / "x.md").read_text()
-    assert "battles a cell: 60 against random, 24 against boss" in text
-    assert "| imitation of all | gen1ou | 100% " in text
+    def better(*command, log):
+        commands.append(command)
+        won = {**row, "opponent": "random", "format": "gen1ou", "battles": 30, "wins": 30, "ties": 0}
+        Path(command[-1]).write_text(json.dumps({"results": [won]}))
+
+    # More battles than are held are played again, by each seed; the other format's are kept; then all are there.
+    monkeypatch.setattr(proof, "run", better)
+    for _ in range(2):
+        proof.play(tmp_path, ["gen1ou"], 60, ["random"], 2, "proof_play")
+        proof.play(tmp_path, ["gen1ou", "gen4ou"], 48, ["random"], 2, "proof_play")
+    assert [command[5:9] for command in commands] == [("--formats", "gen1ou", "--battles", "30")] * 2
+    *_, gen1, gen4, _ = (tmp_path / "x.md").read_text().splitlines()
+    assert gen1.startswith("| imitation of all | gen1ou | 100% ")
+    assert gen4.startswith("| imitation of all | gen4ou | 4% ")
 
 
 @pytest.mark.slow

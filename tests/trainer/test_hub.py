@@ -42,9 +42,9 @@ def hub():
     server.close()
 
 
-def signed_in(hub, home):
+def signed_in(hub, folder):
     # Uploads go by Git LFS: the newer way, Xet, speaks to further servers.
-    home = {"HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    home = {"HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
     return {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", **home}
 
 
