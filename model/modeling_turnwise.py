@@ -156,7 +156,9 @@ class TurnwiseForOfflineRL(TurnwisePreTrainedModel):
         if self.popart is not None:
             values = self.popart.value(critic_out.squeeze(-1))
         else:
-            values = critic_out.float().softmax(-1) @ value_support(self.config, critic_out.device)
+            # A product and a sum, where a matrix product would be done in bf16 under autocast: its three digits cannot
+            # tell actions apart whose values are near a won battle's thousand.
+            values = (critic_out.float().softmax(-1) * value_support(self.config, critic_out.device)).sum(-1)
         return values.permute(0, 3, 2, 1)
 
     def forward(
