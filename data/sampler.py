@@ -41,9 +41,9 @@ class BatchConfig:
         segments: most segments of a pack (windows, and the pieces of its padding); none: sized from `battles`.
     """
 
-    battles: int = 64
+    battles: int = 128
     turns: int | None = None
-    accumulate: int = 2
+    accumulate: int = 1
     plan: str = "auto"
     segments: int | None = None
 

@@ -169,7 +169,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--data", type=Path, default=Path("data/sample"), help="battle files, or a token cache")
     parser.add_argument("--seconds", type=float, default=240.0, help="of each mode")
-    parser.add_argument("--battles", type=int, default=8, help="a micro-batch, in both modes")
+    parser.add_argument("--battles", type=int, default=16, help="a step, in both modes; an even number")
     parser.add_argument("--looks", type=int, default=24, help="held-out evaluations on the way")
     parser.add_argument("--heldout", type=int, default=100, help="held-out battles read at each")
     parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of both modes")

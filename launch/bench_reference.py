@@ -45,7 +45,7 @@ def speed(options: argparse.Namespace, case: str) -> dict:
         command = [
             sys.executable, "-m", "launch.bench_train", "--mode", "default", "--preset", preset, "--data", options.data,
             "--battles", "16", "--workers", "0", "--steps", str(options.steps), "--warmup", "2", "--child", str(out),
-            "--set", "batch.accumulate=1", "precision=fp32", "compile=false", *settings,
+            "--set", "precision=fp32", "compile=false", *settings,
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"}
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
@@ -76,7 +76,7 @@ def likelihood(options: argparse.Namespace) -> dict:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     measured = run_child(
         ["--data", options.data, "--preset", preset, "--seconds", str(options.seconds), "--battles", "16", "--looks",
-         str(options.looks), "--heldout", "200", "--set", "batch.accumulate=1", *settings],
+         str(options.looks), "--heldout", "200", "--set", *settings],
         environment,
     )  # fmt: skip
     theirs = REFERENCE["imitation"]

@@ -3,8 +3,9 @@
 Modes, each in a process of its own (so that memory and compilation are its own), on the same data, model size and
 number of battles:
 
-- `default`: the repository's loader, objective and step, put together by `trainer.loop.Run` as in a run.
-- `prior`: the prior attempt's recipe, pinned in `launch/prior_recipe.py`.
+- `default`: the repository's loader, objective and step, put together by `trainer.loop.Run` as in a run, one pack
+  a step.
+- `prior`: the prior attempt's recipe, pinned in `launch/prior_recipe.py`, two micro-batches a step.
 
 Three measurements follow one another: with the loader; on packs already on the device; and time by part. Medians over
 steps after a warm-up. Battles are windows (the unit of every figure here), turns are real ones: padding counts for
@@ -193,9 +194,14 @@ def contents(packs: list[dict], accumulate: int) -> dict[str, float]:
 def settings(options: argparse.Namespace) -> list[str]:
     """What the mode sets of a run's configuration."""
     common = [f"model.preset={options.preset}", f"data.path={options.data}", f"data.workers={options.workers}",
-              f"batch.battles={options.battles}", "batch.accumulate=2", "log.progress=false", "epochs=null",
-              "max_steps=100000"]  # fmt: skip
-    return [*common, *(prior_recipe() if options.mode == "prior" else []), *options.set]
+              "log.progress=false", "epochs=null", "max_steps=100000"]  # fmt: skip
+    battles = options.battles
+    of_mode = (
+        [*prior_recipe(), f"batch.battles={battles // 2}", "batch.accumulate=2"]
+        if options.mode == "prior"
+        else [f"batch.battles={battles}", "batch.accumulate=1"]
+    )
+    return [*common, *of_mode, *options.set]
 
 
 def commit() -> str:
@@ -254,8 +260,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
     parser.add_argument("--data", type=Path, default=Path("data/sample"), help="battle files, or a token cache")
-    parser.add_argument("--battles", type=int, help="a micro-batch, in both modes (default: 64 on CUDA, 8 on CPU)")
-    parser.add_argument("--steps", type=int, default=10, help="optimizer steps measured, each of two micro-batches")
+    parser.add_argument(
+        "--battles", type=int, help="a step, in both modes; an even number (default: 128 on CUDA, 16 on CPU)"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps measured")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--workers", type=int, help="loader processes (default: 12 on CUDA, 1 on CPU)")
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the record")
@@ -263,10 +271,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     cuda = torch.cuda.is_available()
-    options.battles = options.battles or (64 if cuda else 8)
+    options.battles = options.battles or (128 if cuda else 16)
     options.workers = (12 if cuda else 1) if options.workers is None else options.workers
     if not (ROOT / options.data).exists():
         parser.error(f"--data {options.data}: there is nothing; give a folder of battle files or a token cache")
+    if options.battles < 2 or options.battles % 2:
+        parser.error(f"--battles {options.battles}: give an even number, two micro-batches of the prior's")
     if options.steps < 1 or options.warmup < 1:
         parser.error("--steps and --warmup: give 1 or more")
     return options

@@ -11,9 +11,10 @@ from model.modeling_turnwise import TurnwiseForOfflineRL
 def prior_recipe() -> list[str]:
     """The prior attempt's settings, as far as its README tells them; everything not named is as in `default`.
 
-    - 64 battles a micro-batch (`--battles`), two micro-batches a step, one drawn window of each file, all padded to
-      the longest of their micro-batch, so attention is over rows × length: by flash-attn's or torch's variable-length
-      kernel with rows of equal length where the GPU has one, otherwise by SDPA over [rows, length] with a causal mask.
+    - 64 battles a micro-batch, two micro-batches a step (the bench sets both), one drawn window of each file, all
+      padded to the longest of their micro-batch, so attention is over rows × length: by flash-attn's or torch's
+      variable-length kernel with rows of equal length where the GPU has one, otherwise by SDPA over [rows, length]
+      with a causal mask.
     - The Metamon paper's turn encoder; heads of 96 bins for 13 actions, 4 discounts and 4 critics.
     - bf16 autocast on CUDA, nothing compiled.
 
@@ -21,7 +22,7 @@ def prior_recipe() -> list[str]:
     repository's (value bins of the one action taken have a gradient). So what is compared is layout, encoder, head
     size and compilation, and not its reading of files.
     """
-    return ["compile=false", "batch.plan=battles", "batch.accumulate=2", "model.turn_encoder=transformer",
+    return ["compile=false", "batch.plan=battles", "model.turn_encoder=transformer",
             "model.value_bins=96", "model.critics=4", "precision=auto"]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from .attention import prepare
 from .configuration_turnwise import PRESETS, TurnwiseConfig, preset
 from .heads import Actor, Critics, PopArt, value_support
-from .trunk import CacheView, Trunk, TurnCache
+from .trunk import CacheView, Rotary, Trunk, TurnCache
 from .turn_encoder import RMSNorm, Rows, build_turn_encoder
 
 __all__ = ["PRESETS", "TurnCache", "TurnwiseConfig", "TurnwiseForOfflineRL", "TurnwiseModel", "preset"]
@@ -52,7 +52,7 @@ class TurnwisePreTrainedModel(PreTrainedModel):
             # Zero output weights: every critic starts at the middle of the support, every policy uniform.
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, Rows):
+        elif isinstance(module, Rows | Rotary):
             module.fill()
         elif isinstance(module, PopArt):
             module.mean.zero_()

@@ -10,12 +10,30 @@ from .configuration_turnwise import TurnwiseConfig
 from .turn_encoder import RMSNorm
 
 
-def rotary_tables(position: torch.Tensor, head_width: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of the rotary embedding (Su et al. 2021): position int [...] → fp32 [..., head_width/2] each."""
-    half = head_width // 2
-    frequency = base ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
-    angle = position.float().unsqueeze(-1) * frequency
-    return angle.cos(), angle.sin()
+class Rotary(nn.Module):
+    """cos and sin of the rotary embedding (Su et al. 2021): position int [...] → fp32 [..., head_width/2] each.
+
+    Looked up in tables of a window's positions: a compiler takes the computation of sines into every kernel that uses
+    them, and there they cost more than the loads. No part of a saved model; `fill` writes them.
+    """
+
+    def __init__(self, config: TurnwiseConfig):
+        super().__init__()
+        self.half, self.base = config.hidden_size // config.num_heads // 2, config.rotary_base
+        for name in ("cos", "sin"):
+            table = torch.zeros(config.max_turns, self.half, dtype=torch.float32)
+            self.register_buffer(name, table, persistent=False)
+        self.fill()
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        frequency = self.base ** (-torch.arange(self.half, dtype=torch.float64, device="cpu") / self.half)
+        angle = torch.arange(self.cos.shape[0], dtype=torch.float64, device="cpu").unsqueeze(-1) * frequency
+        self.cos.copy_(angle.cos())
+        self.sin.copy_(angle.sin())
+
+    def forward(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.cos[position], self.sin[position]
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -119,13 +137,13 @@ class Trunk(nn.Module):
 
     def __init__(self, config: TurnwiseConfig):
         super().__init__()
-        self.head_width, self.rotary_base = config.hidden_size // config.num_heads, config.rotary_base
+        self.rotary = Rotary(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size)
         self.gradient_checkpointing = False
 
     def forward(self, x, position, layout: PackedLayout | None = None, cache: CacheView | None = None):
-        rotary = rotary_tables(position, self.head_width, self.rotary_base)
+        rotary = self.rotary(position)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(layer, x, rotary, layout, use_reentrant=False)

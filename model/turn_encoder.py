@@ -4,6 +4,8 @@ Entities (own moves, benched Pokémon, both active ones, the field) come from th
 an action by the entity that it names, so a move is known by what it is and not by the slot it happens to stand in.
 """
 
+from itertools import chain
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,14 +68,12 @@ class Rows(nn.Module):
 class EntityGroup(nn.Module):
     """One kind of entity (say, the five benched Pokémon), all rows by the same weights.
 
-    words [N, S, e], numbers [N, F] → [N, rows, width].
+    words [N, rows · words of a row, e], numbers [N, rows · numbers of a row] → [N, rows, width].
     """
 
     def __init__(self, group: dict, config: TurnwiseConfig):
         super().__init__()
         self.rows, n_words, n_numbers = len(group["words"]), len(group["words"][0]), len(group["numbers"][0])
-        self.word_slots = Rows([slot for row in group["words"] for slot in row])
-        self.number_slots = Rows([slot for row in group["numbers"] for slot in row])
         self.words_in = nn.Linear(n_words * config.word_width, config.entity_hidden)
         self.numbers_in = nn.Linear(n_numbers, config.entity_hidden, bias=False) if n_numbers else None
         self.slot = nn.Parameter(torch.zeros(self.rows, config.entity_hidden))
@@ -81,9 +81,9 @@ class EntityGroup(nn.Module):
         self.norm = RMSNorm(config.entity_width)
 
     def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        x = self.words_in(words[:, self.word_slots.index].reshape(words.shape[0], self.rows, -1))
+        x = self.words_in(words.reshape(words.shape[0], self.rows, -1))
         if self.numbers_in is not None:
-            x = x + self.numbers_in(numbers[:, self.number_slots.index].reshape(numbers.shape[0], self.rows, -1))
+            x = x + self.numbers_in(numbers.reshape(numbers.shape[0], self.rows, -1))
         return self.norm(self.out(F.gelu(x + self.slot.to(x.dtype))))
 
 
@@ -96,16 +96,24 @@ class BlocksTurnEncoder(nn.Module):
     def __init__(self, config: TurnwiseConfig):
         super().__init__()
         self.words = nn.Embedding(config.vocab_size, config.word_width)
-        self.groups = nn.ModuleList(EntityGroup(group, config) for group in config.layout["groups"])
+        groups = config.layout["groups"]
+        self.groups = nn.ModuleList(EntityGroup(group, config) for group in groups)
+        words = [[slot for row in group["words"] for slot in row] for group in groups]
+        numbers = [[slot for row in group["numbers"] for slot in row] for group in groups]
+        self.word_order, self.number_order = (Rows(list(chain.from_iterable(slots))) for slots in (words, numbers))
+        self.word_counts, self.number_counts = [len(slots) for slots in words], [len(slots) for slots in numbers]
         self.history = History(config, config.entity_width)
         parts = sum(group.rows for group in self.groups) + 1
         self.join = nn.Linear(parts * config.entity_width, config.hidden_size)
 
     def forward(self, words, numbers, prev_action, prev_action_known, prev_reward):
         """words int [N,S], numbers float [N,F], the rest [N] → turn [N,D], entities [N,E,entity_width]."""
-        embedded = self.words(words)
-        numbers = numbers.to(embedded.dtype)
-        entities = torch.cat([group(embedded, numbers) for group in self.groups], dim=1)
+        # It is the ids that are put into the groups' order: of their vectors, the backward pass would add up a zeroed
+        # [N,S,e] for each group.
+        embedded = self.words(words[:, self.word_order.index])
+        numbers = numbers[:, self.number_order.index].to(embedded.dtype)
+        parts = zip(self.groups, embedded.split(self.word_counts, 1), numbers.split(self.number_counts, 1), strict=True)
+        entities = torch.cat([group(*part) for group, *part in parts], dim=1)
         history = self.history(prev_action, prev_action_known, prev_reward).to(entities.dtype)
         turn = self.join(torch.cat([entities.flatten(1), history], dim=1))
         return turn, entities

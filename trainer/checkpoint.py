@@ -20,7 +20,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,14 @@ def load_network(folder: Path) -> TurnwiseForOfflineRL:
 
 
 def versions() -> dict[str, str]:
-    names = ("torch", "accelerate", "deepspeed", "transformers", "datasets", "numpy", "safetensors")
-    return {name: version(name) for name in names}
+    """Versions of the packages that a run's numbers hang on. DeepSpeed is left out where it is not installed, as it
+    need not be for plain training."""
+    found = {
+        name: version(name) for name in ("torch", "accelerate", "transformers", "datasets", "numpy", "safetensors")
+    }
+    with suppress(PackageNotFoundError):
+        found["deepspeed"] = version("deepspeed")
+    return found
 
 
 def git_commit() -> str | None:

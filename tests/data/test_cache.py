@@ -213,7 +213,7 @@ def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
     again = BattleDataset(config, TOKENIZER)
     assert "making a token cache" not in caplog.text
     assert again.path(0) == data.path(0)
-    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=1))) == 2
+    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=2))) == 2
     config.max_reject_share = 0.01
     with pytest.raises(TooManyRejects):
         BattleDataset(config, TOKENIZER)
@@ -528,4 +528,4 @@ def test_a_cache_moves_with_its_folder(folder, tmp_path):
     data = BattleDataset(
         DataConfig(path=str(tmp_path / "d"), heldout_share=0.0, workers=0, max_reject_share=0.5), TOKENIZER
     )
-    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=1))) == 2
+    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=2))) == 2

@@ -86,7 +86,7 @@ def check_pack(pack, data, shape):
 @pytest.mark.parametrize("reward", ["shaped", "binary"])
 def test_packs_hold_what_their_windows_say(folder, tmp_path, plan, reward):
     data = dataset(folder, tmp_path, reward=reward, space="teampreview")
-    loader = make_loader(data, BatchConfig(battles=8, plan=plan), seed=1, max_steps=4)
+    loader = make_loader(data, BatchConfig(battles=8, accumulate=2, plan=plan), seed=1, max_steps=4)
     packs = list(loader)
     assert len(packs) == len(loader) == 8
     for pack in packs:

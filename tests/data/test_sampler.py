@@ -191,7 +191,7 @@ def test_heldout_packs_hold_every_window_in_order(lengths, max_turns):
 
 
 def test_sizes():
-    assert pack_shape(BatchConfig(), 128, 41.0).turns == 2688
+    assert pack_shape(BatchConfig(battles=64), 128, 41.0).turns == 2688
     assert pack_shape(BatchConfig(turns=3000), 128, 41.0).turns == 3000
     assert pack_shape(BatchConfig(battles=1), 128, 20.0).turns == 128
     with pytest.raises(ValueError, match=r"batch\.turns"):

@@ -1,5 +1,7 @@
 """A damaged checkpoint is told from a whole one, whichever bit it is."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 import pytest
 
 from trainer import checkpoint
@@ -57,3 +59,15 @@ def test_every_flipped_bit_of_a_file_is_told(folder, name):
     path.unlink()
     with pytest.raises(checkpoint.CheckpointError, match=name):
         checkpoint.verify(folder)
+
+
+def test_a_machine_without_deepspeed_trains_and_says_its_versions(monkeypatch):
+    def without(name):
+        if name == "deepspeed":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    assert checkpoint.versions()["deepspeed"] == version("deepspeed")
+    monkeypatch.setattr(checkpoint, "version", without)
+    assert "deepspeed" not in checkpoint.versions()
+    assert checkpoint.versions()["torch"] == version("torch")

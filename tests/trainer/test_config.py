@@ -60,7 +60,9 @@ def test_mistakes_are_named(override, words):
     [(1, "keep", 64, 2, 3e-4), (2, "keep", 64, 1, 3e-4), (8, "keep", 16, 1, 3e-4), (4, "multiply", 64, 2, 6e-4)],
 )
 def test_the_global_batch_on_more_processes(world, scaling, battles, accumulate, lr):
-    config = scale_to_world(load_config(None, [f"batch_scaling={scaling}", "optim.lr=3e-4"]), world)
+    config = scale_to_world(
+        load_config(None, ["batch.battles=64", "batch.accumulate=2", f"batch_scaling={scaling}"]), world
+    )
     assert (config.batch.battles, config.batch.accumulate) == (battles, accumulate)
     assert config.optim.lr == pytest.approx(lr)
     with pytest.raises(ConfigError, match="batch_scaling=multiply"):
@@ -87,6 +89,6 @@ def test_every_run_file_loads(path):
 def test_the_default_run_is_what_the_project_promises():
     config = load_config(RUNS[[p.stem for p in RUNS].index("h100_1gpu")])
     assert (config.model.preset, config.precision, config.compile, config.epochs) == ("base", "bf16", True, 3.0)
-    assert (config.batch.battles, config.batch.accumulate, config.optim.lr) == (64, 2, 3e-4)
+    assert (config.batch.battles, config.batch.accumulate, config.optim.lr) == (128, 1, 3e-4)
     assert (config.data.workers, config.data.prefetch, config.model.gradient_checkpointing) == (12, 4, False)
     assert (config.checkpoint.every, config.output) == (2000, "checkpoints/h100_base")
