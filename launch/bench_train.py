@@ -108,7 +108,7 @@ class Bench:
                 seen += micro
                 micro = [self.run._to_device(pack) for pack in micro]
             self.clock.mark("data wait")
-            metrics = self.step(self.done, micro)
+            metrics = self.step(self.done, micro, detailed=self.done % self.run.config.log.every == 0)
             self.clock.mark("step ends")
             self.done += 1
         parts = self.clock.take()
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             results[mode] = json.loads(out.read_text(encoding="utf-8"))
     first = next(iter(results.values()))
     entry = {
-        "name": f"bench_train, {options.preset}, {first['device']}",
+        "name": ", ".join(["bench_train", options.preset, first["device"], *options.set]),
         "command": "python -m launch.bench_train " + " ".join(argv),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime(started)) + " UTC",

@@ -180,7 +180,7 @@ import sys
 
 path, preset, seconds = sys.argv[1:]
 entries = [e for e in json.load(open(path)).values() if e["name"].startswith(f"bench_train, {preset},")]
-default = entries[-1]["default"]
+default = entries[0]["default"]
 # Start, compilation, checkpoint and evaluation take their part.
 print(max(5, int((float(seconds) - min(default["warmup_s"], 60)) * 0.7 / default["loader_included"]["seconds"])))
 PY
@@ -211,6 +211,17 @@ for row in (rows[0], rows[-1]):
                                      "speed/mfu", "data/padding", "data/wait_share", "optim/skipped") and row[n]]
     print("  " + ", ".join(f"{n} {float(row[n]):.4g}" for n in names))
 PY
+fi
+# With what time is left: the same bench with CUDA graphs, which tells whether the host or the GPU is what takes the time.
+if [ $cpu = no ] && [ "$(left)" -gt 60 ]; then
+  stage "bench, $first, CUDA graphs" "$(left)" "$PYTHON" -m launch.bench_train --mode default --preset "$first" \
+    --data "$cache" "${sizes[@]}" --records "$out" --set data.heldout_share=0.1 cuda_graphs=true
+  say ""
+  sed -n '/cuda_graphs=true$/,$p' "$out/bench_train.md" | grep -aE '^\| (battles|turns|GFLOP|GPU busy|peak)' |
+    while IFS= read -r line; do say "$line"; done
+elif [ $cpu = no ]; then
+  say "- **bench, $first, CUDA graphs**: not run, $(left) s are left: \`$PYTHON -m launch.bench_train --mode default" \
+    "--preset $first --data $data --set cuda_graphs=true\`"
 fi
 say ""
 say "$([ $failed = 0 ] && echo 'All stages passed' || echo 'A STAGE FAILED'), $SECONDS s in all. Left in the folder: $(ls "$out" | tr '\n' ' ')"

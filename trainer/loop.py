@@ -81,7 +81,7 @@ class Run:
     def _prepare(self) -> None:
         config, accelerator = self.config, self.accelerator
         if accelerator.device.type == "cuda" if config.compile is None else config.compile:
-            self.objective.compile(dynamic=False)
+            self.objective.compile(dynamic=False, mode="reduce-overhead" if config.cuda_graphs else None)
         sharded = config.parallel == "fsdp2"
         if sharded:
             shard(self.objective, accelerator.num_processes, accelerator.device.type)

@@ -82,6 +82,20 @@ def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:
             f"optim.name=muon does not go with {'DeepSpeed' if deepspeed else 'parallel=fsdp2'}: it needs whole "
             "matrices and finds them in flat pieces; set optim.name=adamw, or launch plain processes (DDP)"
         )
+    if config.cuda_graphs:
+        reasons = {
+            "no CUDA device": not torch.cuda.is_available(),
+            "compile=false": config.compile is False,
+            f"{asked} processes": asked > 1,
+            "DeepSpeed": deepspeed,
+            # A replay overwrites what the one before gave, gradients among it.
+            f"batch.accumulate={config.batch.accumulate}": config.batch.accumulate > 1,
+        }
+        if any(reasons.values()):
+            raise ConfigError(
+                f"cuda_graphs=true does not go with {', '.join(name for name, here in reasons.items() if here)}: leave "
+                "it false, or train in one plain process on a CUDA device with compile=true and batch.accumulate=1"
+            )
     if config.parallel == "fsdp2" and (config.deepspeed or asked == 1):
         other = f"deepspeed={config.deepspeed}" if config.deepspeed else "a world of one process"
         raise ConfigError(

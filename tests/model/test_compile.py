@@ -83,13 +83,14 @@ def test_one_graph_no_recompilation_and_the_eager_loss(backend):
 
 
 @pytest.mark.gpu
-def test_the_same_on_a_gpu_in_bf16():
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"], ids=["launched", "CUDA graphs"])
+def test_the_same_on_a_gpu_in_bf16(mode):
     """With the variable-length kernel inside the graph, where the machine has one. The bounds leave room for bf16, and
     for the few turns whose advantage it lets change sign."""
     objective = OfflineRL(tiny_network(**SIZES), ObjectiveConfig()).train().cuda()
     objective.targets.cuda()
     objective.network.attention = choose_implementation("auto", "cuda")
-    objective.compile(dynamic=False, fullgraph=True)
+    objective.compile(dynamic=False, fullgraph=True, mode=mode)
     train_compiled(objective, "cuda", lambda: torch.autocast("cuda", torch.bfloat16), 2e-2, 0.2)
 
 
