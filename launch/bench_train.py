@@ -89,7 +89,7 @@ class Bench:
         peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_rss()
         detail = None
         if not self.step.deepspeed:
-            self.step.watch_parts(self.run.module)
+            self.step.watch_parts()
             self.train(cycle(kept), 1, False)
             detail = self.train(cycle(kept), max(2, options.steps // 2), False)["parts_s"]
             detail["heads and loss"] += detail.pop("forward")

@@ -69,9 +69,9 @@ class TimedStep(TrainStep):
         self.since = "optimizer"
         return super()._update(detailed)
 
-    def watch_parts(self, module: torch.nn.Module) -> None:
+    def watch_parts(self) -> None:
         """Run eagerly from here on, with hooks that tell turn encoder, trunk, and the rest of the forward apart."""
-        self.call = module.forward  # past the compiled call: hooks would break its graph
+        torch.compiler.set_stance("force_eager")  # hooks would break the compiled graph
         model, clock = self.objective.network.model, self.clock
         model.turn_encoder.register_forward_pre_hook(lambda *_: clock.mark("heads and loss"))
         model.turn_encoder.register_forward_hook(lambda *_: clock.mark("turn encoder"))

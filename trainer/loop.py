@@ -27,7 +27,7 @@ from trainer.heldout import evaluate_dataset, quick_score, some_packs
 from trainer.hub import copy_model
 from trainer.lock import lock_output
 from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
-from trainer.objective import OfflineRL
+from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import ABOUT, about
 from trainer.publish import Publisher
@@ -81,7 +81,7 @@ class Run:
     def _prepare(self) -> None:
         config, accelerator = self.config, self.accelerator
         if accelerator.device.type == "cuda" if config.compile is None else config.compile:
-            self.objective.compile(dynamic=False, mode="reduce-overhead" if config.cuda_graphs else None)
+            compile_forward(self.objective, mode="reduce-overhead" if config.cuda_graphs else None)
         sharded = config.parallel == "fsdp2"
         if sharded:
             shard(self.objective, accelerator.num_processes, accelerator.device.type)

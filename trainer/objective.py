@@ -203,6 +203,12 @@ class OfflineRL(nn.Module):
         return terms.mean(1), (target < support[0]) | (target > support[-1])
 
 
+def compile_forward(objective: OfflineRL, **options) -> None:
+    """torch.compile for shapes that never change. Of `forward` alone: an engine's hooks around the module, as DeepSpeed
+    has them, would break the graph. `torch.compiler.set_stance("force_eager")` goes past it."""
+    objective.forward = torch.compile(objective.forward, dynamic=False, **options)
+
+
 def derived_support(reward_kind: str, reward_scale: float) -> tuple[float, float]:
     """(low, high) of the value support: the largest return of the reward's kind, both ways, times its scale.
 

@@ -78,7 +78,8 @@ class TrainStep:
         """Clip, check, step. Under DeepSpeed the engine has done all three at the last backward."""
         share = 1.0 / self.accelerator.num_processes
         if self.deepspeed:
-            norm = torch.as_tensor(float(self.module.get_global_grad_norm() or 0.0))
+            norm = self.module.get_global_grad_norm()
+            norm = torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32, device=self.accelerator.device)
             return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
         parts = self._norms_by_part() if detailed else {}
         parts = {f"optim/grad_norm_{name}": norm * share for name, norm in parts.items()}

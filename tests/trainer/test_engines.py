@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -25,6 +27,7 @@ from launch.bench_engines import (
     measure,
     watched,
 )
+from tests.trainer.conftest import SMALL
 from trainer import checkpoint
 from trainer.train import main as train_main
 
@@ -50,6 +53,22 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
         assert result["steps"] < 1e-4
         assert result["resumed"] < 1e-4
         assert result["parameters"] < 1e-3
+
+
+@pytest.mark.parametrize("engine", ["zero1", pytest.param("zero2", marks=pytest.mark.slow)])
+def test_deepspeed_leaves_the_compiled_step_one_graph(battles, tmp_path, engine):
+    """In bf16, as on a GPU, and one frame: DeepSpeed's hooks around the module, were they compiled with it, would be
+    twenty more, guarded by what changes at every step."""
+    out = tmp_path / "counted.json"
+    settings = [
+        *SMALL, f"data.path={battles}", f"output={tmp_path}", f"deepspeed=ds_configs/{engine}.json", "max_steps=3",
+        "compile=true", "precision=bf16", "batch.battles=2", "model.num_layers=1", "model.critics=2",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "tests.trainer.compiled_steps", str(out), *settings]
+    subprocess.run(command, check=True, timeout=200)
+    counted = json.loads(out.read_text())
+    assert (counted["frames"], counted["graphs"], counted["breaks"]) == (1, 1, {})
+    assert all(math.isfinite(loss) for loss in counted["losses"])
 
 
 def start(row, output, *settings, module="trainer.train", **variables):
