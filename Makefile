@@ -1,6 +1,7 @@
 # Everything a person runs. Each target sets up what it needs on a machine that has Python 3.11+ (and Node 20 for play).
 PYTHON ?= python3
 VENV := .venv
+CUDA_VENV := .venv-cuda
 BIN := $(VENV)/bin
 # uv looks only where it is told for wheels that pip is configured to find.
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^global.find-links='\(.*\)'/\1/p")
@@ -9,7 +10,7 @@ AGENT ?= battle/starter
 # Threads that wait give their core back: without it a busy machine trains many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train play view test test-full lint hooks setup clean
+.PHONY: train play view test test-full gpu-dry-run lint hooks setup clean
 
 train: $(VENV)/.ready
 	$(BIN)/python -m trainer.train --config launch/runs/quickstart.yaml
@@ -29,6 +30,10 @@ test: lint battle/node_modules/.ready
 test-full: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full --timeout 7200
 
+# The host's side of a training step on an H100, where there is none (gcc, and some 6 GB for PyTorch's CUDA build).
+gpu-dry-run: $(CUDA_VENV)/.ready
+	$(CUDA_VENV)/stand_in/python -m tests.cuda_stand_in.dry_run
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,9 +50,16 @@ $(VENV)/.ready: requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	touch $@
 
+$(CUDA_VENV)/.ready: requirements.txt $(wildcard tests/cuda_stand_in/*)
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install --quiet uv
+	env -u UV_FIND_LINKS $(CUDA_VENV)/bin/uv pip install --quiet --python $(CUDA_VENV)/bin/python -r requirements.txt
+	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build.py $(CUDA_VENV)/bin/python $(CUDA_VENV)/stand_in
+	touch $@
+
 battle/node_modules/.ready: battle/package-lock.json
 	cd battle && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 clean:
-	rm -rf $(VENV) battle/node_modules runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CUDA_VENV) battle/node_modules runs .pytest_cache .ruff_cache
