@@ -55,7 +55,8 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
         assert result["parameters"] < 1e-3
 
 
-@pytest.mark.parametrize("engine", ["zero1", pytest.param("zero2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2"])
 def test_deepspeed_leaves_the_compiled_step_one_graph(battles, tmp_path, engine):
     """In bf16, as on a GPU, and one frame: DeepSpeed's hooks around the module, were they compiled with it, would be
     twenty more, guarded by what changes at every step."""
