@@ -128,8 +128,8 @@ def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
         if name in settings:
             raise ConfigError(f"{path}: {name!r} is set by the run's configuration: leave ZeRO facts alone in the file")
     if bf16:
-        # Without it DeepSpeed steps with a bf16 gradient that is not finite, and says nothing.
-        ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        # DeepSpeed then steps with a gradient that is not finite, and says nothing: `TrainStep` sees to that.
+        ours["bf16"] = {"enabled": True, "check_grad_overflow": False}
     return DeepSpeedPlugin(hf_ds_config={**settings, **ours})
 
 

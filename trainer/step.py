@@ -36,6 +36,8 @@ class TrainStep:
         self.spikes, self.average = spikes, average
         self.deepspeed = accelerator.distributed_type == "DEEPSPEED"
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if self.deepspeed:
+            module.optimizer.optimizer.register_step_pre_hook(self._skip_if_not_finite)
 
     def __call__(
         self, step: int, packs: list[dict[str, torch.Tensor]], detailed: bool = True
@@ -78,8 +80,7 @@ class TrainStep:
         """Clip, check, step. Under DeepSpeed the engine has done all three at the last backward."""
         share = 1.0 / self.accelerator.num_processes
         if self.deepspeed:
-            norm = self.module.get_global_grad_norm()
-            norm = torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32, device=self.accelerator.device)
+            norm = self._deepspeed_norm()
             return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
         parts = self._norms_by_part() if detailed else {}
         parts = {f"optim/grad_norm_{name}": norm * share for name, norm in parts.items()}
@@ -91,6 +92,16 @@ class TrainStep:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"optim/grad_norm": norm * share, "optim/skipped": bad * share, **parts}
+
+    def _deepspeed_norm(self) -> torch.Tensor:
+        """The whole gradient's norm as DeepSpeed found it, inf where it is not finite."""
+        norm = self.module.optimizer._global_grad_norm
+        return torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32, device=self.accelerator.device)
+
+    def _skip_if_not_finite(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        """Before an update of DeepSpeed's, which makes no exception for bf16. Its own check, left off, reads
+        every gradient with half a dozen kernels and waits for the answer; the norm, known by now, tells as much."""
+        optimizer.found_inf = (~self._deepspeed_norm().isfinite()).float()
 
     def _norms_by_part(self) -> dict[str, torch.Tensor]:
         """Gradient norms of turn encoder, trunk, actor and critics: a critic that drowns the actor is seen here."""
