@@ -123,6 +123,7 @@ def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
         "gradient_clipping": config.optim.grad_clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
     }
     for name in (*ours, "train_batch_size", "bf16", "fp16", "optimizer", "scheduler"):
         if name in settings:
