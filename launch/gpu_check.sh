@@ -158,7 +158,8 @@ fi
 cache=$data
 if stage "token cache of $data" 60 "$PYTHON" -m data.prepare cache --from "$data" --out "$scratch/cache"; then cache=$scratch/cache; fi
 
-# The bench, on the training's own battles, so that both have packs of one shape and compile once. It leaves bench_train.{json,md} and, on a GPU, the profiler's tables.
+# The bench, on the training's own battles, so that both have packs of one shape and compile once. It leaves
+# bench_train.{json,md} and, on a GPU, the profiler's tables.
 if [ $cpu = yes ]; then sizes=(--battles 4 --steps 2 --warmup 1 --workers 0); else sizes=(--steps 10 --warmup 3); fi
 rm -f "$out/bench_train.json"
 for preset in $presets; do
