@@ -130,7 +130,7 @@ class Bench:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
             started = time.perf_counter()
             for _ in range(steps):
-                self.step(self.done, list(islice(packs, self.run.config.batch.accumulate)))
+                self.step(self.done, list(islice(packs, self.run.config.batch.accumulate)), detailed=False)
                 self.done += 1
             torch.cuda.synchronize()
             seconds = time.perf_counter() - started
