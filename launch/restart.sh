@@ -10,11 +10,12 @@
 set -u
 output=${1:?give the run\'s output folder, then the command}
 shift
-told=""
+told=0  # signals so far
+owed="" # one that came while there was nobody to hand it to
 child=0
 hand_on() {
-    told=1
-    [ "$child" -ne 0 ] && kill -s "$1" "$child" 2>/dev/null
+    told=$((told + 1))
+    if [ "$child" -ne 0 ]; then kill -s "$1" "$child" 2>/dev/null; else owed=$1; fi
 }
 trap 'hand_on TERM' TERM
 trap 'hand_on USR1' USR1
@@ -30,14 +31,17 @@ while true; do
     before=$(newest)
     "$@" &
     child=$!
-    # A trapped signal ends `wait` early: wait on until the run itself has ended.
+    [ -n "$owed" ] && kill -s "$owed" "$child" 2>/dev/null
+    # A trapped signal ends `wait` early, with a code of its own: only a wait that none has ended tells the run's.
     while true; do
+        before_wait=$told
         wait "$child"
         code=$?
-        kill -0 "$child" 2>/dev/null || break
+        [ "$told" -eq "$before_wait" ] && break
     done
+    child=0
     [ "$code" -eq 0 ] && exit 0
-    [ -n "$told" ] && exit "$code"
+    [ "$told" -gt 0 ] && exit "$code"
     if [ "$(newest)" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
     if [ "$idle" -ge 3 ]; then
         echo "restart.sh: three ends in a row without a new checkpoint in $output (last exit code $code): not started again" >&2
@@ -45,4 +49,5 @@ while true; do
     fi
     echo "restart.sh: ended with $code; starting again" >&2
     sleep "${RESTART_DELAY_S:-5}"
+    [ "$told" -gt 0 ] && exit "$code"
 done

@@ -37,10 +37,10 @@ time.sleep(30)
 """
 
 
-def restart(output, *command, **options):
+def restart(output, *command, **environment):
     return subprocess.Popen(
         ["bash", str(RESTART), str(output), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "RESTART_DELAY_S": "0"}, **options,
+        env={**os.environ, "RESTART_DELAY_S": "0", **environment},
     )  # fmt: skip
 
 
@@ -66,6 +66,15 @@ def test_a_signal_is_handed_on_and_nothing_started_after(tmp_path, number):
     out, _ = process.communicate(timeout=30)
     assert out == f"told {int(number)}\n"
     assert process.returncode == 75
+
+
+def test_a_signal_between_two_starts_is_the_last_word(tmp_path):
+    process = restart(tmp_path, sys.executable, "-c", "print('running', flush=True); exit(9)", RESTART_DELAY_S="1")
+    assert process.stdout.readline() == "running\n"
+    assert "starting again" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("", 9)
 
 
 def test_lost_steps_are_counted_from_what_was_told(tmp_path):
