@@ -33,6 +33,7 @@ from launch.bench_table import MODES, PARTS, ratios, table
 from launch.machine import cpu_name, peak_rss
 from launch.part_clock import PartClock, TimedStep
 from launch.prior_recipe import attend_by_rows, pad_to_longest, prior_recipe
+from model.attention import is_varlen
 from model.modeling_turnwise import PRESETS
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
@@ -40,7 +41,6 @@ from trainer.loop import Run
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "launch" / "records"
-KERNELS = ("flash_attention_2", "varlen_attn")
 
 
 class Bench:
@@ -54,7 +54,7 @@ class Bench:
         self.layout = "packed"
         if self.prior:
             self.layout = f"rows × length, {network.attention}"
-            if network.attention not in KERNELS:
+            if not is_varlen(network.attention):
                 self.layout = "rows × length, dense SDPA"
                 attend_by_rows(network)
         asked = self.run.config.compile

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One look at a CUDA machine, in under 9 minutes: GPU tests, the bench of training, a 2-minute training.
+# One look at a CUDA machine, in under 9 minutes: GPU tests, the benches of training and of attention, a 2-minute training.
 #
 #   bash launch/gpu_check.sh [--cpu] [--presets "base"] [--engine auto|plain|deepspeed] [--data DIR] [--seconds 120] [--out DIR]
 #
@@ -172,8 +172,17 @@ if [ -f "$out/bench_train.md" ]; then
 fi
 say ""
 
-# A real training, as long as the seconds allow by the bench's own figure.
+# Which of the kernels present is the fastest, and whether each is right: what `attention: auto` should take.
 first=${presets%% *}
+stage "attention, $first" 60 "$PYTHON" -m launch.bench_attention --preset "$first" --data "$cache" \
+  --battles "$([ $cpu = yes ] && echo 4 || echo 128)" --records "$scratch"
+if [ -f "$scratch/attention.json" ]; then
+  cp "$scratch/attention.json" "$out"
+  grep -a '^|' "$scratch/attention.md" | while IFS= read -r line; do say "$line"; done
+fi
+say ""
+
+# A real training, as long as the seconds allow by the bench's own figure.
 if [ "$((seconds + 45))" -gt "$(left)" ]; then seconds=$(($(left) - 45)); fi
 steps=$("$PYTHON" - "$out/bench_train.json" "$first" "$seconds" <<'PY' 2>>"$log"
 import json
@@ -198,9 +207,7 @@ else
   command=("$PYTHON" -m trainer.train)
 fi
 stage "training, $first, $steps steps, $engine" $((seconds + 60)) "${command[@]}" --config launch/runs/h100_1gpu.yaml "${common[@]}"
-for file in training_log.csv evaluation.json; do
-  if [ -f "$scratch/run/$file" ]; then cp "$scratch/run/$file" "$out/$file"; fi
-done
+if [ -f "$scratch/run/training_log.csv" ]; then cp "$scratch/run/training_log.csv" "$out"; fi
 if [ -f "$out/training_log.csv" ]; then
   "$PYTHON" - "$out/training_log.csv" <<'PY' | while IFS= read -r line; do say "$line"; done
 import csv

@@ -8,6 +8,7 @@ For what a command has already written as JSON; benchmarks call `write_record` t
 import argparse
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from launch.machine import cpu_name
 from trainer.evaluate import as_text
 
 RECORDS = Path(__file__).parent / "records"
 
 
 def hardware() -> str:
-    """Processors of this machine, in words."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{len(names)} × {names[0].split(':')[1].strip() if names else platform.processor()}, shared with other work"
+    """GPUs and processors of this machine, in words."""
+    gpus = [f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"] if torch.cuda.is_available() else []
+    return ", ".join([*gpus, f"{os.cpu_count()} × {cpu_name()}", "shared with other work"])
 
 
 def commit() -> str:
@@ -33,8 +37,9 @@ def commit() -> str:
     return out.stdout.strip()
 
 
-def write_record(name: str, command: str, results: Any, versions: dict[str, str]) -> Path:
-    """Write a record and return its path; `versions` is joined by Python's own."""
+def write_record(name: str, command: str, results: Any, versions: dict[str, str], folder: Path | None = None) -> Path:
+    """Write a record (into `folder`, by default `launch/records`) and return its path; `versions` is joined by
+    Python's own."""
     record = {
         "name": name,
         "command": command,
@@ -44,8 +49,9 @@ def write_record(name: str, command: str, results: Any, versions: dict[str, str]
         "versions": {"python": platform.python_version(), **versions},
         "results": results,
     }
-    RECORDS.mkdir(exist_ok=True)
-    path = RECORDS / f"{name}.json"
+    folder = folder or RECORDS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 

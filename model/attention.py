@@ -10,9 +10,12 @@ nothing else. Implementations:
 - `flash_attention_2`: the flash-attn package's variable-length kernel.
 - `varlen_attn`: torch's own variable-length kernel (CUDA).
 - `flex_attention`: torch's flex attention with a block mask (CUDA; on CPU it has no backward).
+- Any other name is a variable-length flash kernel that transformers finds by it, as its `attn_implementation` does: one
+  of the Hub, such as `kernels-community/flash-attn2`, or `flash_attention_3` where its package is installed.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +37,7 @@ except ImportError:  # torch before 2.10
 
 BLOCK = 64
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "varlen_attn", "flex_attention")
+_FOUND_BY_TRANSFORMERS: dict[str, Callable] = {}  # name → flash_attn_varlen_func
 
 
 @dataclass
@@ -66,18 +70,50 @@ def available_implementations(device: torch.device | str) -> list[str]:
 
 
 def choose_implementation(name: str, device: torch.device | str) -> str:
-    """Resolve `auto` to the best implementation present, or check that the named one can run on `device`.
+    """Resolve `auto` to the best implementation present, or check that the named one can run on `device`; a kernel of
+    the Hub is loaded.
 
     Raises ValueError naming what is present.
     """
     present = available_implementations(device)
     if name == "auto":
         return present[0]
-    if name not in present:
+    if name in present:
+        return name
+    if name in IMPLEMENTATIONS:
         raise ValueError(
             f"model.attention={name!r} cannot run on {device}: present are {', '.join(present)}, or 'auto'"
         )
+    try:
+        return load_implementation(name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"model.attention={name!r}: {error}\nPresent on {device} are {', '.join(present)}, or 'auto'; a kernel of "
+            "the Hub is named as in kernels-community/flash-attn2"
+        ) from error
+
+
+def load_implementation(name: str) -> str:
+    """Have transformers load what is not of our own, before a compiler traces its call. Returns the name.
+
+    Raises ImportError or ValueError where transformers knows no such kernel, or lacks the package that it comes in.
+    """
+    if name not in IMPLEMENTATIONS and name not in _FOUND_BY_TRANSFORMERS:
+        from transformers.integrations.hub_kernels import is_kernel
+        from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
+
+        if not (is_kernel(name) or name.startswith("flash_attention_")):
+            raise ValueError(f"no attention has this name: choose one of {', '.join(IMPLEMENTATIONS)}")
+        (_, varlen_kernel, *_), _ = lazy_import_flash_attention(name)
+        if varlen_kernel is None:
+            raise ValueError("it has no flash_attn_varlen_func, which packed battles want")
+        _FOUND_BY_TRANSFORMERS[name] = varlen_kernel
     return name
+
+
+def is_varlen(implementation: str) -> bool:
+    """Whether it is a kernel over variable lengths, which knows fp16 and bf16 alone."""
+    return implementation not in ("eager", "sdpa", "flex_attention")
 
 
 def prepare(segment: torch.Tensor, cu_seqlens: torch.Tensor, max_turns: int, implementation: str) -> PackedLayout:
@@ -119,7 +155,8 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: 
         batch_first = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
         out = flex_attention(*batch_first, block_mask=layout.mask).squeeze(0).transpose(0, 1)
     else:
-        raise ValueError(f"unknown attention {layout.implementation!r}: choose one of {', '.join(IMPLEMENTATIONS)}")
+        cu, longest = layout.cu_seqlens, layout.max_turns
+        out = _FOUND_BY_TRANSFORMERS[layout.implementation](q, k, v, cu, cu, longest, longest, causal=True)
     return out.to(out_dtype)
 
 
@@ -146,7 +183,7 @@ def cast_for_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, implement
     # The meta device, on which FLOPs are counted, knows no autocast.
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else v.dtype
-    if implementation in ("flash_attention_2", "varlen_attn") and dtype not in (torch.float16, torch.bfloat16):
+    if is_varlen(implementation) and dtype not in (torch.float16, torch.bfloat16):
         dtype = torch.bfloat16
     return q.to(dtype), k.to(dtype), v.to(dtype)
 

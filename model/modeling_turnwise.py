@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .attention import prepare
+from .attention import load_implementation, prepare
 from .configuration_turnwise import PRESETS, TurnwiseConfig, preset
 from .heads import Actor, Critics, PopArt, value_support
 from .trunk import CacheView, Rotary, Trunk, TurnCache
@@ -78,7 +78,7 @@ class TurnwiseModel(TurnwisePreTrainedModel):
         config.check()
         self.turn_encoder = build_turn_encoder(config)
         self.trunk = Trunk(config)
-        self.attention = config._attn_implementation or "sdpa"
+        self.attention = load_implementation(config._attn_implementation or "sdpa")
         self.post_init()
         # The residual branches' last matrices start small, so that depth does not grow the stream (GPT-2's rule).
         scale = (2 * config.num_layers) ** -0.5
@@ -129,7 +129,7 @@ class TurnwiseForOfflineRL(TurnwisePreTrainedModel):
 
     @attention.setter
     def attention(self, implementation: str) -> None:
-        self.model.attention = implementation
+        self.model.attention = load_implementation(implementation)
 
     def gradient_checkpointing_on(self) -> None:
         """Recompute activations of the trunk's layers (and of the transformer encoder's) in the backward pass: less

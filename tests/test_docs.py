@@ -53,6 +53,7 @@ RUN_BY = {
     "battle.selfplay": "tests/battle/test_record.py",
     "battle.ladder": "tests/battle/test_browser.py",
     "launch.bench_train": "tests/launch/test_bench_train.py",
+    "launch.bench_attention": "tests/launch/test_bench_attention.py",
     "launch.find_pack": "tests/launch/test_find_pack.py",
     "launch.bench_optim": "tests/launch/test_bench_optim.py",
     "launch.bench_likelihood": "tests/launch/test_bench_likelihood.py",

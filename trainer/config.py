@@ -33,7 +33,7 @@ class ModelChoice:
     preset: str = "base"
     init_from: str | None = None  # a run, a checkpoint, a saved model or a name on the Hub: fine-tune it, in its sizes
     turn_encoder: str = "blocks"  # blocks | transformer (the paper's)
-    attention: str = "auto"  # eager | sdpa | flash_attention_2 | varlen_attn | flex_attention
+    attention: str = "auto"  # eager | sdpa | flash_attention_2 | varlen_attn | flex_attention | a kernel of the Hub
     dropout: float = 0.0
     gammas: list[float] = field(default_factory=lambda: [0.9, 0.99, 0.999, 0.9999])
     act_gamma: float = 0.999

@@ -1,12 +1,17 @@
 """The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload elsewhere."""
 
+import itertools
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
+from transformers import modeling_flash_attention_utils
+from transformers.integrations import hub_kernels
 
 from data.observation import SPACES
+from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests.packs import inputs_of, random_pack, tiny_network
@@ -111,7 +116,55 @@ def test_every_implementation_present_equals_eager_on_gpu(implementation):
     assert_close(outputs(network, pack), expected, 3e-2)
 
 
-@pytest.mark.parametrize("implementation", ["flash_attention_2", "varlen_attn"])
+@pytest.fixture
+def kernel_of_the_hub(monkeypatch):
+    """What `get_kernel` brings from there, in plain torch; the rest of the way is transformers' own. Returns its name
+    and the dtypes that it met."""
+    met = set()
+
+    def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal=False):
+        met.update(t.dtype for t in (q, k, v))
+        out = torch.zeros_like(q)
+        for start, end in itertools.pairwise(cu_seqlens_q.tolist()):
+            assert end - start <= max_seqlen_q
+            for row in range(start, end):
+                scores = torch.einsum("hd,khd->hk", q[row].float(), k[start : row + 1].float()) * q.shape[-1] ** -0.5
+                out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), v[start : row + 1].float()).to(out.dtype)
+        return out
+
+    kernel = types.SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func, flash_attn_func=None)
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda name, **_: {"kernels-community/flash-attn2": kernel}[name])
+    monkeypatch.setattr(attention, "_FOUND_BY_TRANSFORMERS", {})
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
+    return "kernels-community/flash-attn2", met
+
+
+def test_a_kernel_of_the_hub_is_taken_by_its_name_and_equals_eager(kernel_of_the_hub, tmp_path):
+    name, met = kernel_of_the_hub
+    network, pack = tiny_network(), random_pack(100, lengths=[60, 40])
+    network.attention = "eager"
+    expected = outputs(network, pack)
+    network.save_pretrained(tmp_path)
+    by_transformers = TurnwiseForOfflineRL.from_pretrained(tmp_path, attn_implementation=name)
+    assert by_transformers.attention == name
+    network.attention = attention.choose_implementation(name, "cpu")
+    for model in (network, by_transformers):
+        met.clear()
+        assert_close(outputs(model, pack), expected, 3e-2)
+        assert met == {torch.bfloat16}
+
+
+def test_a_name_that_leads_to_no_kernel_is_an_error_that_says_what_is_present(monkeypatch):
+    with pytest.raises(ValueError, match=r"(?s)model.attention='flash_2'.*Present on cpu are sdpa, eager"):
+        attention.choose_implementation("flash_2", "cpu")
+    # As it is where the package `kernels` is missing, which brings those of the Hub.
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: False)
+    with pytest.raises(ValueError, match=r"(?s)model.attention='kernels-community/flash-attn2'.*kernels.*Present on"):
+        attention.choose_implementation("kernels-community/flash-attn2", "cpu")
+
+
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "varlen_attn", "kernels-community/flash-attn2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_flash_kernels_never_meet_fp32(implementation, dtype):
     q, k, v = torch.randn(4, 2, 8), torch.randn(4, 2, 8), torch.randn(4, 2, 8, dtype=dtype)

@@ -1,0 +1,33 @@
+"""The bench of attention alone: its errors are real ones, its record and table complete."""
+
+import json
+
+import pytest
+import torch
+
+from launch import bench_attention
+from launch.bench_attention import differentiate, layer, measure
+from model.attention import available_implementations, packed_attention, prepare
+from tests.packs import random_pack
+
+
+@pytest.fixture(autouse=True)
+def timed_by_no_clock(monkeypatch):
+    monkeypatch.setattr(bench_attention, "seconds", lambda run, device: (run(), 0.001)[1])
+
+
+def test_errors_are_relative_to_the_reference():
+    pack = random_pack(100, lengths=[60, 40])
+    tensors = layer(pack, 2, 8, torch.device("cpu"))
+    eager = differentiate(packed_attention, prepare(pack["segment"], pack["cu_seqlens"], 60, "eager"), *tensors)
+    for scale, error in ((1, 0.0), (2, 0.5)):
+        found = measure("sdpa", pack, tensors, tuple(scale * t for t in eager), 60)
+        assert found["error_of_output"] == pytest.approx(error, abs=1e-5)
+        assert found["error_of_gradients"] == pytest.approx(error, abs=1e-5)
+
+
+def test_the_command_leaves_a_record_and_a_table(tmp_path):
+    assert bench_attention.main(["--battles", "4", "--records", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "attention.json").read_text())
+    assert list(record["results"]["implementations"]) == available_implementations("cpu")
+    assert "| sdpa | 1.000 | 1.000 | 4.00 |" in (tmp_path / "attention.md").read_text()
