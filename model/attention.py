@@ -22,10 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+_FLASH: dict[str, Callable] = {}  # name → flash_attn_varlen_func, of the packages present and the kernels loaded
 try:
     from flash_attn import flash_attn_varlen_func
+
+    _FLASH["flash_attention_2"] = flash_attn_varlen_func
 except ImportError:  # an optional package, of CUDA machines
-    flash_attn_varlen_func = None
+    pass
 try:
     from torch.nn.attention.varlen import varlen_attn
 
@@ -37,7 +40,6 @@ except ImportError:  # torch before 2.10
 
 BLOCK = 64
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "varlen_attn", "flex_attention")
-_FOUND_BY_TRANSFORMERS: dict[str, Callable] = {}  # name → flash_attn_varlen_func
 
 
 @dataclass
@@ -47,7 +49,7 @@ class PackedLayout:
     segment: int [N], window number of each row (padding rows too: they form windows of their own).
     cu_seqlens: int32 [R+1], offsets of the windows, padded by repeating N.
     max_turns: longest window (a Python int: kernels want it on the host).
-    mask: what the chosen implementation needs beyond that, made once per forward by `prepare`.
+    mask, cu_seqlens_k: what the chosen implementation needs beyond that, made once per forward by `prepare`.
     """
 
     segment: torch.Tensor
@@ -55,13 +57,14 @@ class PackedLayout:
     max_turns: int
     implementation: str
     mask: Any = None
+    cu_seqlens_k: torch.Tensor | None = None
 
 
 def available_implementations(device: torch.device | str) -> list[str]:
     """Implementations that can run on `device` with the packages present, fastest first."""
     found = []
     if torch.device(device).type == "cuda":
-        if flash_attn_varlen_func is not None:
+        if "flash_attention_2" in _FLASH:
             found.append("flash_attention_2")
         if varlen_attn is not None:
             found.append("varlen_attn")
@@ -98,7 +101,7 @@ def load_implementation(name: str) -> str:
 
     Raises ImportError or ValueError where transformers knows no such kernel, or lacks the package that it comes in.
     """
-    if name not in IMPLEMENTATIONS and name not in _FOUND_BY_TRANSFORMERS:
+    if name not in _FLASH and (name not in IMPLEMENTATIONS or name == "flash_attention_2"):
         from transformers.integrations.hub_kernels import is_kernel
         from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
 
@@ -107,7 +110,7 @@ def load_implementation(name: str) -> str:
         (_, varlen_kernel, *_), _ = lazy_import_flash_attention(name)
         if varlen_kernel is None:
             raise ValueError("it has no flash_attn_varlen_func, which packed battles want")
-        _FOUND_BY_TRANSFORMERS[name] = varlen_kernel
+        _FLASH[name] = varlen_kernel
     return name
 
 
@@ -127,6 +130,9 @@ def prepare(segment: torch.Tensor, cu_seqlens: torch.Tensor, max_turns: int, imp
         layout.mask = causal & (segment[:, None] == segment[None, :])
     elif implementation == "flex_attention":
         layout.mask = _flex_mask(segment)
+    elif implementation in _FLASH:
+        # The compiler breaks the graph at an `autograd.Function`, as flash-attn's is, that is given one tensor twice.
+        layout.cu_seqlens_k = cu_seqlens.clone()
     return layout
 
 
@@ -143,9 +149,6 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: 
         scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
         weights = scores.masked_fill(~layout.mask, torch.finfo(scores.dtype).min).softmax(-1)
         out = torch.einsum("hqk,khd->qhd", weights, v)
-    elif layout.implementation == "flash_attention_2":
-        cu, longest = layout.cu_seqlens, layout.max_turns
-        out = flash_attn_varlen_func(q, k, v, cu, cu, longest, longest, causal=True)
     elif layout.implementation == "varlen_attn":
         cu, longest = layout.cu_seqlens, layout.max_turns
         out = varlen_attn(q, k, v, cu, cu, longest, longest, **_VARLEN_CAUSAL)
@@ -155,8 +158,8 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: 
         batch_first = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
         out = flex_attention(*batch_first, block_mask=layout.mask).squeeze(0).transpose(0, 1)
     else:
-        cu, longest = layout.cu_seqlens, layout.max_turns
-        out = _FOUND_BY_TRANSFORMERS[layout.implementation](q, k, v, cu, cu, longest, longest, causal=True)
+        longest, flash = layout.max_turns, _FLASH[layout.implementation]
+        out = flash(q, k, v, layout.cu_seqlens, layout.cu_seqlens_k, longest, longest, causal=True)
     return out.to(out_dtype)
 
 

@@ -1,9 +1,7 @@
 """The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload elsewhere."""
 
-import itertools
 import subprocess
 import sys
-import types
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from data.observation import SPACES
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
+from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
 
 NEGLIGIBLE = 1e-5
@@ -118,41 +117,42 @@ def test_every_implementation_present_equals_eager_on_gpu(implementation):
 
 @pytest.fixture
 def kernel_of_the_hub(monkeypatch):
-    """What `get_kernel` brings from there, in plain torch; the rest of the way is transformers' own. Returns its name
-    and the dtypes that it met."""
-    met = set()
-
-    def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal=False):
-        met.update(t.dtype for t in (q, k, v))
-        out = torch.zeros_like(q)
-        for start, end in itertools.pairwise(cu_seqlens_q.tolist()):
-            assert end - start <= max_seqlen_q
-            for row in range(start, end):
-                scores = torch.einsum("hd,khd->hk", q[row].float(), k[start : row + 1].float()) * q.shape[-1] ** -0.5
-                out[row] = torch.einsum("hk,khd->hd", scores.softmax(-1), v[start : row + 1].float()).to(out.dtype)
-        return out
-
-    kernel = types.SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func, flash_attn_func=None)
+    """The name of one whose download is the only thing that is not real: the way to it is transformers' own."""
+    name = "kernels-community/flash-attn2"
     monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
-    monkeypatch.setattr(hub_kernels, "get_kernel", lambda name, **_: {"kernels-community/flash-attn2": kernel}[name])
-    monkeypatch.setattr(attention, "_FOUND_BY_TRANSFORMERS", {})
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda asked, **_: {name: varlen_kernel}[asked])
+    monkeypatch.setattr(attention, "_FLASH", {})
     monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
-    return "kernels-community/flash-attn2", met
+    return name
 
 
 def test_a_kernel_of_the_hub_is_taken_by_its_name_and_equals_eager(kernel_of_the_hub, tmp_path):
-    name, met = kernel_of_the_hub
     network, pack = tiny_network(), random_pack(100, lengths=[60, 40])
     network.attention = "eager"
     expected = outputs(network, pack)
     network.save_pretrained(tmp_path)
-    by_transformers = TurnwiseForOfflineRL.from_pretrained(tmp_path, attn_implementation=name)
-    assert by_transformers.attention == name
-    network.attention = attention.choose_implementation(name, "cpu")
+    by_transformers = TurnwiseForOfflineRL.from_pretrained(tmp_path, attn_implementation=kernel_of_the_hub)
+    assert by_transformers.attention == kernel_of_the_hub
+    network.attention = attention.choose_implementation(kernel_of_the_hub, "cpu")
     for model in (network, by_transformers):
-        met.clear()
+        varlen_kernel.met.clear()
         assert_close(outputs(model, pack), expected, 3e-2)
-        assert met == {torch.bfloat16}
+        assert varlen_kernel.met == {torch.bfloat16}
+
+
+def test_a_kernel_of_the_hub_breaks_no_graph(kernel_of_the_hub):
+    """Forward and backward. flash-attn's own kernel is called in the same way, through an `autograd.Function`, which
+    the compiler does not follow where one tensor is given twice."""
+    torch._dynamo.reset()
+    network, pack, gradients = tiny_network(num_layers=1).train(), random_pack(100, lengths=[60, 40]), []
+    qkv = network.model.trunk.layers[0].attention.qkv.weight
+    for implementation in ("eager", kernel_of_the_hub):
+        network.attention = implementation
+        compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
+        network.zero_grad()
+        compiled(**inputs_of(pack)).q_values.square().mean().backward()
+        gradients.append(qkv.grad)
+    assert (gradients[1] - gradients[0]).norm() < 0.02 * gradients[0].norm()
 
 
 def test_a_name_that_leads_to_no_kernel_is_an_error_that_says_what_is_present(monkeypatch):
