@@ -57,7 +57,8 @@ class Actor(nn.Module):
 class Critics(nn.Module):
     """C critics per discount, each with hidden features of its own.
 
-    Outputs are logits over K value bins ("two_hot") or one normalized value (K = 1, "scalar"): [N, actions, C, G, K].
+    Outputs are logits over K value bins ("two_hot") or one normalized value (K = 1, "scalar"): [C, N, actions, G, K],
+    critics first as their matrix product leaves them: in any other order an uncompiled softmax copies them first.
     """
 
     def __init__(self, config: TurnwiseConfig):
@@ -75,16 +76,17 @@ class Critics(nn.Module):
         action: torch.Tensor | None = None,
         subset: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """With `action` int [N], only that action of each turn: [N, 1, C, G, K]; otherwise all A of them.
+        """With `action` int [N], only that action of each turn: [C, N, 1, G, K]; otherwise all A of them.
 
-        With `subset` int [c], only those critics: [N, actions, c, G, K].
+        With `subset` int [c], only those critics: [c, N, actions, G, K].
         """
-        features = self.features(hidden, entities, action).unflatten(-1, (self.critics, -1))
+        features = self.features(hidden, entities, action).unflatten(-1, (self.critics, -1)).permute(2, 0, 1, 3)
         weight, bias = self.weight, self.bias
         if subset is not None:
-            features, weight, bias = features.index_select(2, subset), weight[subset], bias[subset]
-        out = torch.einsum("nach,cho->naco", features, weight.to(features.dtype)) + bias.to(features.dtype)
-        return out.unflatten(-1, (self.gammas, self.bins))
+            features, weight, bias = features[subset], weight[subset], bias[subset]
+        out = torch.bmm(features.flatten(1, 2), weight.to(features.dtype))
+        out.add_(bias.unsqueeze(1).to(out.dtype))
+        return out.view(*features.shape[:3], self.gammas, self.bins)
 
 
 class PopArt(nn.Module):

@@ -1,5 +1,6 @@
 """`TurnwiseModel`: turns → hidden vectors. `TurnwiseForOfflineRL`: with a policy and critics for every discount."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -152,14 +153,16 @@ class TurnwiseForOfflineRL(TurnwisePreTrainedModel):
         return logits.masked_fill(~mask.unsqueeze(1), torch.finfo(logits.dtype).min)
 
     def expected_values(self, critic_out: torch.Tensor) -> torch.Tensor:
-        """Critics' outputs [N,actions,C,G,K] → Q values fp32 [N,G,C,actions], in units of the scaled reward."""
+        """Critics' outputs [C,N,actions,G,K] → Q values fp32 [N,G,C,actions], in units of the scaled reward."""
         if self.popart is not None:
             values = self.popart.value(critic_out.squeeze(-1))
         else:
-            # A product and a sum, where a matrix product would be done in bf16 under autocast: its three digits cannot
-            # tell actions apart whose values are near a won battle's thousand.
-            values = (critic_out.float().softmax(-1) * value_support(self.config, critic_out.device)).sum(-1)
-        return values.permute(0, 3, 2, 1)
+            probs, support = critic_out.float().softmax(-1), value_support(self.config, critic_out.device)
+            # Not as autocast would have it, in bf16: its three digits cannot tell actions apart whose values are near a
+            # won battle's thousand. As mv, which a compiler turns into a product and a sum and joins to the softmax.
+            with nullcontext() if probs.is_meta else torch.autocast(probs.device.type, enabled=False):
+                values = torch.mv(probs.flatten(0, -2), support).view(probs.shape[:-1])
+        return values.permute(1, 3, 0, 2)
 
     def forward(
         self,

@@ -135,7 +135,7 @@ class OfflineRL(nn.Module):
             climbed = losses.state_value(logits.softmax(-1), q.mean(2)) * filtering / self.won
             loss = loss - config.maxq_weight * losses.masked_sum(climbed, policy_mask).mean() * per_policy
 
-        critic_out = network.critics(hidden, entities, batch["action"]).squeeze(1)
+        critic_out = network.critics(hidden, entities, batch["action"]).squeeze(2)
         critic_terms, clipped = self._critic_loss(critic_out, target)
         critic_loss = losses.masked_sum(critic_terms, critic_mask).mean() * per_critic
         loss = loss + config.critic_weight * critic_loss
@@ -192,15 +192,15 @@ class OfflineRL(nn.Module):
         return target, value
 
     def _critic_loss(self, critic_out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """critic_out [N,C,G,K], target [N,G] → mean loss of the critics [N,G], and where clipped [N,G]."""
+        """critic_out [C,N,G,K], target [N,G] → mean loss of the critics [N,G], and where clipped [N,G]."""
         popart = self.network.popart
         if popart is not None:
             normalized_target = (target - popart.mean) / popart.std()
-            terms = losses.scalar_loss(popart.normalized(critic_out.squeeze(-1)), normalized_target.unsqueeze(1))
-            return terms.mean(1), torch.zeros_like(target, dtype=torch.bool)
+            terms = losses.scalar_loss(popart.normalized(critic_out.squeeze(-1)), normalized_target)
+            return terms.mean(0), torch.zeros_like(target, dtype=torch.bool)
         support = value_support(self.network.config, target.device)
-        terms = losses.two_hot_loss(critic_out, target.unsqueeze(1), support)
-        return terms.mean(1), (target < support[0]) | (target > support[-1])
+        terms = losses.two_hot_loss(critic_out, target, support)
+        return terms.mean(0), (target < support[0]) | (target > support[-1])
 
 
 def compile_forward(objective: OfflineRL, **options) -> None:

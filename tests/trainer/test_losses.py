@@ -194,10 +194,10 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
                 if value_head == "scalar":
                     popart = network.popart
                     normal = (target - popart.mean[g]) / popart.std()[g]
-                    critic_sum += ((popart.normalized(out[n, a, c, :, 0])[g] - normal) ** 2).item() / C
+                    critic_sum += ((popart.normalized(out[c, n, a, :, 0])[g] - normal) ** 2).item() / C
                 else:
                     critic_sum += (
-                        losses.two_hot_loss(out[n, a, c, g].double(), torch.tensor(target), support.float()).item() / C
+                        losses.two_hot_loss(out[c, n, a, g].double(), torch.tensor(target), support.float()).item() / C
                     )
     assert counts.tolist() == [n_policy, n_critic]
     policy, critic, maxq = policy_sum / n_policy / G, critic_sum / n_critic / G, maxq_sum / n_policy / G
@@ -242,13 +242,13 @@ def test_the_sign_of_the_advantage_is_that_of_fp64(autocast):
     network = tiny_network()
     turns, gammas, critics, actions, bins = 4000, 4, 4, 13, network.config.value_bins
     support = value_support(network.config)
-    state = torch.empty(turns, 1, 1, 1, 1).uniform_(-1000, 1000)
+    state = torch.empty(1, turns, 1, 1, 1).uniform_(-1000, 1000)
     bump = ((support - state) / (support[1] - support[0])).square() / 8
-    out = 0.3 * torch.randn(turns, actions, critics, gammas, bins) - bump
+    out = 0.3 * torch.randn(critics, turns, actions, gammas, bins) - bump
     logits, action = torch.randn(turns, gammas, actions) * 2, torch.randint(0, actions, (turns,))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         ours = losses.advantage(network.expected_values(out), logits.softmax(-1), action)
-    values = (out.double().softmax(-1) * support.double()).sum(-1).permute(0, 3, 2, 1)
+    values = (out.double().softmax(-1) * support.double()).sum(-1).permute(1, 3, 0, 2)
     exact = values.mean(2)
     taken = exact.gather(-1, action.view(-1, 1, 1).expand(-1, gammas, 1)).squeeze(-1)
     exact = taken - (logits.double().softmax(-1) * exact).sum(-1)
