@@ -81,17 +81,19 @@ def table(results: dict, layers: int) -> str:
     """Markdown; a step's share is that of all layers."""
     lines = [f"| attention | forward, ms | and backward, ms | {layers} layers, ms a step | errors: output, gradients |",
              "| --- | --- | --- | --- | --- |"]  # fmt: skip
-    for name, found in sorted(results.items(), key=lambda item: item[1]["forward_and_backward_s"]):
+    failed = {name: found["failed"] for name, found in results.items() if "failed" in found}
+    measured = [(name, found) for name, found in results.items() if name not in failed]
+    for name, found in sorted(measured, key=lambda item: item[1]["forward_and_backward_s"]):
         both = 1e3 * found["forward_and_backward_s"]
         lines.append(
             f"| {name} | {1e3 * found['forward_s']:.3f} | {both:.3f} | {layers * both:.2f} | "
             f"{found['error_of_output']:.1e}, {found['error_of_gradients']:.1e} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"| {name} | failed: {error} | | | |" for name, error in failed.items())])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; write the record and print its table."""
+    """Measure; write the record and print its table. Exit status 1 where one of them failed."""
     argv = sys.argv[1:] if argv is None else list(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parser = argparse.ArgumentParser(prog="python -m launch.bench_attention", description=__doc__.splitlines()[0])
@@ -114,8 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = differentiate(packed_attention, reference, *tensors)
     results = {}
     for name in names:
-        results[name] = measure(name, pack, tensors, expected, max_turns)
-        print(f"{name}: {1e3 * results[name]['forward_and_backward_s']:.3f} ms", flush=True)
+        try:
+            results[name] = measure(name, pack, tensors, expected, max_turns)
+        except RuntimeError as error:
+            results[name] = {"failed": str(error).strip().splitlines()[-1]}
+        print(name, results[name], flush=True)
 
     rows, windows = pack["valid"].shape[0], int((pack["windows"][:, 0] >= 0).sum())
     about = {"preset": options.preset, "rows": rows, "windows": windows, "heads": heads, "layers": sizes["num_layers"]}
@@ -128,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     path.with_suffix(".md").write_text(f"# Attention alone\n\n{words}\n\n{shown}\n", encoding="utf-8")
     print(shown)
-    return 0
+    return int(any("failed" in found for found in results.values()))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: 
     """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means.
 
     Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win chance without any fit, stands from the
-    outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al. 2015).
+    outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al. 2015). Raises ValueError where there is
+    nothing to score.
     """
     config = network.config
     long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
@@ -121,6 +122,8 @@ def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: 
     gaps = [gap for g in long for gap in calibration_gaps(decisions, g, config.reward_kind)]
     sums = torch.tensor([float(x) for x in (*counted, *gaps)], dtype=torch.float64)
     nll, top1, count, *gaps = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
+    if not count:
+        raise ValueError("no held-out turn has two actions to choose from and a recorded one: raise data.heldout_share")
     scores = {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}
     for i, g in enumerate(long):
         *bins, known = gaps[i * (BINS + 1) : (i + 1) * (BINS + 1)]

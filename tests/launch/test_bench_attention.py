@@ -31,3 +31,16 @@ def test_the_command_leaves_a_record_and_a_table(tmp_path):
     record = json.loads((tmp_path / "attention.json").read_text())
     assert list(record["results"]["implementations"]) == available_implementations("cpu")
     assert "| sdpa | 1.000 | 1.000 | 4.00 |" in (tmp_path / "attention.md").read_text()
+
+
+def test_one_that_fails_is_said_beside_the_others(tmp_path, monkeypatch):
+    def attend(q, k, v, layout):
+        if layout.implementation == "sdpa":
+            raise RuntimeError("in the kernel\nno such device")
+        return packed_attention(q, k, v, layout)
+
+    monkeypatch.setattr(bench_attention, "packed_attention", attend)
+    assert bench_attention.main(["--battles", "4", "--records", str(tmp_path)]) == 1
+    table = (tmp_path / "attention.md").read_text()
+    assert "| sdpa | failed: no such device | | | |" in table
+    assert "| eager | 1.000 |" in table
