@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,12 @@ def log_records(content):
             held = b""
 
 
-def wandb_records(output):
-    """Per offline folder under a run's output: (run id, steps logged, the configuration's top keys)."""
-    found = []
+def wandb_records(output, wait_s=20):
+    """Per offline folder under a run's output: (run id, steps logged, the configuration's top keys). wandb's service
+    writes on after it has said that it is done: each file's last record is waited for."""
+    found, complete = [], True
     for path in sorted((output / "wandb").glob("offline-run-*/run-*.wandb")):
-        run_id, steps, keys = None, [], set()
+        run_id, steps, keys, ended = None, [], set(), False
         for data in log_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
@@ -62,12 +64,17 @@ def wandb_records(output):
                 run_id = record.run.run_id
                 keys |= {update.key for update in record.run.config.update}
             keys |= {update.key for update in record.config.update}
+            ended |= record.HasField("exit")
             for item in record.history.item:
                 name = item.key or "/".join(item.nested_key)
                 if name == "step":
                     steps.append(int(json.loads(item.value_json)))
         found.append((run_id, steps, keys))
-    return found
+        complete &= ended
+    if complete or wait_s <= 0:
+        return found
+    time.sleep(0.1)
+    return wandb_records(output, wait_s - 0.1)
 
 
 def test_a_resumed_run_keeps_its_id_and_goes_on_in_steps(battles, tmp_path):
