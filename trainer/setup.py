@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import fields
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -77,6 +78,11 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
 
 def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:
     """Raises ConfigError where the engine asked for cannot be."""
+    if deepspeed and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "DeepSpeed was asked for but is not installed: pip install -r requirements.txt, or leave deepspeed at null "
+            "and launch without a DeepSpeed file of launch/accelerate"
+        )
     if config.optim.name == "muon" and (deepspeed or config.parallel == "fsdp2"):
         raise ConfigError(
             f"optim.name=muon does not go with {'DeepSpeed' if deepspeed else 'parallel=fsdp2'}: it needs whole "

@@ -19,7 +19,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import Style, make_battle, write_battles
 from tests.trainer.conftest import SMALL
-from trainer import checkpoint
+from trainer import checkpoint, setup
 from trainer.config import load_config
 from trainer.evaluate import collect
 from trainer.evaluate import main as evaluate_main
@@ -276,3 +276,10 @@ def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys
     assert train_main([*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", *settings]) == 1
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
+
+
+def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(setup, "find_spec", lambda package: None)
+    settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]
+    assert train_main([*settings, "deepspeed=ds_configs/zero1.json"]) == 1
+    assert "pip install" in capsys.readouterr().err
