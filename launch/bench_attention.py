@@ -17,7 +17,7 @@ from torch.utils.benchmark import Timer
 from data.dataset import BattleDataset
 from data.loader import make_loader
 from data.tokenizer import Tokenizer
-from launch.record import write_record
+from launch.record import hardware, write_record
 from model.attention import PackedLayout, available_implementations, choose_implementation, packed_attention, prepare
 from model.configuration_turnwise import PRESETS, preset
 from trainer.config import load_config
@@ -57,6 +57,7 @@ def measure(name: str, pack: dict[str, torch.Tensor], tensors: tuple, expected: 
     layout = prepare(pack["segment"].to(device), pack["cu_seqlens"].to(device), max_turns, name)
     attend = packed_attention
     if device.type == "cuda":
+        torch.compiler.reset()  # the compiler gives up on a function that it has compiled eight times
         attend = torch.compile(packed_attention, dynamic=False)
         tensors = tuple(t.bfloat16() for t in tensors)
     found = differentiate(attend, layout, *tensors)
@@ -128,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = write_record("attention", command, {**about, "implementations": results}, {"torch": torch.__version__},
                         options.records)  # fmt: skip
     shown = table(results, sizes["num_layers"])
-    words = (
-        f"`{command}`: `{options.preset}`, {heads} heads of {width}, {rows} rows in {windows} windows, {device.type}."
-    )
+    words = f"`{command}`: {heads} heads of {width}, {rows} rows in {windows} windows; {hardware()}."
     path.with_suffix(".md").write_text(f"# Attention alone\n\n{words}\n\n{shown}\n", encoding="utf-8")
     print(shown)
     return int(any("failed" in found for found in results.values()))

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # flash-attn for this project's models alone, as a wheel: heads of at most 64, bf16, causal or not, one architecture. It
-# compiles in minutes what takes an hour or two as a whole; what the build leaves out is refused by the kernels themselves.
+# compiles in minutes what takes an hour or two as a whole; what the build leaves out is refused by its functions.
 #
 #   bash launch/flash_attn.sh [--arch 90] [--sdist FILE] [--out DIR]
 #
 # --arch: the GPU's compute capability, 80, 90 (Hopper), 100 or 120. --sdist: the package's source, where nothing can be
-# downloaded. --out: where the wheel is put (default: the repository). It asks for nvcc, and for torch, setuptools, wheel, packaging
-# and ninja in the environment of $PYTHON (default: .venv's, where there is one).
+# downloaded. --out: where the wheel is put (default: the repository). Asks for nvcc, and in the environment of $PYTHON
+# (default: .venv's, where there is one) for torch, setuptools, wheel, packaging and ninja.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^flash-attn==//p' requirements-gpu.txt)
@@ -26,9 +26,12 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
-  if [ -x .venv/bin/python ]; then PYTHON=$PWD/.venv/bin/python; fi
+  if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
+case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 command -v nvcc >/dev/null || { echo "flash_attn.sh: no nvcc here: install the CUDA toolkit of torch's version" >&2; exit 1; }
+"$PYTHON" -c 'import torch, setuptools, wheel, packaging, ninja' ||
+  { echo "flash_attn.sh: $PYTHON lacks what is named above: $PYTHON -m pip install setuptools wheel packaging ninja" >&2; exit 1; }
 # nvcc itself tells where it lives: what is on the PATH can be a script that calls it.
 CUDA_HOME=${CUDA_HOME:-$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's|^#$ _HERE_=\(.*\)/bin$|\1|p')}
 
@@ -59,8 +62,8 @@ sed -i -e 's/q_dtype == torch::kFloat16 || q_dtype == torch::kBFloat16/q_dtype =
   -e 's/only support fp16 and bf16 data type/of this build supports bf16 alone/' \
   -e 's/head_size <= 256/head_size <= 64/' -e 's/head dimension at most 256/head dimension at most 64 in this build/' \
   $kernels/flash_api.cpp
-left=$(grep -c '_sm80\.cu"' setup.py)
-[ "$left" -eq 6 ] || { echo "flash_attn.sh: $left sources are left where 6 were expected: written for $version" >&2; exit 1; }
+changed="$(grep -c '_sm80\.cu"' setup.py) $(grep -c 'head_size <= 64' $kernels/flash_api.cpp) $(grep -c '^    "-DFLASH' setup.py)"
+[ "$changed" = "6 5 4" ] || { echo "flash_attn.sh: $sdist is not the source of $version that this was written for" >&2; exit 1; }
 
 # Headers of CUDA's libraries, where pip has them and the toolkit is the compiler alone.
 headers=$("$PYTHON" -c 'import pathlib, torch; print(*pathlib.Path(torch.__file__).parents[1].glob("nvidia/cu1*/include"), sep=":")')
