@@ -15,10 +15,14 @@ from .turn_encoder import Rows
 
 
 class ActionFeatures(nn.Module):
-    """hidden [N,D], entities [N,E,e] → features [N,A,width], one row per action, gated like SwiGLU (Shazeer 2020)."""
+    """hidden [N,D], entities [N,E,e] → features [N,A,width], one row per action, gated like SwiGLU (Shazeer 2020).
 
-    def __init__(self, config: TurnwiseConfig, width: int):
+    parts: the width's equal shares, each of a critic of its own.
+    """
+
+    def __init__(self, config: TurnwiseConfig, width: int, parts: int = 1):
         super().__init__()
+        self.parts = parts
         named = _entity_of_action(config)
         rows = sorted(set(named.values()))
         self.entity_rows = Rows(rows)
@@ -28,18 +32,35 @@ class ActionFeatures(nn.Module):
         self.from_entity = nn.Linear(config.entity_width, 2 * width, bias=False)
         self.action = nn.Parameter(torch.zeros(config.n_actions, 2 * width))
 
-    def forward(self, hidden: torch.Tensor, entities: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        """With `action` int [N], features of that action alone: [N,1,width]."""
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        entities: torch.Tensor,
+        action: torch.Tensor | None = None,
+        subset: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """With `action` int [N], features of that action alone: [N,1,width]; with `subset` int [p], of those parts."""
+        actions = self._of(subset, self.action.T).T.to(entities.dtype)
         if action is None:
-            named = self.from_entity(entities[:, self.entity_rows.index])[:, self.rows.index] + self.action.to(
-                entities.dtype
-            )
+            named = self._linear(self.from_entity, entities[:, self.entity_rows.index], subset)
+            named = named[:, self.rows.index] + actions
         else:
             row = self.entity_of_action.index[action]
             chosen = entities.gather(1, row.view(-1, 1, 1).expand(-1, 1, entities.shape[-1]))
-            named = self.from_entity(chosen) + self.action[action].unsqueeze(1).to(entities.dtype)
-        value, gate = (self.from_hidden(hidden).unsqueeze(1) + named).chunk(2, dim=-1)
+            named = self._linear(self.from_entity, chosen, subset) + actions[action].unsqueeze(1)
+        value, gate = (self._linear(self.from_hidden, hidden, subset).unsqueeze(1) + named).chunk(2, dim=-1)
         return value * F.silu(gate)
+
+    def _of(self, subset: torch.Tensor | None, outputs: torch.Tensor) -> torch.Tensor:
+        """Rows [2·width, …] of values and gates → those of the parts asked for."""
+        return outputs if subset is None else outputs.unflatten(0, (2, self.parts, -1))[:, subset].flatten(0, 2)
+
+    def _linear(self, layer: nn.Linear, x: torch.Tensor, subset: torch.Tensor | None) -> torch.Tensor:
+        """`layer` for the parts asked for. A whole layer is called: an engine's hooks on it bring its weights."""
+        if subset is None:
+            return layer(x)
+        bias = None if layer.bias is None else self._of(subset, layer.bias)
+        return F.linear(x, self._of(subset, layer.weight), bias)
 
 
 class Actor(nn.Module):
@@ -65,7 +86,7 @@ class Critics(nn.Module):
         super().__init__()
         self.critics, self.gammas = config.critics, config.n_gammas
         self.bins = config.value_bins if config.value_head == "two_hot" else 1
-        self.features = ActionFeatures(config, config.critics * config.head_width)
+        self.features = ActionFeatures(config, config.critics * config.head_width, config.critics)
         self.weight = nn.Parameter(torch.zeros(config.critics, config.head_width, self.gammas * self.bins))
         self.bias = nn.Parameter(torch.zeros(config.critics, self.gammas * self.bins))
 
@@ -80,10 +101,10 @@ class Critics(nn.Module):
 
         With `subset` int [c], only those critics: [c, N, actions, G, K].
         """
-        features = self.features(hidden, entities, action).unflatten(-1, (self.critics, -1)).permute(2, 0, 1, 3)
         weight, bias = self.weight, self.bias
         if subset is not None:
-            features, weight, bias = features[subset], weight[subset], bias[subset]
+            weight, bias = weight[subset], bias[subset]
+        features = self.features(hidden, entities, action, subset).unflatten(-1, (len(weight), -1)).permute(2, 0, 1, 3)
         out = torch.bmm(features.flatten(1, 2), weight.to(features.dtype))
         out.add_(bias.unsqueeze(1).to(out.dtype))
         return out.view(*features.shape[:3], self.gammas, self.bins)
