@@ -1,5 +1,5 @@
 """A variable-length flash kernel in plain torch, called and differentiated as the real ones are: by an
-`autograd.Function` over packed rows. It holds the whole matrix of scores, and counts what it was given."""
+`autograd.Function` over packed rows. It holds the whole matrix of scores, and notes the dtypes that it was given."""
 
 import torch
 
