@@ -101,16 +101,17 @@ def load_implementation(name: str) -> str:
 
     Raises ImportError or ValueError where transformers knows no such kernel, or lacks the package that it comes in.
     """
-    if name not in _FLASH and (name not in IMPLEMENTATIONS or name == "flash_attention_2"):
-        from transformers.integrations.hub_kernels import is_kernel
-        from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
+    if name in _FLASH or name == "varlen_attn" or not is_varlen(name):
+        return name
+    from transformers.integrations.hub_kernels import is_kernel
+    from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
 
-        if not (is_kernel(name) or name.startswith("flash_attention_")):
-            raise ValueError(f"no attention has this name: choose one of {', '.join(IMPLEMENTATIONS)}")
-        (_, varlen_kernel, *_), _ = lazy_import_flash_attention(name)
-        if varlen_kernel is None:
-            raise ValueError("it has no flash_attn_varlen_func, which packed battles want")
-        _FLASH[name] = varlen_kernel
+    if not (is_kernel(name) or name.startswith("flash_attention_")):
+        raise ValueError(f"no attention has this name: choose one of {', '.join(IMPLEMENTATIONS)}")
+    (_, varlen_kernel, *_), _ = lazy_import_flash_attention(name)
+    if varlen_kernel is None:
+        raise ValueError("it has no flash_attn_varlen_func, which packed battles want")
+    _FLASH[name] = varlen_kernel
     return name
 
 
