@@ -1,11 +1,11 @@
 """What the parts of the turn encoder are worth: one network per arm, the same data, seed and steps.
 
-    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--battles 100]
+    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--seed 0] [--battles 100] [--record ablation]
 
 `blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the previous
 action, the previous reward, or both, which an imitator can copy instead of looking. Arms are compared by the held-out
 likelihood of the recorded actions, battle by battle, and by win rate against baselines where the data's formats can be
-played. An arm that is trained already is not trained again. Writes `launch/records/ablation.json` and its table.
+played. An arm that is trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
 """
 
 import argparse
@@ -44,9 +44,10 @@ SETTINGS = (
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
-def train(arm: str, folder: Path, data: Path, steps: int) -> None:
+def train(arm: str, folder: Path, data: Path, steps: int, seed: int) -> None:
     """Train an arm of `tiny` on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
-    settings = [*SETTINGS, f"data.path={data}", f"max_steps={steps}", f"output={folder}", *ARMS[arm]]
+    run = [f"data.path={data}", f"max_steps={steps}", f"seed={seed}", f"output={folder}"]
+    settings = [*SETTINGS, *run, *ARMS[arm]]
     command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "train.log", "w", encoding="utf-8") as printed:
@@ -110,12 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder for the arms' runs")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order, the same for all arms")
     parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
     parser.add_argument("--battles", type=int, default=100, help="per arm, opponent and format; 0: no play")
+    parser.add_argument("--record", default="ablation", help="name under launch/records")
     options = parser.parse_args(argv)
     arms = {arm: options.out.resolve() / arm.replace(" ", "_") for arm in ARMS if arm in options.arms or arm == BASE}
     for arm, folder in arms.items():
-        train(arm, folder, options.data.resolve(), options.steps)
+        train(arm, folder, options.data.resolve(), options.steps, options.seed)
     decisions = {arm: heldout_decisions(folder, options.data) for arm, folder in arms.items()}
     base = decisions[BASE]
     results = {
@@ -133,8 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.battles:
         for row in win_rates(arms, options.formats, options.battles, options.out / "play.json"):
             results[row["player"].replace("_", " ")].setdefault("play", []).append(row)
-    command = f"python -m launch.ablate --data CACHE --out DIR --steps {options.steps} --battles {options.battles}"
-    path = write_record("ablation", command, results, {"torch": version("torch")})
+    names = "" if list(arms) == list(ARMS) else f" --arms {' '.join(f'{arm!r}' for arm in arms)}"
+    command = (
+        f"python -m launch.ablate --data CACHE --out DIR{names} --steps {options.steps} --seed {options.seed} "
+        f"--battles {options.battles} --record {options.record}"
+    )
+    path = write_record(options.record, command, results, {"torch": version("torch")})
     path.with_suffix(".md").write_text(table(command, results), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
     return 0
