@@ -17,7 +17,7 @@ import yaml
 from data.dataset import DataConfig
 from data.sampler import BatchConfig
 from trainer.guard import GuardConfig
-from trainer.guard import check as check_guard
+from trainer.limits import not_negative, positive, refuse_unless
 from trainer.objective import ObjectiveConfig
 from trainer.optim import OptimConfig
 
@@ -60,6 +60,17 @@ class ModelChoice:
     use_previous_reward: bool = True
     gradient_checkpointing: bool = False
 
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type in (int, int | None)}
+        rules = [
+            *((name, size is None or size >= 1, "1 or more") for name, size in sizes.items()),
+            ("value_bins", self.value_bins is None or self.value_bins >= 2, "2 or more"),
+            ("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1"),
+            ("gammas", bool(self.gammas) and all(0 <= g < 1 for g in self.gammas), "discounts from 0 to below 1"),
+        ]
+        refuse_unless("model.", self, rules)
+
 
 @dataclass
 class EvalConfig:
@@ -72,15 +83,25 @@ class EvalConfig:
 
     def check(self) -> None:
         """Raises ValueError naming the key."""
-        if self.choose not in ("last", "likelihood"):
-            raise ValueError(f"eval.choose={self.choose!r}: choose last or likelihood")
+        rules = [
+            ("every", self.every >= 0, "0 (only at the end) or more"),
+            ("battles", self.battles is None or self.battles >= 1, "1 or more, or null for all"),
+            ("choose", self.choose in ("last", "likelihood"), "last or likelihood"),
+            ("calibration_battles", self.calibration_battles >= 1, "1 or more"),
+        ]
+        refuse_unless("eval.", self, rules)
 
 
 @dataclass
 class CheckpointConfig:
     every: int = 2000  # optimizer steps; one is always written at the end
-    keep: int = 3  # newest ones kept, beside the best
+    keep: int = 3  # newest ones kept, beside the best; 0: all
     background: bool = True  # write while training goes on, from a copy in the main memory
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        rules = [("every", self.every >= 1, "1 or more"), ("keep", self.keep >= 0, "1 or more, or 0 for all")]
+        refuse_unless("checkpoint.", self, rules)
 
 
 @dataclass
@@ -94,6 +115,11 @@ class LogConfig:
     report: bool = True  # draw OUTPUT/report.html at the run's end
     profile: int = 0  # optimizer steps to profile (0: none); the trace goes to OUTPUT/profile
 
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        rules = [("every", self.every >= 1, "1 or more"), ("profile", self.profile >= 0, "0 or more")]
+        refuse_unless("log.", self, rules)
+
 
 @dataclass
 class HubConfig:
@@ -105,10 +131,19 @@ class HubConfig:
     private: bool = True
     licence: str | None = None  # as the Hub names it; null: cc-by-nc-4.0 where the data asks for it, else mit
 
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        refuse_unless("hub.", self, [("every", self.every >= 0, "0 (only at the end) or more")])
+
 
 @dataclass
 class CostConfig:
     dollars_per_hour: float | None = None  # of all the machines of the run together
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        asked = self.dollars_per_hour
+        refuse_unless("cost.", self, [("dollars_per_hour", asked is None or not_negative(asked), "0 or more, or null")])
 
 
 @dataclass
@@ -139,6 +174,24 @@ class RunConfig:
     hub: HubConfig = field(default_factory=HubConfig)
     cost: CostConfig = field(default_factory=CostConfig)
 
+    def check(self) -> None:
+        """Raises ValueError naming the key, of this or of a part. `data` and `batch` look at themselves when made."""
+        rules = [
+            ("seed", 0 <= self.seed < 2**63, "0 or more, below 2⁶³"),
+            ("epochs", self.epochs is None or positive(self.epochs), "a number above 0, or null"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more, or null"),
+            ("processes", self.processes is None or self.processes >= 1, "1 or more, or null"),
+            ("parallel", self.parallel in ("ddp", "fsdp2"), "ddp or fsdp2"),
+            ("timeout_minutes", positive(self.timeout_minutes), "a number above 0"),
+            ("batch_scaling", self.batch_scaling in ("keep", "multiply"), "keep or multiply"),
+            ("lr_scaling", self.lr_scaling in ("sqrt", "none"), "sqrt or none"),
+            ("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"),
+        ]
+        refuse_unless("", self, rules)
+        for part in (self.model, self.objective, self.optim, self.eval, self.checkpoint, self.log, self.guard, self.hub,
+                     self.cost):  # fmt: skip
+            part.check()
+
 
 def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig:
     """Defaults → YAML file → overrides `a.b=c` (values in YAML's syntax). Raises ConfigError."""
@@ -156,7 +209,8 @@ def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         merge(tree, parsed, RunConfig, "command line")
-    return from_tree(tree, str(path or "command line"))
+    sources = [str(path)] if path is not None else []
+    return from_tree(tree, " and ".join([*sources, *(["command line"] if overrides else [])]) or "the defaults")
 
 
 def from_tree(tree: dict, source: str) -> RunConfig:
@@ -165,10 +219,10 @@ def from_tree(tree: dict, source: str) -> RunConfig:
         config = msgspec.convert(tree, RunConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
-    config.eval.check()
-    config.objective.check()
-    config.optim.check()
-    check_guard(config.guard)
+    try:
+        config.check()
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
     return config
 
 
@@ -180,13 +234,6 @@ def scale_to_world(config: RunConfig, world: int) -> RunConfig:
     (`lr_scaling: sqrt`; Krizhevsky 2014, and the rule that Adam's noise scale suggests, Malladi et al. 2022).
     Raises ConfigError where the batch cannot be shared out evenly.
     """
-    for name, choices in (
-        ("batch_scaling", ("keep", "multiply")),
-        ("lr_scaling", ("sqrt", "none")),
-        ("parallel", ("ddp", "fsdp2")),
-    ):
-        if getattr(config, name) not in choices:
-            raise ConfigError(f"{name}={getattr(config, name)!r}: choose {' or '.join(choices)}")
     if world == 1:
         return config
     if config.batch_scaling == "multiply":

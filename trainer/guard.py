@@ -1,11 +1,12 @@
 """Bad batches: updates that were skipped are counted and their battles written down; too many in a row go back."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from trainer.limits import positive, refuse_unless
 
 LOG = "skipped_batches.jsonl"
 
@@ -15,6 +16,15 @@ class GuardConfig:
     skips_in_a_row: int = 20  # skipped updates after which a run goes back to its last checkpoint, other data ahead
     spike: float | None = None  # skip an update whose loss or gradient norm is this many deviations above its mean
     spike_memory: int = 200  # updates over which mean and deviation are taken; none is skipped before as many
+
+    def check(self) -> None:
+        """Raises ValueError naming the key."""
+        rules = [
+            ("skips_in_a_row", self.skips_in_a_row >= 1, "1 or more"),
+            ("spike", self.spike is None or positive(self.spike), "a number of deviations above 0 (6, say), or null"),
+            ("spike_memory", self.spike_memory >= 1, "1 or more"),
+        ]
+        refuse_unless("guard.", self, rules)
 
 
 class TooManySkipsError(RuntimeError):
@@ -88,11 +98,3 @@ class SkipLedger:
         battles = [{"file": str(self.path_of(row)), "start": start, "turns": turns} for row, start, turns in rows]
         with open(self.file, "a", encoding="utf-8") as handle:
             handle.write(json.dumps({"step": step, "process": self.rank, "battles": battles}) + "\n")
-
-
-def check(config: GuardConfig) -> None:
-    """Raises ValueError naming the key."""
-    if config.skips_in_a_row < 1:
-        raise ValueError(f"guard.skips_in_a_row={config.skips_in_a_row}: choose 1 or more")
-    if config.spike is not None and not (config.spike > 0 and math.isfinite(config.spike)):
-        raise ValueError(f"guard.spike={config.spike}: choose a number of deviations above 0 (6, say), or null")

@@ -44,7 +44,7 @@ def filter_weight(kind: str, advantage: torch.Tensor, beta: float, clip: float) 
     if kind == "exponential":
         # The exponent is clipped before exp, so that a large advantage never becomes inf.
         return (beta * advantage).clamp_max(math.log(clip)).exp()
-    raise ValueError(f"objective.filter={kind!r}: choose imitation, winners, binary or exponential")
+    raise ValueError(f"objective.filter={kind!r} cannot be: choose imitation, winners, binary or exponential")
 
 
 def winners_weight(outcome: torch.Tensor) -> torch.Tensor:

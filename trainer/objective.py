@@ -13,6 +13,7 @@ from data.reward import REWARDS
 from model.heads import value_support
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer import losses
+from trainer.limits import not_negative, positive, refuse_unless
 from trainer.masters import fp32_master
 
 
@@ -41,20 +42,25 @@ class ObjectiveConfig:
 
     def check(self) -> None:
         """Raises ValueError naming the key."""
-        if self.filter not in ("imitation", "winners", "binary", "exponential"):
-            raise ValueError(f"objective.filter={self.filter!r}: choose imitation, winners, binary or exponential")
-        if self.target not in ("heads", "network"):
-            raise ValueError(f"objective.target={self.target!r}: choose heads or network")
-        if self.n_step < 1:
-            raise ValueError(f"objective.n_step={self.n_step}: choose 1 or more")
-        if not 0 <= self.unknown_words < 1:
-            raise ValueError(f"objective.unknown_words={self.unknown_words}: choose a share from 0 to below 1")
-        if self.target_reduce not in ("min", "mean"):
-            raise ValueError(f"objective.target_reduce={self.target_reduce!r}: choose min or mean")
-        if not 0 <= self.filter_floor <= 1:
-            raise ValueError(f"objective.filter_floor={self.filter_floor}: choose a number from 0 to 1")
-        if not 0 < self.tau <= 1:
-            raise ValueError(f"objective.tau={self.tau} is no rate: choose a number above 0 and at most 1")
+        filters = ("imitation", "winners", "binary", "exponential")
+        rules = [
+            ("filter", self.filter in filters, "imitation, winners, binary or exponential"),
+            ("beta", positive(self.beta), "a number above 0"),
+            ("clip", positive(self.clip), "a number above 0"),
+            ("filter_warmup", self.filter_warmup >= 0, "0 or more steps"),
+            ("filter_floor", 0 <= self.filter_floor <= 1, "a number from 0 to 1"),
+            ("policy_weight", not_negative(self.policy_weight), "0 or more"),
+            ("critic_weight", not_negative(self.critic_weight), "0 or more"),
+            ("reward_scale", positive(self.reward_scale), "a number above 0"),
+            ("maxq_weight", not_negative(self.maxq_weight), "0 or more"),
+            ("n_step", self.n_step >= 1, "1 or more"),
+            ("unknown_words", 0 <= self.unknown_words < 1, "a share from 0 to below 1"),
+            ("tau", 0 < self.tau <= 1, "a rate above 0 and at most 1"),
+            ("target", self.target in ("heads", "network"), "heads or network"),
+            ("target_reduce", self.target_reduce in ("min", "mean"), "min or mean"),
+            ("popart_rate", 0 < self.popart_rate <= 1, "a rate above 0 and at most 1"),
+        ]
+        refuse_unless("objective.", self, rules)
 
 
 class Targets(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from model.heads import Critics
+from trainer.limits import not_negative, positive, refuse_unless
 from trainer.muon import MuonAdamW, matrices_of
 
 
@@ -19,7 +20,7 @@ class OptimConfig:
     warmup_steps: int = 500
     min_lr_ratio: float = 0.1
     schedule: str = "cosine"  # cosine | constant
-    grad_clip: float = 1.0  # largest global norm; the reference: 1.5
+    grad_clip: float = 1.0  # largest global norm, 0: no clipping; the reference: 1.5
     name: str = "adamw"  # adamw | muon (AdamW but for the trunk's matrices) | sgd (plain, for parity checks)
     ema: float = 0.0  # decay of an average of the weights, evaluated and published in their place; 0: none
     muon_momentum: float = 0.95
@@ -27,8 +28,21 @@ class OptimConfig:
 
     def check(self) -> None:
         """Raises ValueError naming the key."""
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"optim.ema={self.ema} is no decay: choose 0 (no average) or a number below 1")
+        rules = [
+            ("lr", not_negative(self.lr), "a number of 0 or more"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1"),
+            ("eps", positive(self.eps), "a number above 0"),
+            ("weight_decay", not_negative(self.weight_decay), "0 or more"),
+            ("warmup_steps", self.warmup_steps >= 0, "0 or more"),
+            ("min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "a number from 0 to 1"),
+            ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
+            ("grad_clip", not_negative(self.grad_clip), "a norm above 0, or 0 for no clipping"),
+            ("name", self.name in ("adamw", "muon", "sgd"), "adamw, muon or sgd"),
+            ("ema", 0 <= self.ema < 1, "0 (no average) or a number below 1"),
+            ("muon_momentum", 0 <= self.muon_momentum < 1, "a number from 0 to below 1"),
+            ("muon_scale", positive(self.muon_scale), "a number above 0"),
+        ]
+        refuse_unless("optim.", self, rules)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
@@ -59,9 +73,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
             matrices, others, lr=config.lr, betas=tuple(config.betas), eps=config.eps,
             weight_decay=config.weight_decay, momentum=config.muon_momentum, scale=config.muon_scale,
         )  # fmt: skip
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, fused=True)
-    raise ValueError(f"optim.name={config.name!r}: choose adamw, muon or sgd")
+    return torch.optim.SGD(groups, lr=config.lr, fused=True)
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
@@ -70,8 +82,6 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.lr
-    if config.schedule != "cosine":
-        raise ValueError(f"optim.schedule={config.schedule!r}: choose cosine or constant")
     done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
     return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
 

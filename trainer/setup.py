@@ -47,9 +47,7 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}.get(config.precision)
-    if precision is None:
-        raise ConfigError(f"precision={config.precision!r}: choose auto, fp32 or bf16")
+    precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}[config.precision]
     # Named on the CPU alone: accelerate would quietly run a world of one beside DeepSpeed's.
     backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
     waiting = timedelta(minutes=config.timeout_minutes)

@@ -1,5 +1,6 @@
 """One optimizer step: micro-batches → gradients of one loss → update → targets. The whole of it, on one screen."""
 
+import math
 from contextlib import contextmanager
 
 import torch
@@ -84,7 +85,7 @@ class TrainStep:
             return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
         parts = self._norms_by_part() if detailed else {}
         parts = {f"optim/grad_norm_{name}": norm * share for name, norm in parts.items()}
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip))
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip or math.inf))
         bad = (~norm.isfinite()).float()
         if self.spikes is not None:
             bad = torch.maximum(bad, self.spikes.is_spike(norm, 1))

@@ -46,6 +46,32 @@ def _lists(tree):
         ("objective.filter=best", ["imitation, winners, binary or exponential"]),
         ("eval.choose=best", ["eval.choose", "last or likelihood"]),
         ("objective.tau=0", ["objective.tau"]),
+        ("objective.reward_scale=nan", ["objective.reward_scale", "above 0"]),
+        ("objective.critic_weight=-1", ["objective.critic_weight", "0 or more"]),
+        ("objective.clip=0", ["objective.clip"]),
+        ("optim.schedule=linear", ["optim.schedule", "cosine or constant"]),
+        ("optim.lr=nan", ["optim.lr"]),
+        ("optim.lr=.inf", ["optim.lr"]),
+        ("optim.betas=[2, 3]", ["optim.betas"]),
+        ("optim.grad_clip=-1", ["optim.grad_clip", "0 for no clipping"]),
+        ("optim.warmup_steps=-5", ["optim.warmup_steps"]),
+        ("model.critics=0", ["model.critics", "1 or more"]),
+        ("model.hidden_size=-8", ["model.hidden_size"]),
+        ("model.value_bins=1", ["model.value_bins", "2 or more"]),
+        ("model.dropout=1.5", ["model.dropout"]),
+        ("model.gammas=[0.9, 1.0]", ["model.gammas"]),
+        ("checkpoint.every=0", ["checkpoint.every", "1 or more"]),
+        ("checkpoint.keep=-1", ["checkpoint.keep"]),
+        ("log.every=0", ["log.every"]),
+        ("eval.every=-3", ["eval.every"]),
+        ("timeout_minutes=-1", ["timeout_minutes"]),
+        ("epochs=nan", ["epochs"]),
+        ("max_steps=0", ["max_steps"]),
+        ("seed=99999999999999999999", ["seed"]),
+        ("hub.every=-1", ["hub.every"]),
+        ("cost.dollars_per_hour=-2", ["cost.dollars_per_hour"]),
+        ("guard.spike_memory=0", ["guard.spike_memory"]),
+        ("batch_scaling=grow", ["batch_scaling", "keep or multiply"]),
         ("model=tiny", ["model"]),
     ],
 )
@@ -67,6 +93,15 @@ def test_the_global_batch_on_more_processes(world, scaling, battles, accumulate,
     assert config.optim.lr == pytest.approx(lr)
     with pytest.raises(ConfigError, match="batch_scaling=multiply"):
         scale_to_world(load_config(None), 3)
+
+
+def test_a_mistake_names_the_file_and_the_command_line(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {schedule: linear}")
+    with pytest.raises(ConfigError, match=r"run\.yaml: optim\.schedule='linear' cannot be"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"run\.yaml and command line: optim\.lr=nan cannot be"):
+        load_config(path, ["optim.schedule=cosine", "optim.lr=nan"])
 
 
 def test_a_broken_file_is_named(tmp_path):
