@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# A run on SLURM, one task a machine, one process a GPU: sbatch --nodes=2 launch/slurm.sh --config launch/runs/h100_1gpu.yaml
-# Two minutes before its time is up every process is told by SIGUSR1, saves itself and ends with 75: the job queues itself
-# again and goes on from there. Arguments go to trainer.train; the engine is DeepSpeed ZeRO 1 (ENGINE=ds_configs/zero3.json
-# for another, ENGINE= for DDP).
+# A run on SLURM, one task a machine, one process a GPU:
+#
+#     sbatch --nodes=2 launch/slurm.sh OUTPUT --config launch/runs/h100_1gpu.yaml
+#
+# OUTPUT is the run's output folder, on a disk that every machine sees; what follows goes to trainer.train. The engine is
+# DeepSpeed ZeRO 1 (ENGINE=ds_configs/zero3.json for another, ENGINE= for DDP). Two minutes before its time is up every
+# process is told by SIGUSR1 and saves itself; the job then queues itself again and goes on from there, as it does after
+# any other bad end before which there was progress, a newer checkpoint.
 #SBATCH --job-name=turnwise
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -12,24 +16,51 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -u
+output=${1:?give the run\'s output folder, then the arguments of trainer.train}
+shift
 engine=${ENGINE-ds_configs/zero1.json}
-settings=("$@" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))")
+settings=("$@" "output=$output" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))")
 [ -n "$engine" ] && settings+=("deepspeed=$engine")
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# Without --batch, --signal reaches the job's steps: srun's torchrun does not hand USR1 on, so the workers are told here.
-srun --kill-on-bad-exit=1 bash -c '
-    trap "pkill -USR1 -f trainer.train -U $UID" USR1
-    python -m torch.distributed.run --nnodes="$SLURM_NNODES" --nproc-per-node="$SLURM_GPUS_ON_NODE" --rdzv-backend=c10d \
-        --rdzv-endpoint="'"$head"':29500" --rdzv-id="$SLURM_JOB_ID" -m trainer.train "$@" &
-    run=$!
-    while true; do
-        wait "$run"; code=$?
-        kill -0 "$run" 2>/dev/null || exit "$code"
+newest() {
+    local found="" folder
+    for folder in "$output"/step_*; do
+        [ -e "$folder/manifest.json" ] && found=$folder
     done
+    echo "$found"
+}
+before=$(newest)
+# Without --batch, --signal reaches the job's steps, on some clusters this shell alone, on others each of its processes.
+# torchrun would end of USR1 without handing it on: it is deaf to it, and the workers, its children, are told here.
+srun --kill-on-bad-exit=1 bash -c '
+    told=0
+    tell() {
+        told=$((told + 1))
+        pkill "-$1" -P "$run"
+    }
+    (
+        trap "" USR1
+        exec python -m torch.distributed.run --nnodes="$SLURM_NNODES" --nproc-per-node="$SLURM_GPUS_ON_NODE" \
+            --rdzv-backend=c10d --rdzv-endpoint="'"$head"':$((20000 + SLURM_JOB_ID % 10000))" --rdzv-id="$SLURM_JOB_ID" \
+            -m trainer.train "$@"
+    ) &
+    run=$!
+    trap "tell USR1" USR1
+    trap "tell TERM" TERM
+    # A trapped signal ends `wait` early, with a code of its own: only a wait that none has ended tells the run`s.
+    while true; do
+        before_wait=$told
+        wait "$run"
+        code=$?
+        [ "$told" -eq "$before_wait" ] && break
+    done
+    # torchrun says 1 whatever its processes said.
+    [ "$code" -ne 0 ] && [ "$told" -gt 0 ] && exit 75
+    exit "$code"
 ' train "${settings[@]}"
 code=$?
-# torchrun says 1 whatever its processes said; a whole checkpoint is what tells whether going on makes sense.
-if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 50 ]; then
+if [ "$code" -eq 75 ] || { [ "$code" -ne 0 ] && [ "$(newest)" != "$before" ]; }; then
+    echo "slurm.sh: ended with $code; queued again" >&2
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -130,6 +130,9 @@ class Run:
         finally:
             self.stop.training = False
             self.watchdog.stop()
+        if code and self.main:
+            # Before any process ends: a launcher that sees one end badly ends the others.
+            self.trackers.finish()
         # From here on the main process works alone: the others neither wait for it nor time out.
         self.accelerator.wait_for_everyone()
         self.accelerator.state.destroy_process_group()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: a request to save and end, heard from a process's first line to its last."""
+"""SIGTERM, SIGUSR1 and Ctrl-C: a request to save and end, heard from a process's first line to its last."""
 
 import os
 import signal
@@ -7,15 +7,16 @@ import threading
 from contextlib import contextmanager
 
 STOPPED = 75  # exit code of a run that was told to stop and saved itself (EX_TEMPFAIL: start it again)
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
     """`asked` says whether a signal came while training; at start-up and at the very end, where there is nothing to
-    save, one ends the process at once, with the same exit code.
+    save, one ends the process at once, with the same exit code. A second Ctrl-C does not wait for the save.
 
-    Only this process listens: children are forked with the signals at their default, for a pool of index processes is
-    ended by SIGTERM, and one that arrives while such a child is being forked would be lost to a Python handler.
+    Only this process listens. Children are forked with SIGTERM at its default, for a pool of index processes is ended
+    by it, and deaf to the others: a terminal and some schedulers tell every process of a run, and loaders are needed
+    to the step's end. One that arrives while such a child is being forked would be lost to a Python handler.
     """
 
     def __init__(self):
@@ -31,14 +32,19 @@ class StopRequest:
             yield self
         finally:
             self.listening = False  # a hook of `register_at_fork` cannot be taken back
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+            self._default()
+
+    def _default(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _install(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def _note(self, number, frame) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = True
         if not self.training:
             print("told to stop: nothing to save now; start again with the same command to go on", file=sys.stderr)
@@ -49,8 +55,7 @@ class StopRequest:
         if not self._mine():
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        self._default()
 
     def _unshield(self) -> None:
         if not self._mine():
@@ -60,6 +65,8 @@ class StopRequest:
 
     def _as_a_child(self) -> None:
         self.listening = False
+        for number in (signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _mine(self) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from trainer.config import ConfigError, load_config
 from trainer.guard import GuardConfig, SpikeGuard, TooManySkipsError
 from trainer.loop import Run
 from trainer.state import gather
-from trainer.stop import STOPPED
+from trainer.stop import STOPPED, StopRequest
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
@@ -187,20 +188,22 @@ def listens(pid, number):
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
-        ("start-up", signal.SIGUSR1), ("training", signal.SIGTERM),
+        ("start-up", signal.SIGUSR1), ("training", signal.SIGTERM), ("training", signal.SIGINT),
         pytest.param("start-up", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("training", signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, moment):
     """At start-up, as soon as the trainer's own code runs, and in mid-training: exit code 75, and a checkpoint where
-    there is something to save."""
+    there is something to save. All processes hear it, as they do from a terminal and from some schedulers: the loader's
+    go on to the step's end."""
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "data.workers=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "trainer.train", *settings, "max_steps=4000", "checkpoint.every=3000"]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         log = tmp_path / "training_log.csv"
         until = time.monotonic() + 100
@@ -208,7 +211,8 @@ def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, 
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
-        process.send_signal(number)
+        # SIGTERM is meant to end a child that hears it.
+        (process.send_signal if number == signal.SIGTERM else partial(os.killpg, process.pid))(number)
         text, _ = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -217,6 +221,18 @@ def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, 
         (saved,) = checkpoint.list_checkpoints(tmp_path)
         checkpoint.verify(saved)
         assert "start again with the same command" in text
+        assert "DataLoader worker" not in text
+
+
+def test_a_second_interrupt_does_not_wait():
+    with StopRequest().listen() as stop:
+        stop.training = True
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_command_line_of_checkpoints(trained, tmp_path, capsys):
