@@ -1,4 +1,4 @@
-"""launch/slurm.sh with torchrun as it is and two short commands in the scheduler's place (it was tried on SLURM 22.05)."""
+"""launch/slurm.sh with the real torchrun; two short commands stand for the scheduler (it was tried on SLURM 22.05)."""
 
 import os
 import signal
