@@ -1,8 +1,9 @@
 """Makes a token cache from folders of battle files or straight from `.tar.gz` archives, by many processes.
 
 The work is cut into units (a run of battles of one format), each of which becomes one shard: written under a temporary
-name, synced, renamed, and noted in `parts/`. A run that was killed goes on with the units that aren't noted; with
-`--shard i/n` a machine does every n-th unit. When the last unit is there, index and manifest are written.
+name, synced, renamed, and noted in `parts/`. A run that was killed goes on with the units that aren't noted, one over a
+folder that has grown does those again whose battles are others now; with `--shard i/n` a machine does every n-th unit.
+When the last unit is there, index and manifest are written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -109,11 +111,15 @@ class _Units:
             if unit.files or unit.rejects:
                 yield unit
 
-    def _wanted(self, name: str) -> bool:
-        """Note a unit's name; whether this machine has to do it."""
+    def _wanted(self, name: str, source: str) -> bool:
+        """Note a unit's name; whether this machine has to do it, as yet or because its battles are others now."""
         place = len(self.names)
         self.names.append(name)
-        return place % self.count == self.index and not (self.out / "parts" / f"{name}.json").is_file()
+        part = self.out / "parts" / f"{name}.json"
+        if part.is_file() and json.loads(part.read_text(encoding="utf-8")).get("source") != source:
+            (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
+            part.unlink(missing_ok=True)
+        return place % self.count == self.index and not part.is_file()
 
 
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
@@ -131,37 +137,35 @@ def _units(job: CacheJob, wanted) -> Iterator[Unit]:
         if job.formats and name not in job.formats:
             continue
         table, bad = scan_format(name, folder, "")
-        files = table["path"].to_pylist()
+        files, sizes = table["path"].to_pylist(), table["size"].to_pylist()
         rejects = [(f"{name}/{item.path}", item.reason) for item in bad]
-        for number, at in enumerate(range(0, max(len(files), 1), job.unit)):
-            title = f"{name}-{number:05d}"
-            if wanted(title):
-                yield Unit(title, name, os.fspath(folder), files[at : at + job.unit], [], rejects if not at else [])
+        # A format without a single file has no unit; one of bad names alone has one, for their reasons.
+        for number, at in enumerate(range(0, len(files) or bool(rejects), job.unit)):
+            title, chosen = f"{name}-{number:05d}", files[at : at + job.unit]
+            named = rejects if not at else []
+            source = _digest([*zip(chosen, sizes[at : at + job.unit], strict=True), *named])
+            if wanted(title, source):
+                yield Unit(title, name, os.fspath(folder), chosen, [], named, source)
+
+
+def _digest(facts) -> str:
+    """Short name of what a unit is made from, equal as long as that stays as it is."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _units_of_archive(job: CacheJob, name: str, file: Path, wanted) -> Iterator[Unit]:
-    """Runs of an archive's members. Members of units that aren't wanted are passed over without being kept."""
-    number = -1
-    unit: Unit | None = None
-    in_unit = job.unit
-    for member in archive.members(file, job.max_bytes):
-        if in_unit >= job.unit:
-            if unit:
-                yield unit
-            number += 1
-            in_unit = 0
-            title = f"{name}-{number:05d}"
-            unit = Unit(title, name, "", [], [], []) if wanted(title) else None
-        in_unit += 1
-        if unit is None:
-            continue
-        if member.reason:
-            unit.rejects.append((f"{file.name}:{member.name}", member.reason))
-        else:
-            unit.files.append(member.name)
-            unit.contents.append(member.read())
-    if unit:
-        yield unit
+    """Runs of an archive's members."""
+    members = archive.members(file, job.max_bytes)
+    number = 0
+    # Read as they pass: an archive is a stream.
+    while run := [(item, b"" if item.reason else item.read()) for item in islice(members, job.unit)]:
+        rejects = [(f"{file.name}:{item.name}", item.reason) for item, _ in run if item.reason]
+        files = [item.name for item, _ in run if not item.reason]
+        contents = [content for item, content in run if not item.reason]
+        title, source = f"{name}-{number:05d}", _digest([*zip(files, map(len, contents), strict=True), *rejects])
+        if wanted(title, source):
+            yield Unit(title, name, "", files, contents, rejects, source)
+        number += 1
 
 
 def _check_formats(job: CacheJob, found: dict) -> None:

@@ -58,6 +58,7 @@ class Unit(NamedTuple):
     files: list[str]
     contents: list[bytes]
     rejects: list[tuple[str, str]]
+    source: str  # digest of names and sizes
 
 
 @dataclass
@@ -75,6 +76,7 @@ class Part:
     n_words: int
     dropped_tails: int
     rejects: list[tuple[str, str]] = field(default_factory=list)
+    source: str = ""  # its unit's
 
 
 _ZERO = np.zeros(1, dtype=np.float32)
@@ -88,7 +90,7 @@ def do_unit(unit: Unit, job: CacheJob) -> Part:
     rejects = [*unit.rejects, *((f"{unit.format}/{item.path}", item.reason) for item in bad)]
     contents = dict(zip(unit.files, unit.contents, strict=True)) if unit.contents else {}
     out = Path(job.out)
-    part = Part(unit.name, unit.format, f"shard-{unit.name}.arrow", 0, 0, 0, "", 0, 0, 0, rejects)
+    part = Part(unit.name, unit.format, f"shard-{unit.name}.arrow", 0, 0, 0, "", 0, 0, 0, rejects, unit.source)
     target = out / part.file
     temporary = out / f".{part.file}.{os.getpid()}"
     try:

@@ -257,6 +257,43 @@ def test_an_unfinished_cache_is_not_opened_and_goes_on(folder, tmp_path, monkeyp
     assert not again
 
 
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_source_that_has_grown_is_cached_whole(tmp_path, monkeypatch, kind):
+    """The units whose battles are others now are made again, and only those: as many battles as names, none twice."""
+    from data import cache as module
+
+    again, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
+    write_battles(tmp_path / "all", 60, seed=301)
+    names = sorted(p.name for p in (tmp_path / "all" / "gen1ou").iterdir())
+    (tmp_path / "some" / "gen1ou").mkdir(parents=True)
+
+    def cached(chosen):
+        for name in chosen:
+            shutil.copy(tmp_path / "all" / "gen1ou" / name, tmp_path / "some" / "gen1ou")
+        if kind == "archive":
+            with tarfile.open(tmp_path / "gen1ou.tar.gz", "w:gz") as tar:
+                for file in sorted((tmp_path / "some" / "gen1ou").iterdir()):
+                    tar.add(file, arcname=f"gen1ou/{file.name}")
+        again.clear()
+        cache_of(tmp_path / ("some" if kind == "folder" else "gen1ou.tar.gz"), tmp_path / "c", unit=2)
+        return sorted(Path(path).name for path in TokenCache(tmp_path / "c").table["path"].to_pylist())
+
+    late = len(names) // 2
+    assert cached(names[:late:2]) == names[:late:2]
+    assert cached(names[:late]) == names[:late]
+    done = len(again)
+    assert cached(names) == names
+    assert len(again) == -(-len(names) // 2) - late // 2
+    assert done >= late // 2 - 1
+
+
+def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "battles")
+    (tmp_path / "battles" / "gen5ou").mkdir()
+    assert cache_of(tmp_path / "battles", tmp_path / "c")["battles"] == 50
+
+
 def test_killed_outright_it_goes_on(tmp_path):
     """SIGKILL at any moment leaves whole shards or none."""
     write_battles(tmp_path / "b", 60, seed=40, style=Style(max_turns=40))
