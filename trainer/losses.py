@@ -123,6 +123,9 @@ def masked_words(words: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Σ over the first axis where mask [N] holds; a masked NaN stays out. values [N,...] → [...]."""
+    """Σ over the first axis where mask [N] holds. values [N,...] → [...].
+
+    A masked NaN stays out of the sum; out of the gradient only if it has none itself.
+    """
     mask = mask.view(-1, *[1] * (values.dim() - 1))
     return torch.where(mask, values, 0.0).sum(0)

@@ -72,6 +72,7 @@ class Targets(nn.Module):
         self.critics = copy.deepcopy(network.critics).float()
         self.model = copy.deepcopy(network.model).float() if whole else None
         self.requires_grad_(False)
+        self.eval()  # for good: no wrapper's `train()` reaches it, and a target is taken without dropout
 
     def pairs(self, network: TurnwiseForOfflineRL) -> list[tuple[nn.Module, nn.Module]]:
         """(copy, original) of each part."""

@@ -100,8 +100,8 @@ def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:
                 f"cuda_graphs=true does not go with {', '.join(name for name, here in reasons.items() if here)}: leave "
                 "it false, or train in one plain process on a CUDA device with compile=true and batch.accumulate=1"
             )
-    if config.parallel == "fsdp2" and (config.deepspeed or asked == 1):
-        other = f"deepspeed={config.deepspeed}" if config.deepspeed else "a world of one process"
+    if config.parallel == "fsdp2" and (deepspeed or asked == 1):
+        other = "DeepSpeed" if deepspeed else "a world of one process"
         raise ConfigError(
             f"parallel=fsdp2 does not go with {other}: leave it at ddp, or launch several plain processes"
         )
@@ -132,6 +132,11 @@ def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
     for name in (*ours, "train_batch_size", "bf16", "fp16", "optimizer", "scheduler"):
         if name in settings:
             raise ConfigError(f"{path}: {name!r} is set by the run's configuration: leave ZeRO facts alone in the file")
+    if settings.get("zero_optimization", {}).get("stage", 0) == 0:
+        raise ConfigError(
+            f"{path}: asks for no ZeRO stage: set zero_optimization.stage to 1, 2 or 3, or leave deepspeed at null, "
+            "which launches the same without DeepSpeed (DDP)"
+        )
     if bf16:
         # DeepSpeed then steps with a gradient that is not finite, and says nothing: `TrainStep` sees to that.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": False}

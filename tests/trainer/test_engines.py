@@ -174,6 +174,10 @@ def test_a_zero_file_that_contradicts_the_run_is_refused(key, tmp_path):
     path.write_text(f'{{"zero_optimization": {{"stage": 1}}, "{key}": 1}}')
     with pytest.raises(ConfigError, match=key):
         _deepspeed_plugin(load_config(None, [f"deepspeed={path}"]), bf16=False)
+    for stage in ({}, {"zero_optimization": {"stage": 0}}):
+        path.write_text(json.dumps(stage))
+        with pytest.raises(ConfigError, match="no ZeRO stage"):
+            _deepspeed_plugin(load_config(None, [f"deepspeed={path}"]), bf16=False)
     with pytest.raises(ConfigError, match="ds_configs"):
         _deepspeed_plugin(load_config(None, ["deepspeed=nowhere.json"]), bf16=False)
 

@@ -126,6 +126,14 @@ OPTIONS = [
 ]
 
 
+def test_targets_are_taken_without_dropout():
+    objective = OfflineRL(tiny_network(dropout=0.5).train(), ObjectiveConfig(target="network")).train()
+    pack = random_pack(96, longest=40)
+    seen = [objective(pack, objective.counts(pack), torch.tensor([3, 1]), ON)[1] for _ in range(2)]
+    assert not torch.equal(seen[0]["policy/nll"], seen[1]["policy/nll"])
+    assert torch.equal(seen[0]["value/target"], seen[1]["value/target"])
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("value_head", ["two_hot", "scalar"])
 def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
