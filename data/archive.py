@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import tarfile
@@ -12,12 +13,11 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import DataError
+from .index import ENDINGS, DataError
 from .replay_file import MAX_BYTES, is_battle_file
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")
 MAX_MEMBERS = 50_000_000
 
 
@@ -61,7 +61,7 @@ def members(
     """
     count = 0
     try:
-        with _opened(file) as source, tarfile.open(fileobj=source, mode="r|*") as tar:
+        with _opened(file) as opened, tarfile.open(fileobj=(source := _Tail(opened)), mode="r|") as tar:
             for info in tar:
                 count += 1
                 if count > max_members:
@@ -73,6 +73,8 @@ def members(
                 yield Member(_printable(name), reason, lambda info=info: _read(tar, info, file))
                 # tarfile keeps every member it has seen: millions of them would fill the memory.
                 tar.members = []
+            if not source.only_zeros_from(tar.offset):
+                raise EOFError("no end where the last member ends")
     except (tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
         raise DataError(
             f"{file}: is cut or spoilt after {count} members ({error}); fetch it again (finished shards are kept)"
@@ -117,8 +119,35 @@ def unpack_archive(
 
 
 def _opened(file: Path) -> BinaryIO:
-    """The archive's bytes; lz4, which tarfile doesn't know, already decompressed."""
-    return lz4.frame.open(file, "rb") if file.name.endswith(".lz4") else open(file, "rb")
+    """The archive's bytes, decompressed. gzip's own sums are looked at once its end is read."""
+    with open(file, "rb") as raw:
+        start = raw.read(4)
+    if start[:2] == b"\x1f\x8b":
+        return gzip.open(file, "rb")
+    return lz4.frame.open(file, "rb") if start == b"\x04\x22\x4d\x18" else open(file, "rb")
+
+
+class _Tail:
+    """A stream that remembers the last of what was read: tarfile takes any header that is none for a good end."""
+
+    KEPT = 4 * tarfile.RECORDSIZE
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.source, self.count, self.tail = source, 0, b""
+
+    def read(self, size: int) -> bytes:
+        data = self.source.read(size)
+        self.count += len(data)
+        self.tail = (self.tail + data)[-self.KEPT :]
+        return data
+
+    def only_zeros_from(self, offset: int) -> bool:
+        """Whether nothing but an archive's end follows: a block of zeros or more. Reads the stream to its end."""
+        rest = self.tail[offset - (self.count - len(self.tail)) :]
+        zeros, blank = len(rest), not any(rest)
+        while data := self.source.read(1 << 20):
+            zeros, blank = zeros + len(data), blank and not any(data)
+        return blank and zeros >= tarfile.BLOCKSIZE
 
 
 def _reason(info: tarfile.TarInfo, name: str, max_bytes: int, wanted: Callable[[str], bool]) -> str:

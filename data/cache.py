@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import SCHEMA, DataError, format_folders, scan_format
+from .index import SCHEMA, DataError, format_folders, has_folders, scan_format
 from .schema import SCHEMA_VERSION
 from .token_cache import (
     CACHE_VERSION,
@@ -125,7 +125,7 @@ class _Units:
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
     source = Path(job.source)
     archives = archive.archives_under(source)
-    if archives:
+    if archives and (source.is_file() or not has_folders(source)):
         chosen = {name: file for name, file in archives.items() if not job.formats or name in job.formats}
         _check_formats(job, archives)
         for name, file in chosen.items():
@@ -162,7 +162,9 @@ def _units_of_archive(job: CacheJob, name: str, file: Path, wanted) -> Iterator[
         rejects = [(f"{file.name}:{item.name}", item.reason) for item, _ in run if item.reason]
         files = [item.name for item, _ in run if not item.reason]
         contents = [content for item, content in run if not item.reason]
-        title, source = f"{name}-{number:05d}", _digest([*zip(files, map(len, contents), strict=True), *rejects])
+        # The contents too: what a spoilt archive gave is not taken for what a sound one gives.
+        sums = [hashlib.sha256(content).hexdigest() for content in contents]
+        title, source = f"{name}-{number:05d}", _digest([*zip(files, sums, strict=True), *rejects])
         if wanted(title, source):
             yield Unit(title, name, "", files, contents, rejects, source)
         number += 1
@@ -208,6 +210,10 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         "source": Path(job.source).name,
     }
     file = out / "job.json"
+    # Listed before the claim is looked for: another machine may make it, and its first shards, at this moment. Our own
+    # vocabulary alone is what a process killed in here has left.
+    ours = ("parts", VOCABULARY) if _is_ours(out / VOCABULARY, tokenizer) else ("parts",)
+    strangers = [name for name in os.listdir(out) if name not in ours and not name.startswith(".")]
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
         differing = [key for key in facts if kept.get(key) != facts[key]]
@@ -217,11 +223,17 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
                 f"({', '.join(str(kept.get(key)) for key in differing)}); give the same, or another --out"
             )
         return
-    strangers = [entry.name for entry in os.scandir(out) if entry.name != "parts"]
     if strangers:
         raise DataError(f"{out}: holds {strangers[0]!r} and is no cache; give an empty or new folder")
     tokenizer.save(out / VOCABULARY)
     write_json(file, facts)
+
+
+def _is_ours(vocabulary: Path, tokenizer: Tokenizer) -> bool:
+    try:
+        return Tokenizer.load(vocabulary).hash == tokenizer.hash
+    except (OSError, ValueError):
+        return False
 
 
 def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) -> dict:

@@ -1,7 +1,8 @@
 """Small expressions over the columns of an index: filters (`rating >= 1500 and date >= '2020'`) and weights
 (`2.0 if won else 1.0`). Parsed, never run as Python; evaluated a column at a time.
 
-Names: `format`, `battle_id`, `player`, `opponent`, `date` (ISO text), `rating`, `size`, `turns`, `won`, and `year`.
+Names: `format`, `battle_id`, `player`, `opponent`, `date` (ISO text), `rating`, `size`, `turns` (where known; 0 for
+a file that cannot be read), `won`, and `year`.
 Allowed: numbers, texts, True and False, `and or not`, comparisons (chained too), `in` a tuple of constants, `+ - * /`,
 `a if condition else b`, `min(…)`, `max(…)`.
 """
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .index import DataError
+from .index import UNKNOWN_TURNS, DataError
 
 _TEXTS = ("format", "battle_id", "player", "opponent", "date")
 _NUMBERS = ("rating", "size", "turns", "won")
@@ -122,7 +123,13 @@ class _Evaluation:
         if name in _TEXTS:
             return self.table[name]
         if name in _NUMBERS:
-            return self.table[name].to_numpy()
+            column = self.table[name].to_numpy()
+            if name == "turns" and (unknown := int((column == UNKNOWN_TURNS).sum())):
+                raise DataError(
+                    f"{self.where}: 'turns' is not known of {unknown:,} of {len(column):,} battles: set "
+                    "data.turns=always, which reads each once"
+                )
+            return column
         raise DataError(f"{self.where}: {name!r} is no column; there are {', '.join(NAMES)}")
 
     def _truth(self, node: ast.AST) -> np.ndarray:

@@ -7,6 +7,7 @@ Files are looked up in the repository's own list, so another layout of the same 
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -20,8 +21,8 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .archive import ENDINGS, unpack_archive
-from .index import DataError, format_folders
+from .archive import unpack_archive
+from .index import ENDINGS, DataError, format_folders
 from .replay_file import is_battle_file
 from .stats import folder_stats
 from .token_cache import is_cache, read_manifest
@@ -224,7 +225,11 @@ format, rating, players, date, outcome, and per turn `words` (uint16), `codes` (
 
 def _pack(battles: Path, archive: Path, name: str) -> None:
     """One format's files as an archive, the same bytes for the same files."""
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+    # Without the time of packing, which gzip would write down.
+    with (
+        gzip.GzipFile(archive, "wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
         for file in sorted(entry.name for entry in os.scandir(battles) if is_battle_file(entry.name)):
             content = (battles / file).read_bytes()
             info = tarfile.TarInfo(f"{name}/{file}")

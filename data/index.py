@@ -60,6 +60,7 @@ _NAME = (
     r"(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12][0-9]|3[01])-(?P<year>[12][0-9]{3})"
     r"(?P<clock>-(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])?_(?P<result>WIN|LOSS)\.json(?:\.lz4)?$"
 )
+ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
 _FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
@@ -107,25 +108,38 @@ def format_folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
     folders: dict[str, Path] = {}
-    archives = direct = 0
+    archives: list[str] = []
+    direct = 0
     with os.scandir(root) as entries:
         for entry in entries:
             if entry.is_dir() and _FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
-            elif entry.name.endswith((".tar.gz", ".tar")):
-                archives += 1
+            elif entry.name.endswith(ENDINGS):
+                archives.append(entry.name)
             elif is_battle_file(entry.name):
                 direct += 1
     if not folders and direct:
         return {root.resolve().name: root}
     if not folders and archives:
         raise DataError(
-            f"data.path {root}: holds {archives} archives and no format folder; make a token cache of them with "
+            f"data.path {root}: holds {len(archives)} archives and no format folder; make a token cache of them with "
             f"`python -m data.prepare cache --from {root} --out DIR`, or unpack them with `download --unpack`"
         )
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
+    unread = sorted(name for name in archives if name.split(".tar")[0] not in folders)
+    if unread:
+        raise DataError(
+            f"data.path {root}: {', '.join(unread)} beside format folders would be left unread: unpack each "
+            "to a folder of its name, or keep archives and folders apart"
+        )
     return dict(sorted(folders.items()))
+
+
+def has_folders(root: Path) -> bool:
+    """Whether a folder holds one that could be a format's."""
+    with os.scandir(root) as entries:
+        return any(entry.is_dir() and _FORMAT.fullmatch(entry.name) for entry in entries)
 
 
 def open_index(

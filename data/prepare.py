@@ -279,7 +279,7 @@ def _verify(options: argparse.Namespace) -> int:
         return 1 if findings else 0
     paths: list[str] = []
     bad = 0
-    for name, folder in format_folders(options.dir).items():
+    for name, folder in format_folders(options.dir.resolve()).items():
         table, bad_names = scan_format(name, folder, "")
         paths += [str(folder / file) for file in table["path"].to_pylist()]
         for item in bad_names:

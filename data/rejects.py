@@ -41,6 +41,7 @@ class RejectLedger:
         self.seen = 0
         self.rejects: dict[str, str] = {}
         self._bad_names = 0
+        self._unnamed = 0
 
     def copy(self) -> RejectLedger:
         """A ledger that goes on from this one's counts."""
@@ -57,14 +58,18 @@ class RejectLedger:
         if new:
             self._check(self._bad_names, self.names, self.max_share * self.names)
 
-    def add(self, seen: int, rejects: list[Reject]) -> None:
-        """Count contents read. Raises `TooManyRejects`, which tells the first reasons and what to do."""
+    def add(self, seen: int, rejects: list[Reject], unnamed: int = 0) -> None:
+        """Count contents read; `unnamed`: rejected besides, their names not kept by who read them (a large cache).
+
+        Raises `TooManyRejects`, which tells the first reasons and what to do.
+        """
         # Later epochs read the same files again.
         self.seen = min(self.seen + seen, max(self.files, self.seen))
-        if self._note(rejects):
+        self._unnamed += unnamed
+        if self._note(rejects) or unnamed:
             expected = self.max_share * self.seen
             slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
-            self._check(len(self.rejects) - self._bad_names, self.seen, expected + slack)
+            self._check(len(self.rejects) + self._unnamed - self._bad_names, self.seen, expected + slack)
 
     def _note(self, rejects: list[Reject]) -> int:
         new = [reject for reject in rejects if reject.path not in self.rejects]

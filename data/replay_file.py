@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,11 +123,16 @@ def read_json_bytes(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) ->
     try:
         # A regular file only: a pipe or a device under a data folder must not hang a run.
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb", buffering=0) as file:
-            size = os.fstat(descriptor).st_size
-            if size > max_bytes:
-                raise _too_large(path, str(size), max_bytes)
-            data = file.read(max_bytes + 1)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BadBattleFile(path, "file", "is no regular file", "restore it, or index the folder again")
+            if status.st_size > max_bytes:
+                raise _too_large(path, str(status.st_size), max_bytes)
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                data = file.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise BadBattleFile(
             path, "file", f"cannot be read ({error.strerror})", "restore it, or index the folder again"

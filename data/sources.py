@@ -27,6 +27,7 @@ from .index import (
     FormatIndex,
     cache_root,
     folder_for,
+    has_folders,
     locked,
     open_index,
     pair_draws,
@@ -90,7 +91,8 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
             cache.check(config.space, tokenizer)
             rejected = cache.manifest["rejects"]
             ledger.add_names(len(cache) + rejected["count"], [])
-            ledger.add(len(cache) + rejected["count"], [Reject(*reject) for reject in rejected["files"]])
+            named = [Reject(*reject) for reject in rejected["files"]]
+            ledger.add(len(cache) + rejected["count"], named, unnamed=rejected["count"] - len(named))
             _check_cached_formats(cache, cached, formats)
             pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
         else:
@@ -165,7 +167,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -
     if not root.is_dir():
         return None
     archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
-    if not archives or any(entry.is_dir() for entry in os.scandir(root) if not entry.name.startswith(".")):
+    if not archives or has_folders(root):
         return None
     facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION]
     for name, file in archives.items():

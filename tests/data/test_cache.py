@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import archive
 from data.cache import CacheJob, make_cache
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
@@ -67,11 +68,16 @@ def cache_of(folder, out, **options):
     return make_cache(CacheJob(str(folder), str(out), **options), processes=1, progress=False)
 
 
-def tar_of(folder, archive, name, prefix=""):
-    mode = {"gz": "w:gz", "tar": "w"}[archive.suffix[1:]]
-    with tarfile.open(archive, mode) as tar:
-        for file in sorted((folder / name).iterdir(), reverse=True):
-            tar.add(file, arcname=f"{prefix}{name}/{file.name}")
+def dataset_of(path, home, **options):
+    options = {"cache_dir": str(home / "i"), "heldout_share": 0.0, "workers": 0, "max_reject_share": 0.5, **options}
+    return BattleDataset(DataConfig(path=str(path), **options), TOKENIZER)
+
+
+def tar_of(folder, file, name, prefix=""):
+    mode = {"gz": "w:gz", "tar": "w"}[file.suffix[1:]]
+    with tarfile.open(file, mode) as tar:
+        for battle in sorted((folder / name).iterdir(), reverse=True):
+            tar.add(battle, arcname=f"{prefix}{name}/{battle.name}")
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -401,6 +407,85 @@ def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
     assert kept
     (tmp_path / "gen1ou.tar.gz").write_bytes(content)
     assert cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "c", unit=2)["formats"] == {"gen1ou": 10}
+
+
+def read_whole(file):
+    return [member.reason or member.read() for member in archive.members(file)]
+
+
+@pytest.mark.parametrize("kind", ["tar", "gz"])
+def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
+    """tarfile ends quietly at any header that is none, and does not look at gzip's sums."""
+    file = tmp_path / f"gen1ou.tar{'.gz' if kind == 'gz' else ''}"
+    tar_of(folder, file, "gen1ou")
+    whole, step = file.read_bytes(), file.stat().st_size // 60
+    assert len(read_whole(file)) > 9
+    if kind == "tar":
+        # It has sums of its headers alone; what lies in a member is its battle's to judge.
+        second = 512 * next(n for n in range(2, len(whole) // 512) if whole[512 * n :].startswith(b"gen1ou/"))
+        flips = range(second, second + 500, 7)
+    else:
+        flips = range(64, len(whole), step)  # gzip's own header holds a time and a name
+    for place in flips:
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << place % 8
+        file.write_bytes(spoilt)
+        with pytest.raises(DataError, match="cut or spoilt"):
+            read_whole(file)
+    for place in (place for place in range(0, len(whole), step) if whole[place:].strip(b"\0")):
+        file.write_bytes(whole[:place])
+        with pytest.raises(DataError, match="cut or spoilt"):
+            read_whole(file)
+
+
+def test_a_sound_archive_in_a_spoilt_ones_place_is_encoded_anew(folder, tmp_path, monkeypatch):
+    from data import cache as module
+
+    again, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
+    shutil.copytree(folder / "gen1ou", tmp_path / "gen1ou")
+    file = tmp_path / "gen1ou.tar"
+    spoilt = max(p for p in (tmp_path / "gen1ou").iterdir() if p.stat().st_size > 100)
+    spoilt.write_bytes(bytes(spoilt.stat().st_size))
+    tar_of(tmp_path, file, "gen1ou")
+    few = cache_of(file, tmp_path / "c", unit=3)["battles"]
+    again.clear()
+    tar_of(folder, file, "gen1ou")
+    assert cache_of(file, tmp_path / "c", unit=3)["battles"] == few + 1
+    assert len(again) == 1
+
+
+def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path):
+    shutil.copytree(folder / "gen1ou", tmp_path / "d" / "gen1ou")
+    tar_of(folder, tmp_path / "d" / "gen1ou.tar.gz", "gen1ou")  # unpacked already
+    battles = cache_of(tmp_path / "d", tmp_path / "c")["battles"]
+    assert len(dataset_of(tmp_path / "d", tmp_path)) == battles + 1  # a file is judged when it is read
+    tar_of(folder, tmp_path / "d" / "gen9ou.tar.gz", "gen9ou")
+    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
+        cache_of(tmp_path / "d", tmp_path / "c2")
+    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
+        dataset_of(tmp_path / "d", tmp_path)
+
+
+def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
+    Tokenizer.load().save(tmp_path / "c" / "vocabulary.json")
+    assert cache_of(folder, tmp_path / "c")["battles"] == 50
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "vocabulary.json").write_text("{}")
+    with pytest.raises(DataError, match="is no cache"):
+        cache_of(folder, tmp_path / "d")
+
+
+def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
+    from data import cache as module
+
+    write_battles(tmp_path / "b", 40, seed=302)
+    for number in range(30):
+        (tmp_path / "b" / "gen1ou" / f"x{number}_1500_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
+    monkeypatch.setattr(module, "REJECTS_KEPT", 2)
+    assert cache_of(tmp_path / "b", tmp_path / "c")["rejects"]["count"] >= 30
+    with pytest.raises(TooManyRejects):
+        dataset_of(tmp_path / "c", tmp_path, max_reject_share=0.1)
 
 
 def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):

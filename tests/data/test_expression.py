@@ -14,7 +14,7 @@ TABLE = pa.table(
         "player": ["a", "b", "c", "a"],
         "date": ["2019-05-01", "2020-01-01", "2024-03-03T10:00:00", "2023-12-31"],
         "won": [True, False, True, False],
-        "turns": pa.array([10, 20, 30, -1], pa.int32()),
+        "turns": pa.array([10, 20, 30, 0], pa.int32()),
     }
 )
 
@@ -36,6 +36,14 @@ TABLE = pa.table(
 )
 def test_filters(text, expected):
     assert filter_mask(text, TABLE, "data.filter").tolist() == [bool(x) for x in expected]
+
+
+def test_lengths_that_are_not_known_are_not_compared():
+    table = TABLE.set_column(5, "turns", pa.array([10, 20, -1, -1], pa.int32()))
+    assert filter_mask("rating > 0", table, "data.filter").all()
+    for evaluate, text in ((filter_mask, "turns <= 10"), (weights, "turns / 100")):
+        with pytest.raises(DataError, match=r"2 of 4 battles.*data\.turns=always"):
+            evaluate(text, table, "data.filter")
 
 
 def test_weights():

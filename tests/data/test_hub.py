@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import lz4.frame
 import pytest
 
 from data.cache import CacheJob, make_cache
-from data.hub import choose_files
+from data.hub import _pack, choose_files
 from data.index import DataError
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
@@ -136,6 +137,16 @@ def test_what_is_not_there_is_named(hub, tmp_path):
     assert done.returncode == 1
     assert "gen7ou not in" in done.stderr
     assert "gen1ou, gen9ou" in done.stderr
+
+
+def test_the_same_files_are_packed_to_the_same_bytes(tmp_path):
+    write_battles(tmp_path, 4, seed=5)
+    file, packed = tmp_path / "gen1ou.tar.gz", []
+    for _ in range(2):
+        _pack(tmp_path / "gen1ou", file, "gen1ou")
+        packed.append(file.read_bytes())
+        time.sleep(1.1)  # gzip would note the second
+    assert packed[0] == packed[1]
 
 
 def test_choosing_files():

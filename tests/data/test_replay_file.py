@@ -224,6 +224,15 @@ def test_a_pipe_does_not_hang(tmp_path):
         read_lean(path)
 
 
+def test_a_folder_named_like_a_battle_holds_no_descriptor(tmp_path):
+    (tmp_path / "x.json.lz4").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(BadBattleFile, match="no regular file"):
+            read_lean(tmp_path / "x.json.lz4")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_errors_pickle(tmp_path):
     import pickle
 

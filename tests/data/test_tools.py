@@ -33,6 +33,12 @@ def test_generated_battles_are_sound(folder, capsys):
     assert "20 files, 20 sound, 0 bad" in capsys.readouterr().out
 
 
+def test_a_folder_may_be_named_from_within(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder / "gen1ou")
+    assert main(["verify", "."]) == 0
+    assert " 0 bad" in capsys.readouterr().out
+
+
 def test_real_battles_are_sound():
     for file in sorted(shared_folder("battles").glob("*/*.lz4"))[::40]:
         assert verify_file(file) is None
