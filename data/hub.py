@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from .archive import unpack_archive
+from .hub_errors import HUB_ERRORS, said_of
 from .index import ENDINGS, DataError, format_folders
 from .replay_file import is_battle_file
 from .stats import folder_stats
@@ -76,12 +76,8 @@ def download(
             if unpack:
                 written, left_out = unpack_archive(path, path.parent, wanted=_is_data)
                 print(f"{path.parent / name}: {written:,} files, {left_out} left out")
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise DataError(f"{repo}@{revision}: is not on the Hub ({error}); check the name and the revision") from error
-    except HfHubHTTPError as error:
-        raise DataError(f"{repo}@{revision}: the Hub refused ({error}); try again later") from error
-    except ConnectionError as error:
-        raise DataError(f"{repo}@{revision}: the Hub isn't reached ({error}); check the network") from error
+    except HUB_ERRORS as error:
+        raise DataError(said_of(error, f"{repo}@{revision}")) from error
     return found
 
 
@@ -160,10 +156,8 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
                 api.upload_folder(
                     repo_id=repo, repo_type="dataset", folder_path=folder, allow_patterns=list(_PARTS_OF_CACHE)
                 )
-        except HfHubHTTPError as error:
-            raise DataError(f"{repo}: the Hub refused ({error}); log in with `hf auth login`") from error
-        except ConnectionError as error:
-            raise DataError(f"{repo}: the Hub isn't reached ({error}); check the network") from error
+        except HUB_ERRORS as error:
+            raise DataError(said_of(error, repo)) from error
     return str(url)
 
 

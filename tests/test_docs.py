@@ -102,8 +102,11 @@ def nodes():
 
 
 def messages():
-    """(place, fixed piece) of every error that the rooms raise."""
+    """(place, fixed piece) of every error that the rooms raise, or word for it (`said_of`)."""
     for place, node in nodes():
+        if isinstance(node, ast.FunctionDef) and node.name == "said_of":
+            returned = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+            yield from ((place, piece) for piece in (piece_of([written(value)]) for value in returned) if piece)
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             name = getattr(node.exc.func, "id", getattr(node.exc.func, "attr", ""))
             piece = piece_of([written(argument) for argument in node.exc.args])

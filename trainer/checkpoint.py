@@ -27,9 +27,11 @@ from typing import Any
 
 import msgspec
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.hub import copy_model, export_model
 from trainer.optim import parameter_groups
@@ -174,6 +176,19 @@ def model_folder(path: str | Path) -> Path:
     if newest:
         return newest[-1] / "model"
     raise CheckpointError(f"{path}: no model here: give a run's folder, a checkpoint, or a folder with config.json")
+
+
+def find_model(name: str | Path) -> Path:
+    """`model_folder`, or where there is no such path a model of the Hub, fetched. Raises CheckpointError."""
+    if Path(name).exists():
+        return model_folder(name)
+    try:
+        return Path(snapshot_download(str(name)))
+    except HUB_ERRORS as error:
+        raise CheckpointError(
+            f"{str(name)!r}: no such folder ({said_of(error, 'as a name')}): name a run, a checkpoint, a saved model, "
+            "or NAME/MODEL of the Hub"
+        ) from error
 
 
 def load_network(folder: Path) -> TurnwiseForOfflineRL:

@@ -256,26 +256,30 @@ def as_text(result: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate a checkpoint on the held-out battles of a folder; print a table and write evaluation.json."""
+    """Evaluate a checkpoint on the held-out battles of a folder, and print a table."""
     from trainer.heldout import evaluate_folder
 
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=main.__doc__)
-    parser.add_argument("--checkpoint", required=True, help="a run's folder, a checkpoint, or a saved model")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a run's folder, a checkpoint, a saved model, or a name on the Hub"
+    )
     parser.add_argument("--data", required=True, help="folder of battle files, a token cache, or archives")
     parser.add_argument("--gamma", type=float, help="whose policy is judged (default: the model's)")
     parser.add_argument("--battles", type=int, help="at most so many held-out battles")
-    parser.add_argument("--out", help="where to write the JSON (default: evaluation.json beside the model)")
+    parser.add_argument("--formats", nargs="+", default=(), help="these formats alone")
+    parser.add_argument("--filter", default="", help="battles for which an expression holds, as data.filter")
+    parser.add_argument("--out", help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        result, written = evaluate_folder(
-            arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out
-        )
+        result = evaluate_folder(
+            arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,
+            arguments.filter,
+        )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(as_text(result))
-    print(f"written to {written}")
     return 0
 
 

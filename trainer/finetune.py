@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
 
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.checkpoint import CheckpointError, model_folder
+from trainer.checkpoint import CheckpointError, find_model
 from trainer.config import ConfigError, ModelChoice, RunConfig
 from trainer.hub import VOCABULARY
 
@@ -72,7 +70,10 @@ def starting_model(config: RunConfig) -> Start | None:
     name = config.model.init_from
     if name is None:
         return None
-    folder = _folder_of(name)
+    try:
+        folder = find_model(name)
+    except CheckpointError as error:
+        raise ConfigError(f"model.init_from: {error}") from error
     saved = TurnwiseConfig.from_pretrained(folder)
     _refuse_other_data(saved, config, name)
     tokenizer = joined(Tokenizer.load(folder / VOCABULARY), Tokenizer.load(config.data.vocabulary))
@@ -92,21 +93,6 @@ def joined(saved: Tokenizer, run: Tokenizer) -> Tokenizer:
     """The saved model's words with their ids, then the run's words that it lacks, in the run's order."""
     first = len(saved.words_of([saved.pad_id, saved.unknown_id]))
     return Tokenizer([*saved.words[first:], *(word for word in run.words[first:] if word not in saved)])
-
-
-def _folder_of(name: str) -> Path:
-    if Path(name).exists():
-        try:
-            return model_folder(name)
-        except CheckpointError as error:
-            raise ConfigError(f"model.init_from: {error}") from error
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.init_from={name!r}: no such folder, and the Hub does not give it ({error}): "
-            "name a run, a checkpoint, a saved model, or NAME/MODEL of the Hub"
-        ) from error
 
 
 def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:

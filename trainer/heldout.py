@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from trainer.checkpoint import load_network, model_folder
+from trainer.checkpoint import find_model, load_network
 from trainer.evaluate import calibrate, collect, report
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,23 @@ def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -
 
 
 def evaluate_folder(
-    checkpoint: str, data: str, gamma: float | None = None, battles: int | None = None, out: str | None = None
-) -> tuple[dict, Path]:
-    """Evaluate a saved model on a folder's held-out battles. Returns the result and where its JSON was written.
+    checkpoint: str,
+    data: str,
+    gamma: float | None = None,
+    battles: int | None = None,
+    out: str | None = None,
+    formats: Sequence[str] = (),
+    chosen: str = "",
+) -> dict:
+    """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
 
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
-    fitted on the folder's training battles.
+    fitted on the folder's training battles. `chosen`: a filter over the battles, as `data.filter`. Raises
+    CheckpointError, DataError, ValueError, OSError.
     """
-    folder = model_folder(checkpoint)
+    if battles is not None and battles < 1:
+        raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
+    folder = find_model(checkpoint)
     network = load_network(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
@@ -62,7 +71,7 @@ def evaluate_folder(
     config = network.config
     source = DataConfig(
         path=data, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
-        heldout_share=config.heldout_share, split_by=config.split_by,
+        heldout_share=config.heldout_share, split_by=config.split_by, formats=list(formats), filter=chosen,
     )  # fmt: skip
     train, heldout = BattleDataset(source, tokenizer, "train"), BattleDataset(source, tokenizer, "heldout")
     fitted = folder / "calibration.json"
@@ -71,9 +80,9 @@ def evaluate_folder(
     else:
         calibration = calibrate(network, some_packs(train, 1000))
     result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
-    path = Path(out) if out else folder.parent / "evaluation.json"
-    path.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
-    return result, path
+    if out is not None:
+        Path(out).write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
+    return result
 
 
 def evaluate_dataset(

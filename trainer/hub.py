@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
+
+from data.hub_errors import HUB_ERRORS, said_of
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_FILES = (
@@ -92,7 +93,7 @@ def push(
 ) -> str:
     """Upload a model folder with its card, in one commit, and return the commit's address.
 
-    run: the folder of the run that the card tells of, or None. Raises HfHubHTTPError, OSError.
+    run: the folder of the run that the card tells of, or None. Raises what `data.hub_errors.HUB_ERRORS` names.
     """
     api = HfApi()
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
@@ -137,8 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(push(folder, arguments.to, arguments.licence, arguments.private, run_of(folder)))
         else:
             print(snapshot_download(arguments.name, local_dir=arguments.to))
-    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}\nlog in with `hf auth login`, or set HF_TOKEN", file=sys.stderr)
+    except HUB_ERRORS as error:
+        print(f"error: {said_of(error, arguments.name if arguments.verb == 'pull' else arguments.to)}", file=sys.stderr)
+        return 1
+    except (RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

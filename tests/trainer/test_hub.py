@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 
 from battle.agents import TurnwiseAgent
+from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
@@ -170,3 +171,34 @@ def test_what_is_not_there_is_said(hub, tmp_path, capsys):
     assert "me/nothing" in done.stderr
     assert hub_main(["push", str(tmp_path), "--to", "me/agent"]) == 1
     assert "no model here" in capsys.readouterr().err
+
+
+def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, tmp_path, battles):
+    commands = [
+        ["pull", "me/nobody", "--to", str(tmp_path / "x")],
+        ["pull", "not a name", "--to", str(tmp_path / "x")],
+    ]
+    script = (
+        f"{COMMANDS}\nfrom trainer.evaluate import main as evaluate\n"
+        f"code = evaluate(['--checkpoint', 'me/agent', '--data', {str(battles)!r}, '--battles', '2'])\n"
+        "print('evaluated', code)\n"
+        f"evaluate(['--checkpoint', 'me/nobody', '--data', {str(battles)!r}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **signed_in(hub, tmp_path)},
+    )  # fmt: skip
+    assert "evaluated 0" in done.stdout, done.stderr
+    pulls = [json.loads(line)[1] for line in done.stdout.splitlines() if line.startswith("[")]
+    said = [line for text in (*pulls, done.stderr) for line in text.splitlines() if line.startswith("error: ")]
+    assert len(said) == 3, (pulls, done.stderr)
+    assert said[0].startswith("error: me/nobody: is not on the Hub, or private")
+    assert said[1].startswith("error: not a name: is no name on the Hub")
+    assert said[2].startswith("error: 'me/nobody': no such folder")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_network_that_is_gone_is_told_from_a_refusal():
+    with pytest.raises(HUB_ERRORS) as raised:
+        HfApi(endpoint="http://127.0.0.1:9").create_repo("me/agent", token="hf_test")
+    assert said_of(raised.value, "me/agent").startswith("me/agent: the Hub isn't reached")

@@ -102,6 +102,13 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, battles, capsy
     result = json.loads(out.read_text())
     saved = json.loads((trained / "evaluation.json").read_text())
     assert result["policy"] == saved["policy"]
+    command = ["--checkpoint", str(trained), "--data", str(battles), "--formats", "gen1ou", "--filter", "won"]
+    assert evaluate_main([*command, "--out", str(out)]) == 0
+    assert 0 < json.loads(out.read_text())["policy"][0]["decisions"] < saved["policy"][0]["decisions"]
+    # The run's own table is of its own data, whatever else its agent is judged on.
+    assert json.loads((trained / "evaluation.json").read_text()) == saved
+    assert evaluate_main([*command, "--battles", "0"]) == 1
+    assert "battles=0" in capsys.readouterr().err
     assert {row["gamma"] for row in result["values"]} == {0.9, 0.99, 0.999, 0.9999}
     assert evaluate_main(["--checkpoint", str(tmp_path), "--data", str(battles)]) == 1
     assert "no model here" in capsys.readouterr().err
