@@ -24,7 +24,7 @@ from tqdm import tqdm
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
-from battle.players import ALL_BASELINES, make_player, parse_player
+from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, gxe, wilson
 from battle.recorder import Recorder, run_id
 from battle.schedule import LEAD_RULES, pair, seed_of
@@ -210,16 +210,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    ours = [parse_player(text) for text in args.agent]
     names = [n for text in args.against for n in (ALL_BASELINES if text == "all" else [text])]
-    taken = {spec.label for spec in ours}
-    others = [spec for spec in map(parse_player, names) if spec.label not in taken]
-    arena = Arena([Counted(make_player(spec)) for spec in [*ours, *others]])
+    named = parse_players([*args.agent, *names])
+    # Who is named twice, as an agent and among `all` baselines, plays once; its label is its own (see parse_players).
+    by_label = {spec.label: spec for spec in named}
+    ours = len({spec.label for spec in named[: len(args.agent)]})
+    arena = Arena([Counted(make_player(spec)) for spec in by_label.values()])
     if len(arena.players) == 1:  # a player against itself
-        arena.players.append(Counted(make_player(ours[0])))
-        arena.players[1].agent.name = f"{ours[0].label}'"
+        arena.players.append(Counted(make_player(named[0])))
+        arena.players[1].agent.name = f"{named[0].label}'"
     everybody = list(itertools.combinations(range(len(arena.players)), 2))
-    couples = everybody if args.round_robin else [c for c in everybody if c[0] < len(ours)]
+    couples = everybody if args.round_robin else [c for c in everybody if c[0] < ours]
     started = time.monotonic()
     with Simulator(processes=args.processes) as sim:
         sim.check_formats(args.formats)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,42 @@ def parse_player(text: str) -> PlayerSpec:
             raise UnknownPlayer(f"player {text!r}: option {part!r} is not one of {'=, '.join(known)}=")
         try:
             options[key] = known[key](value)
-        except ValueError as error:
-            raise UnknownPlayer(f"player {text!r}: {key}={value!r} is no number") from error
+            bad = known[key] is float and not math.isfinite(options[key])
+        except ValueError:
+            bad = True
+        if bad:
+            raise UnknownPlayer(f"player {text!r}: {key}={value!r} is no number")
     weight = options.pop("weight", 1.0)
     return PlayerSpec(label or Path(source).name or source, source, tuple(sorted(options.items())), weight)
+
+
+def parse_players(texts: Sequence[str]) -> list[PlayerSpec]:
+    """`parse_player` of each, every player under a label of its own: folders of one name get as much of their path in
+    front as tells them apart ("new/model", "old/model"). Equal labels are left to equal sources and options alone.
+    Raises UnknownPlayer where players would have one name all the same."""
+    parsed = [parse_player(text) for text in texts]
+    specs = [_apart(spec, parsed) for spec in parsed]
+    known: dict[str, PlayerSpec] = {}
+    for spec in specs:
+        other = known.setdefault(spec.label, spec)
+        if (other.source, other.options) != (spec.source, spec.options):
+            raise UnknownPlayer(
+                f"players {other.source!r} and {spec.source!r}: both would be called {spec.label!r}: give one of them "
+                f"another label, as other={spec.source}"
+            )
+    return specs
+
+
+def _apart(spec: PlayerSpec, specs: list[PlayerSpec]) -> PlayerSpec:
+    """The spec, its folder's name made longer where another source has the same one."""
+    parts = Path(spec.source).parts
+    others = [Path(s.source).parts for s in specs if s.label == spec.label and s.source != spec.source]
+    if not others or spec.label != parts[-1]:
+        return spec
+    length = 1
+    while length < len(parts) and any(other[-length:] == parts[-length:] for other in others):
+        length += 1
+    return replace(spec, label=str(Path(*parts[-length:])))
 
 
 def make_player(spec: PlayerSpec) -> Agent:

@@ -26,7 +26,7 @@ from battle.draft import drafted
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
-from battle.players import PlayerSpec, make_player, parse_player
+from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, run_id
 from battle.schedule import LEAD_RULES, leads, seed_of
 from battle.simulator import Simulator
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plays what is still to be played; a report."""
-    specs = [parse_player(text) for text in args.players]
+    specs = parse_players(args.players)
     pool = Pool(specs, [make_player(spec) for spec in specs], args)
     fingerprint = {key: getattr(args, key) for key in ("players", "formats", "seed", "draft", "lead", "explore")}
     stopped = False

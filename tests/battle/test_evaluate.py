@@ -11,6 +11,7 @@ from battle import evaluate, ladder
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble
+from battle.players import parse_players
 from battle.rating import bradley_terry, expected_score, gxe, wilson
 from data.replay_file import read_battle
 
@@ -69,6 +70,28 @@ def test_evaluation_says_what_is_wrong(capsys):
     assert "no such folder" in capsys.readouterr().out
     assert evaluate.main(["--agent", "random", "--against", "random", "--formats", "gen77ou", "--battles", "1"]) == 1
     assert "gen77ou" in capsys.readouterr().out
+
+
+def labels(*texts):
+    return [spec.label for spec in parse_players(texts)]
+
+
+def test_players_of_one_name_are_told_apart():
+    assert labels("runs/new/model", "runs/old/model", "random") == ["new/model", "old/model", "random"]
+    assert labels("/x/a/model", "/y/a/model", "b/model") == ["x/a/model", "y/a/model", "b/model"]
+    assert labels("random", "runs/random") == ["random", "runs/random"]
+    assert labels("random", "random:weight=2") == ["random", "random"]  # one player, named twice
+    for texts in (("a=random", "a=boss"), ("x/m:temperature=1", "x/m"), ("a=x/m", "a=y/m")):
+        with pytest.raises(BattleError, match="give one of them another label"):
+            parse_players(texts)
+
+
+def test_no_opponent_is_left_out_for_its_name(capsys):
+    command = ["--formats", "gen1ou", "--battles", "2", "--agent"]
+    assert evaluate.main([*command, "a=type_switch", "--against", "a=random", "boss"]) == 1
+    assert "'type_switch' and 'random': both would be called 'a'" in capsys.readouterr().out
+    report = evaluate.run(evaluate.parser().parse_args([*command, "random", "--against", "random", "boss"]))
+    assert [(row["player"], row["opponent"]) for row in report["results"]] == [("random", "boss")]
 
 
 @pytest.fixture

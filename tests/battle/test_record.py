@@ -151,6 +151,8 @@ def test_players_by_name(tmp_path):
         parse_player("random:heat=3")
     with pytest.raises(UnknownPlayer, match="no number"):
         parse_player("random:temperature=hot")
+    with pytest.raises(UnknownPlayer, match="temperature='nan' is no number"):
+        parse_player("runs/x:temperature=nan")
 
 
 def arguments(out, battles, **changes):
