@@ -17,6 +17,7 @@ observation space. `info["action_mask"]` is int8 [13] as gymnasium's `sample(mas
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from battle.teams import load_teams
 from data.encode import Encoder
 from data.schema import N_ACTIONS
 from data.tokenizer import Tokenizer
+
+# Environments may share an opponent, which tells its battles apart by their lanes: no two of a process have one name.
+_numbers = itertools.count(1)
 
 
 class BattleEnv(gym.Env):
@@ -69,7 +73,6 @@ class BattleEnv(gym.Env):
                 "numbers": gym.spaces.Box(-2.0, 100.0, (self.encoder.space.n_numbers,), np.float32),
             }
         )
-        self.number = 0
         self.lane = ""
         self.asked: list[Event | None] = [None, None]
         self.over = True
@@ -79,8 +82,7 @@ class BattleEnv(gym.Env):
         super().reset(seed=seed)
         if not self.over:
             self._leave()
-        self.number += 1
-        self.lane = f"env{self.number}"
+        self.lane = f"env{next(_numbers)}"
         drawn = self.np_random.choice(len(self.teams), size=2, replace=len(self.teams) < 2)
         seeds = [four_words(int(n)) for n in self.np_random.integers(0, 1 << 31, size=3)]
         self.agent_seed = int(self.np_random.integers(1 << 31))

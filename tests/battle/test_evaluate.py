@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from battle import evaluate, ladder
+from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble
@@ -142,6 +143,34 @@ def test_vector_environment():
     actions = [int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]
     _, reward, *_ = envs.step(np.array(actions))
     assert reward.shape == (2,)
+    envs.close()
+
+
+class Follower(RandomAgent):
+    """Keeps the states that it was asked about, by lane, and the lanes whose end it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.ended = {}, []
+
+    def choose(self, observations):
+        for o in observations:
+            assert o.first == (o.lane not in self.seen)
+            self.seen.setdefault(o.lane, []).append(o.state["player_active_pokemon"]["base_species"])
+        return super().choose(observations)
+
+    def end(self, lane):
+        super().end(lane)
+        self.ended.append(lane)
+
+
+def test_environments_that_share_an_opponent_keep_its_battles_apart():
+    opponent = Follower()
+    envs = make_vector(2, battle_format="gen1ou", opponent=opponent)
+    _, info = envs.reset(seed=[1, 2])
+    for _ in range(5):
+        _, _, _, _, info = envs.step(np.array([int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]))
+    assert len(opponent.seen) == 2
     envs.close()
 
 
