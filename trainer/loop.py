@@ -18,6 +18,7 @@ from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
+from trainer.changes import changed, other_heldout, refuse_a_finished_run
 from trainer.config import RunConfig, to_tree
 from trainer.evaluate import as_text, calibrate
 from trainer.finetune import starting_model
@@ -49,6 +50,7 @@ class Run:
     """One training run; `train()` does all of it and returns an exit code."""
 
     def __init__(self, config: RunConfig, stop: StopRequest | None = None):
+        self.asked = to_tree(config)  # before it is scaled to the world, and before a model to start from adds to it
         self.stop = stop or StopRequest()
         # First of all: the processes' first meeting, in there, can wait for one that is gone.
         self.watchdog = Watchdog(Path(config.output), config.timeout_minutes * 60)
@@ -221,9 +223,19 @@ class Run:
         folder = self._newest_valid() if choice == "auto" else None if choice == "never" else Path(choice)
         if folder is None:
             return 0
+        if not (folder / "model" / "config.json").exists():
+            raise checkpoint.CheckpointError(
+                f"resume={choice}: no checkpoint there: give auto, never, or a run's folder step_…"
+            )
         saved = TurnwiseConfig.from_pretrained(folder / "model")
         check_stamps(saved, self.config.data, self.tokenizer, str(folder))
         run = self._load(folder)
+        changes = changed(run.get("asked", {}), self.asked)
+        refuse_a_finished_run(run["step"], self.total, changes, self.config.output)
+        if changes and self.main:
+            log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
+        if other_heldout(changes):
+            self.best = None
         if run.get("owes_evaluation"):
             # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
             self._evaluate(run["step"])
@@ -258,6 +270,7 @@ class Run:
             step,
             {
                 "config": to_tree(self.config),
+                "asked": self.asked,
                 "best": self.best,
                 "owes_evaluation": owes_evaluation,
                 "data": {"files": self.data_report.files},

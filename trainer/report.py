@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from trainer.config import flat
 from trainer.figures import COLOURS, PICTURES, RunLog
 from trainer.metrics import duration
 from trainer.provenance import ABOUT, in_words
@@ -107,7 +108,7 @@ def _summary(folders: Sequence[Path], runs: Sequence[RunLog]) -> str:
     """The first table: what each run is and how it came out, and in which settings they differ."""
     abouts = [_json(folder / ABOUT) or {} for folder in folders]
     columns = [_facts(run, about) for run, about in zip(runs, abouts, strict=True)]
-    settings = [_flat(about.get("config", {})) for about in abouts]
+    settings = [flat(about.get("config", {})) for about in abouts]
     if len(runs) > 1:
         for key in sorted(set().union(*settings)):
             values = [one.get(key) for one in settings]
@@ -151,13 +152,6 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
         facts["held-out top-1"] = f"{top1:.1f}% [{low:.1f}, {high:.1f}]"
     facts["battles/s"] = f"{run.series('speed/battles_per_s')[1].mean():,.1f} on average"
     return facts
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _json(path: Path) -> dict | None:

@@ -175,6 +175,39 @@ def test_ten_steps_equal_five_and_a_new_process_and_five(battles, tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
+def test_a_finished_run_is_not_relabelled_with_other_settings(battles, tmp_path, capsys, caplog):
+    """The same command finishes again; other settings are refused, or listed where there is something left to train."""
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=2"]
+    records = [tmp_path / "run" / name for name in ("run_config.json", "about.json", "evaluation.json")]
+    assert train_main(settings) == 0
+    before = [path.read_bytes() for path in records]
+    for changes, words in (
+        (["optim.lr=0.02"], ["optim.lr: ", "→ 0.02", "resume=never"]), (["max_steps=1"], ["2 steps are done of 1"]),
+    ):  # fmt: skip
+        assert train_main([*settings, *changes]) == 1
+        error = capsys.readouterr().err
+        assert all(word in error for word in words), error
+        assert [path.read_bytes() for path in records] == before
+    assert train_main([*settings, "log.report=false"]) == 0
+    caplog.clear()
+    assert train_main([*settings, "max_steps=3", "optim.lr=0.02"]) == 0
+    assert "optim.lr: " in caplog.text
+    assert json.loads(records[0].read_text())["optim"]["lr"] == 0.02
+    assert train_main([*settings, f"resume={tmp_path / 'nowhere'}"]) == 1
+    assert "no checkpoint there" in capsys.readouterr().err
+
+
+def test_a_likelihood_of_other_battles_is_no_best(battles, tmp_path):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}"]
+    run = Run(load_config(None, [*settings, "max_steps=1"]))
+    assert run.train() == 0
+    assert run.best is not None
+    for heldout, kept in (([], True), (["data.filter=rating > 0"], False)):
+        again = Run(load_config(None, [*settings, "max_steps=2", *heldout]))
+        assert again._resume() == 1
+        assert (again.best is not None) == kept
+
+
 def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path):
     run = Run(load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]))
     run.stop.asked = True

@@ -1,0 +1,48 @@
+"""A checkpoint's settings beside those that a run asks for: what differs, and whether that can be gone on with."""
+
+import json
+
+from trainer.config import ConfigError, flat
+
+# What shapes a run's numbers; the rest (evaluation, logs, engines) may change at any resume.
+_SHAPING = (
+    "seed", "epochs", "max_steps", "batch_scaling", "lr_scaling", "precision", "model.", "objective.", "optim.",
+    "data.", "batch.",
+)  # fmt: skip
+_APART = {
+    "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch", "data.max_bytes",
+    "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
+}  # fmt: skip
+_LENGTH = ("epochs", "max_steps")
+_HELDOUT = (
+    "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.sources", "data.max_turns",
+)  # fmt: skip
+
+
+def changed(saved: dict, asked: dict) -> dict[str, str]:
+    """{key: "before → now"} of the settings that shape a run's numbers, where both trees hold the key."""
+    before, now = (flat(json.loads(json.dumps(tree))) for tree in (saved, asked))
+    return {
+        key: f"{before[key]} → {now[key]}"
+        for key in now
+        if key.startswith(_SHAPING) and key not in _APART and key in before and before[key] != now[key]
+    }
+
+
+def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: str) -> None:
+    """Raises ConfigError where nothing is left to train by settings that differ: the run's records would tell untruths.
+
+    By the same settings such a start only finishes again what the first one did.
+    """
+    shaping = [f"{key}: {change}" for key, change in changes.items() if key not in _LENGTH]
+    if step < total or (not shaping and step == total):
+        return
+    by = f", by other settings ({'; '.join(shaping)})" if shaping else ""
+    raise ConfigError(
+        f"output={output}: {step} steps are done of {total}{by}: give another output, resume=never, or more max_steps"
+    )
+
+
+def other_heldout(changes: dict[str, str]) -> bool:
+    """Whether likelihoods from before and from now are of other held-out battles."""
+    return any(key.startswith(_HELDOUT) for key in changes)
