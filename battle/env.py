@@ -128,12 +128,20 @@ class BattleEnv(gym.Env):
         return f"turn {self.turn}: {me['name']} {me['hp_pct']:.0%} against {foe['name']} {foe['hp_pct']:.0%}"
 
     def close(self) -> None:
+        if not self.over:
+            self._end()
         self.sim.close()
 
     def _leave(self) -> None:
         self.sim.drop(self.lane)
         self.sim.step()
+        self._end()
+
+    def _end(self) -> None:
+        """The battle is over, however it ended: the opponent frees what it keeps of it."""
         self.over = True
+        if hasattr(self.opponent, "end") and not self.first:
+            self.opponent.end(f"{self.lane}/1")
 
     def _mask(self) -> np.ndarray:
         asked = self.asked[0]
@@ -178,12 +186,10 @@ class BattleEnv(gym.Env):
             if event.side == 0:
                 self.state = decode(event.state)
         elif event.event == "end":
-            self.over = True
+            self._end()
             self.state = decode(event.states[0])
-            if hasattr(self.opponent, "end") and not self.first:
-                self.opponent.end(f"{self.lane}/1")
         elif event.event == "void":
-            self.over = True
+            self._end()
             raise BattleError(f"the simulator lost the battle: {event.message}: call reset and go on")
 
     def _observe(self) -> dict[str, np.ndarray]:

@@ -174,6 +174,25 @@ def test_environments_that_share_an_opponent_keep_its_battles_apart():
     envs.close()
 
 
+@pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])
+def test_the_opponent_is_told_of_every_battles_end(way):
+    opponent = Follower()
+    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=1 if way == "truncated" else 300)
+    _, info = env.reset(seed=1)
+    done = False
+    while not opponent.seen or (way == "truncated" and not done):
+        _, _, _, done, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    if way == "reset":
+        env.reset()
+    elif way == "lost":
+        env.sim.workers[0].process.kill()
+        with pytest.raises(BattleError, match="call reset and go on"):
+            env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    env.close()
+    assert set(opponent.ended) == set(opponent.seen)
+    assert len(opponent.ended) == len(opponent.seen)
+
+
 def test_a_taken_port_is_said():
     import socket
 
