@@ -25,7 +25,7 @@ from data.observation import space_named
 from data.schema import N_ACTIONS
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from trainer.config import ConfigError, RunConfig, load_config
+from trainer.config import ConfigError, RunConfig, load_config, scale_to_world
 from trainer.finetune import starting_model
 from trainer.flops import PEAK_FLOPS, flops_per_turn
 from trainer.metrics import duration
@@ -268,13 +268,13 @@ def report(
     """The plan in words, and whether any stage fits on every number of GPUs."""
     gpu, counted, bf16 = GPUS[gpu_name], count(config), config.precision != "fp32"
     assumed = replace(recorded_share(gpu_name, gpu, counted.flops), network=network)
-    per_pack = turns_a_step(config) / config.batch.accumulate
     epochs = config.epochs or 1.0
     lines = [
         f"{counted.parameters / 1e6:.1f}M parameters, {counted.flops / 1e9:.3f} GFLOP a turn trained on, "
         f"{counted.working_bytes / 2**20:.2f} MiB of working memory a turn in fp32",
-        f"each GPU: {config.batch.battles} battles × {config.batch.accumulate} micro-batches a step "
-        f"({TURNS_PER_BATTLE:.0f} turns a battle): the global batch grows with the GPUs (batch_scaling: multiply)",
+        f"{config.batch.battles} battles × {config.batch.accumulate} micro-batches a step ({TURNS_PER_BATTLE:.0f} turns "
+        f"a battle), {'on each GPU' if config.batch_scaling == 'multiply' else 'shared out among the GPUs'} "
+        f"(batch_scaling: {config.batch_scaling})",
         f"assumed: {100 * assumed.mfu:.0f}% of {gpu.peak / 1e12:.0f} TFLOP/s ({assumed.mfu_source}); "
         f"{gpu.link / 1e9:.0f} GB/s inside a machine of {GPUS_PER_NODE}, {assumed.network / 1e9:.0f} GB/s out "
         f"of one; {100 * assumed.overlap:.0f}% of the compute hides communication; ${dollars:.2f} a GPU-hour",
@@ -284,8 +284,11 @@ def report(
         f"{'sent a step':>12} {'battles/s':>10} {'scaling':>8} {'time':>8} {'cost':>9}",
     ]
     fits_everywhere = True
+    alone = {stage: turns_per_s(counted, stage, 1, config, gpu, assumed) / TURNS_PER_BATTLE for stage in STAGES}
     for world in gpus:
         fits_here = False
+        shared = scale_to_world(config, world)
+        per_pack = turns_a_step(shared) / shared.batch.accumulate
         for stage in STAGES:
             if stage == "fsdp2" and world == 1:
                 continue
@@ -293,13 +296,13 @@ def report(
             needed = sum(parts.values()) / GIB + OVERHEAD_GIB
             fits = needed <= gpu.memory
             fits_here |= fits
-            speed = turns_per_s(counted, stage, world, config, gpu, assumed) / TURNS_PER_BATTLE
-            alone = turns_per_s(counted, stage, 1, config, gpu, assumed) / TURNS_PER_BATTLE
+            speed = turns_per_s(counted, stage, world, shared, gpu, assumed) / TURNS_PER_BATTLE
+            scaling = speed / alone[stage] / world
             seconds = battles * epochs / speed
-            sent = communicated(counted, stage, world, config.batch.accumulate) / GIB
+            sent = communicated(counted, stage, world, shared.batch.accumulate) / GIB
             lines.append(
                 f"{world:>5} {stage:<6} {needed:>10.1f}  {parts['optimizer'] / GIB:>18.1f} "
-                f"{parts['working'] / GIB:>12.1f} {sent:>8.2f} GiB {speed:>10,.0f} {speed / alone / world:>7.0%} "
+                f"{parts['working'] / GIB:>12.1f} {sent:>8.2f} GiB {speed:>10,.0f} {scaling:>7.0%} "
                 f"{duration(seconds):>8} {dollars * world * seconds / 3600:>8,.2f}$"
                 + ("" if fits else f"  does not fit: {gpu_name} has {gpu.memory:.0f} GiB")
             )
@@ -322,7 +325,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         config = load_config(arguments.config, arguments.settings)
-        gpus = [int(number) for number in arguments.gpus.split(",")]
+        gpus = [int(number) if number.strip().isdecimal() else 0 for number in arguments.gpus.split(",")]
+        if not all(gpus):
+            raise ConfigError(f"--gpus {arguments.gpus}: give numbers of GPUs: 1,8,64")
         text, fits = report(
             config, gpus, arguments.gpu, arguments.battles, arguments.dollars, arguments.network / 8 * 1e9
         )

@@ -111,6 +111,23 @@ def test_command_says_what_cannot_fit(capsys):
     assert "enormous" in capsys.readouterr().err
 
 
+def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys):
+    """Kept, eight GPUs work on an eighth each and send as much: slower than eight whole batches, with less memory."""
+    found = {}
+    for scaling in ("keep", "multiply"):
+        assert plan.main(["--gpus", "1,8", "model.preset=base", f"batch_scaling={scaling}"]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found[scaling] = {(line[0], line[1]): line for line in lines if line and line[0] in ("1", "8")}
+    assert found["keep"]["1", "zero1"] == found["multiply"]["1", "zero1"]
+    kept, grown = (found[scaling]["8", "zero1"] for scaling in ("keep", "multiply"))
+    assert float(kept[4]) == pytest.approx(float(grown[4]) / 8, abs=0.1)
+    assert float(kept[7].replace(",", "")) < float(grown[7].replace(",", ""))
+    assert plan.main(["--gpus", "6"]) == 1
+    assert "shared evenly" in capsys.readouterr().err
+    assert plan.main(["--gpus", "eight"]) == 1
+    assert "--gpus eight" in capsys.readouterr().err
+
+
 def test_a_record_of_that_gpu_replaces_the_assumption(tmp_path, monkeypatch):
     record = {
         "name": "bench_train, base, NVIDIA H100", "hardware": {"device": "NVIDIA H100 80GB HBM3"},
