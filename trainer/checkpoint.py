@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.hub import copy_model, export_model
+from trainer.hub import export_model, take_out
 from trainer.optim import parameter_groups
 from trainer.state import TrainingState
 
@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for verb, words in (
         ("inspect", "what a checkpoint (or a run's newest) holds"),
         ("verify", "every file of every checkpoint against its hash"),
-        ("export", "the fp32 agent of a checkpoint as a folder of its own"),
+        ("export", "an agent (a finished run's, else its newest checkpoint's) as a folder that acts by itself"),
     ):
         command = verbs.add_parser(verb, help=words)
         command.add_argument("folder", type=Path, help="a run's folder or a checkpoint")
@@ -288,17 +288,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         [arguments.folder] if (arguments.folder / "manifest.json").exists() else list_checkpoints(arguments.folder)
     )
     try:
+        if arguments.verb == "export":
+            source = model_folder(arguments.folder)
+            if (source.parent / "manifest.json").exists():
+                verify(source.parent)
+            take_out(source, arguments.to)
+            print(f"{source} → {arguments.to}")
+            return 0
         if not folders:
             raise CheckpointError(f"{arguments.folder}: no checkpoint here: give a run's folder or one of its step_…")
         if arguments.verb == "verify":
             return _verify_all(folders)
-        if arguments.verb == "inspect":
-            print(describe(folders[-1]))
-        else:
-            verify(folders[-1])
-            arguments.to.parent.mkdir(parents=True, exist_ok=True)
-            copy_model(folders[-1] / "model", arguments.to)
-            print(f"{folders[-1]} → {arguments.to}")
+        print(describe(folders[-1]))
     except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

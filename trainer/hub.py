@@ -36,8 +36,18 @@ def export_model(network, tokenizer, folder: Path, state_dict: dict | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder, state_dict=None if state_dict is None else dict(state_dict))
     tokenizer.save(folder / VOCABULARY)
+    shutil.copymode(folder / VOCABULARY, folder / WEIGHTS)  # safetensors writes for its owner's eyes alone
     for name, text in code_copies().items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def take_out(source: Path, target: Path) -> None:
+    """Copy a model folder, with what it lacks of the code that it acts by without this repository."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy_model(source, target)
+    for name, text in code_copies().items():
+        if not (target / name).exists():
+            (target / name).write_text(text, encoding="utf-8")
 
 
 def code_copies() -> dict[str, str]:
@@ -73,6 +83,7 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     for name in ("config.json", VOCABULARY, "calibration.json"):
         if (folder / name).exists():
             shutil.copy2(folder / name, target / name)
+    shutil.copymode(target / "config.json", target / WEIGHTS)
     for name, content in documents(folder, str(target), None, run, packed=True).items():
         (target / name).write_bytes(content)
 

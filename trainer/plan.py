@@ -272,8 +272,8 @@ def report(
     lines = [
         f"{counted.parameters / 1e6:.1f}M parameters, {counted.flops / 1e9:.3f} GFLOP a turn trained on, "
         f"{counted.working_bytes / 2**20:.2f} MiB of working memory a turn in fp32",
-        f"{config.batch.battles} battles × {config.batch.accumulate} micro-batches a step ({TURNS_PER_BATTLE:.0f} turns "
-        f"a battle), {'on each GPU' if config.batch_scaling == 'multiply' else 'shared out among the GPUs'} "
+        f"{config.batch.battles} battles × {config.batch.accumulate} micro-batches a step ({TURNS_PER_BATTLE:.0f} "
+        f"turns a battle), {'on each GPU' if config.batch_scaling == 'multiply' else 'shared out among the GPUs'} "
         f"(batch_scaling: {config.batch_scaling})",
         f"assumed: {100 * assumed.mfu:.0f}% of {gpu.peak / 1e12:.0f} TFLOP/s ({assumed.mfu_source}); "
         f"{gpu.link / 1e9:.0f} GB/s inside a machine of {GPUS_PER_NODE}, {assumed.network / 1e9:.0f} GB/s out "

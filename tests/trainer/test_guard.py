@@ -243,6 +243,17 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     assert f"schema {checkpoint.SCHEMA}" in text
     assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "out" / "agent")]) == 0
     checkpoint.load_network(tmp_path / "out" / "agent")
+    # The run's own agent, which need not be its newest checkpoint's, with all that it needs.
+    ours = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "agent").iterdir() if path.is_file()} == ours
+    assert "calibration.json" in ours
+    modes = {path.stat().st_mode for path in (trained / "model").iterdir() if path.is_file()}
+    assert len(modes) == 1
+    starter = str(ROOT / "battle" / "starter")
+    assert checkpoint.main(["export", starter, "--to", str(tmp_path / "starter")]) == 0
+    assert {"agents.py", "modeling_turnwise.py", "model.safetensors"} <= {
+        p.name for p in (tmp_path / "starter").iterdir()
+    }
     shutil.copytree(trained, tmp_path / "run")
     victim = checkpoint.list_checkpoints(tmp_path / "run")[0] / "targets.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1])
