@@ -24,7 +24,7 @@ import msgspec
 from tqdm import tqdm
 
 from battle.errors import BattleError
-from battle.recorder import Recorder, content
+from battle.recorder import Recorder, content, open_journal
 from battle.simulator import Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Importer:
 
     def run(self, logs: Iterator[Log | BadLog], batch: int = 4, total: int | None = None) -> None:
         waiting: list[Log] = []
-        with tqdm(total=total, unit="battle", smoothing=0.05) as bar, self.journal.open("a", encoding="utf-8") as notes:
+        with tqdm(total=total, unit="battle", smoothing=0.05) as bar, open_journal(self.journal) as notes:
             for entry in logs:
                 if isinstance(entry, BadLog):
                     self._drop(notes, "", "unreadable", str(entry))

@@ -15,7 +15,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import lz4.frame
 import msgspec
@@ -44,6 +44,15 @@ def content(states: list[bytes], actions: list[int], meta: dict[str, Any]) -> by
     """The JSON of a battle file from ready state JSON."""
     tail = msgspec.json.encode({"actions": actions, "meta": meta})
     return b'{"states":[' + b",".join(states) + b"]," + tail[1:]
+
+
+def open_journal(path: Path) -> TextIO:
+    """A journal to add lines to. A last line that a kill cut short is ended, so that the next one stands by itself."""
+    cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    file = path.open("a", encoding="utf-8")
+    if cut:
+        file.write("\n")
+    return file
 
 
 @dataclass

@@ -27,7 +27,7 @@ from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import PlayerSpec, make_player, parse_players
-from battle.recorder import Recorder, run_id
+from battle.recorder import Recorder, open_journal, run_id
 from battle.schedule import LEAD_RULES, leads, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
@@ -67,13 +67,13 @@ class Pool:
 
 
 class Journal:
-    """Numbers of the battles done, one line each; a line cut short by a kill is passed over."""
+    """Numbers of the battles done, one line each; a line cut short by a kill is passed over, a first one too."""
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]):
         self.path = path
         self.done: set[int] = set()
         self.run = run_id()
-        if path.exists():
+        if path.exists() and "\n" in path.read_text(encoding="utf-8"):
             self._read(fingerprint)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +94,14 @@ class Journal:
                 self.done.add(json.loads(line)["battle"])
             except (ValueError, KeyError):
                 continue
+
+    def remove_unnoted(self, out: Path, battle_format: str, seed: int) -> None:
+        """Take away files of battles that a kill left recorded, wholly or by half, and not noted: they are played
+        again, and would stand twice under two dates."""
+        prefix = f"{battle_format}-{self.run}-{seed}-"
+        for path in (out / battle_format).glob(f"{prefix}*"):
+            if int(path.name[len(prefix) :].split("_", 1)[0]) not in self.done:
+                path.unlink()
 
     def note(self, file: Any, number: int, outcome: Outcome) -> None:
         file.write(json.dumps({"battle": number, "kind": outcome.kind, "turns": outcome.turns}) + "\n")
@@ -138,6 +146,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
         journal = Journal(args.out / JOURNAL, fingerprint)
+        for name in args.formats:
+            journal.remove_unnoted(args.out, name, args.seed)
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
         todo = (n for n in range(args.battles) if n not in journal.done)
 
@@ -150,7 +160,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         previous = signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)
         try:
             bar = tqdm(total=args.battles, initial=len(journal.done), unit="battle", smoothing=0.05)
-            with bar, journal.path.open("a", encoding="utf-8") as notes:
+            with bar, open_journal(journal.path) as notes:
                 for outcome in play(sim, upcoming(), lanes=args.lanes, turn_limit=args.turn_limit):
                     files += len(recorder.record(outcome))
                     kinds[outcome.kind] += 1

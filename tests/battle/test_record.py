@@ -4,6 +4,7 @@ import argparse
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,28 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
         selfplay.run(arguments(parts, 8, players=["a=random"]))
 
 
+def test_selfplay_goes_on_after_a_kill_in_mid_line(tmp_path):
+    """Each battle stands once, whatever was recorded and not noted, or noted by half."""
+    journal = tmp_path / selfplay.JOURNAL
+    selfplay.run(arguments(tmp_path, 4))
+    kept = sorted(read_battle(path).actions for path in tmp_path.rglob("*.lz4"))
+    lines = journal.read_text().splitlines()
+    for path in list(tmp_path.rglob("*-0000003_*")):
+        path.rename(path.with_name(re.sub(r"_\d\d-\d\d-\d{4}-[\d:]+_", "_01-01-2020-00:00:00_", path.name)))
+    last = next(line for line in lines if '"battle": 3' in line)
+    journal.write_text("\n".join(line for line in lines if line != last) + "\n" + last[:20])
+    assert selfplay.run(arguments(tmp_path, 4))["battles"] == 1
+    assert selfplay.run(arguments(tmp_path, 4))["battles"] == 0
+    assert sorted(read_battle(path).actions for path in tmp_path.rglob("*.lz4")) == kept
+    assert [line for line in journal.read_text().splitlines() if '"battle": 3' in line][-1] == last
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / selfplay.JOURNAL).write_text('{"run": "01')
+    assert selfplay.run(arguments(empty, 1))["battles"] == 1
+    assert selfplay.run(arguments(empty, 1))["battles"] == 0
+
+
 def test_the_bundled_battles():
     root = Path(__file__).parents[2] / "data" / "sample"
     files = sorted(root.rglob("*.lz4"))
@@ -266,8 +289,13 @@ def test_input_logs_replay_to_their_hash(tmp_path):
         assert encoded.n_unknown == 0
         assert min(battle.actions[:-2], default=0) >= 0  # only the last decision may have been given up
         assert encoded.won or encoded.lost
-    assert import_inputlogs.main(command) == 0
-    assert json.loads(report.read_text())["battles"] == 0
+    journal = tmp_path / "out" / import_inputlogs.JOURNAL
+    noted = journal.read_text()
+    journal.write_text(noted[: noted.rindex('"')])  # killed in mid-line
+    for already_there in (14, 15):
+        assert import_inputlogs.main(command) == 0
+        found = json.loads(report.read_text())
+        assert (found["battles"], found["already_there"]) == (0, already_there)
 
 
 @pytest.mark.slow
