@@ -30,7 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Room:
-    """One battle on the server: what came in since the last decision, and the view recorded so far."""
+    """One battle on the server: what came in since the last decision, and the view recorded so far.
+
+    fed: what the translator was told so far, lines and the request that followed from them. blind: the default was
+    played for want of a state, so the battle has no result of the agent's.
+    """
 
     tag: str
     lane: str
@@ -38,14 +42,20 @@ class Room:
     request: str | None = None
     rqid: int = 0
     view: View = field(default_factory=View)
-    history: list[str] = field(default_factory=list)
+    fed: list[tuple[list[str], str | None]] = field(default_factory=list)
     opponent: str = "opponent"
     lead: int = 0
     joined: int = 0
     answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
     repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
     refused: list[str] = field(default_factory=list)
+    blind: bool = False
     over: bool = False
+
+    @property
+    def history(self) -> list[str]:
+        """All lines of the battle."""
+        return [line for lines, _ in self.fed for line in lines] + self.lines
 
 
 class LivePlayer(Player):
@@ -140,9 +150,7 @@ class LivePlayer(Player):
             elif kind == "error":
                 await self._error(room, "|".join(parts[2:]))
             else:
-                line = "|".join(parts)
-                room.lines.append(line)
-                room.history.append(line)
+                room.lines.append("|".join(parts))
                 if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
                     room.opponent = parts[3]
                 ended = ended or kind in ("win", "tie")
@@ -162,19 +170,34 @@ class LivePlayer(Player):
         room = Room(tag, f"{tag}#{joined}", joined=joined)
         if known:  # back after a break: the server tells the battle from its beginning; what was recorded stays
             self.sim.drop(known.lane)
-            room.view, room.lead, room.refused = known.view, known.lead, known.refused
+            room.view, room.lead, room.refused, room.blind = known.view, known.lead, known.refused, known.blind
             room.repeated = known.answered
         self.rooms[tag] = room
 
     def _translate(self, room: Room) -> Event:
+        """What follows from the newest lines and request: the translator's event, "void" where it fails twice.
+
+        A view that was lost with its Node process, at this room's turn or unnoticed at another's, is built again from
+        all that it was told: fed with the newest alone, it would tell of a battle in which nothing had happened yet.
+        """
+        room.fed.append((room.lines, room.request))
+        if room.request:
+            room.rqid = decode(room.request.encode()).get("rqid", 0)
+        room.lines, room.request = [], None
+        event = self._feed(room, room.fed if room.lane not in self.sim.home else room.fed[-1:])
+        if event.event == "void" and not room.blind:
+            log.warning("%s: the translator failed: %s: telling it the battle again", room.tag, event.message)
+            event = self._feed(room, room.fed)
+        return event
+
+    def _feed(self, room: Room, told: list[tuple[list[str], str | None]]) -> Event:
         battle_format = room.tag.split("-")[1]
-        self.sim.command("feed", room.lane, battle_format, room.lines, room.request)
-        room.lines, request = [], room.request
-        room.request = None
-        events = [event for event in self.sim.step() if event.lane == room.lane]
-        if request:
-            room.rqid = decode(request.encode()).get("rqid", 0)
-        return events[0]
+        for lines, request in told:
+            self.sim.command("feed", room.lane, battle_format, lines, request)
+            event = next(event for event in self.sim.step() if event.lane == room.lane)
+            if event.event == "void":  # the rest would begin a view of its own
+                break
+        return event
 
     async def _answer(self, room: Room) -> None:
         event = self._translate(room)
@@ -189,8 +212,8 @@ class LivePlayer(Player):
         elif event.event == "ask":
             await self._send(room, self._choose(room, event))
         elif event.event == "void":
-            room.refused.append(event.message)
-            log.error("%s: the translator failed: %s: playing the default", room.tag, event.message)
+            room.blind = True
+            log.error("%s: the translator failed: %s: playing the default; it is void", room.tag, event.message)
             await self._send(room, "default")
 
     def _choose(self, room: Room, event: Event) -> str:
@@ -238,12 +261,15 @@ class LivePlayer(Player):
         room.over = True
         if hasattr(self.agent, "end") and room.view.states:
             self.agent.end(room.tag)
-        if event.event == "end" and event.states:
+        if room.blind or not event.states:
+            self.results.append("void")
+        else:
             self._record(room, event)
-        self.results.append({0: "won", 1: "lost"}.get(event.winner, "tie"))
-        battle = self._battles[room.tag]
-        won = {0: self.username, 1: room.opponent}.get(event.winner)
-        battle.won_by(won) if won else battle.tied()
+            self.results.append({0: "won", 1: "lost"}.get(event.winner, "tie"))
+            battle = self._battles[room.tag]
+            won = {0: self.username, 1: room.opponent}.get(event.winner)
+            battle.won_by(won) if won else battle.tied()
+        room.fed.clear()
         await self._battle_count_queue.get()
         self._battle_count_queue.task_done()
         async with self._battle_end_condition:

@@ -1,4 +1,4 @@
-"""Live play when things go wrong: connections cut by a proxy in between, a server killed; and the leads."""
+"""Live play when things go wrong: connections cut by a proxy in between, a server or a translator killed; the leads."""
 
 import json
 import selectors
@@ -10,7 +10,9 @@ import pytest
 
 from battle import ladder
 from battle.baselines import RandomAgent
+from battle.live import LivePlayer
 from battle.local_server import LocalServer, ServerTrouble
+from battle.simulator import Event
 from battle.teams import team_files
 from data.observation import SPACES
 from data.replay_file import read_battle
@@ -151,6 +153,98 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
             play(server.port, "Turn A", "--out", str(tmp_path), "--patience", "2", agent=agent)
         opponent.join(30)
     assert not opponent.is_alive()
+    assert not list(tmp_path.rglob("*.lz4"))
+
+
+class Watched(RandomAgent):
+    """Plays at random; knows its player, and what its rooms' translator was told and said."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.heard, self.ended = {}, {}, []
+
+    def choose(self, observations):
+        for seen in observations:
+            self.left[seen.lane] = seen.state["opponents_remaining"]
+        return super().choose(observations)
+
+    def end(self, lane):
+        self.ended.append(lane)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Players whose agents are `Watched` note what they hear."""
+
+    class Player(LivePlayer):
+        def __init__(self, agent, *rest, **more):
+            agent.player = self
+            super().__init__(agent, *rest, **more)
+
+        def _translate(self, room):
+            told = room.lines, room.request
+            event = super()._translate(room)
+            if isinstance(self.agent, Watched):
+                self.agent.heard.setdefault(room.tag, []).append((*told, event))
+            return event
+
+    monkeypatch.setattr(ladder, "LivePlayer", Player)
+
+
+def files(out):
+    return [json.loads(lz4.frame.decompress(path.read_bytes())) for path in sorted(out.rglob("*.lz4"))]
+
+
+@pytest.mark.timeout(180)
+def test_a_translator_that_is_lost_is_told_the_battles_again(server, tmp_path, watched, simulator):
+    class Killer(Watched):
+        def choose(self, observations):
+            chosen = super().choose(observations)
+            # Both battles have something to forget, and only one of them will hear of the loss.
+            if self.player.sim.restarts == 0 and len(self.left) == 2 and max(self.left.values()) < 6:
+                self.player.sim.workers[0].process.kill()
+            return chosen
+
+    agent, results = Killer(), {}
+
+    def challenge(name):
+        results[name] = play(server.port, name, "--mode", "challenge", "--opponent", "Turn A")
+
+    challengers = [threading.Thread(daemon=True, target=challenge, args=(f"Turn {name}",)) for name in "BC"]
+    for one in challengers:
+        one.start()
+    won = play(server.port, "Turn A", "--out", str(tmp_path), "--battles", "2", agent=agent)
+    for one in challengers:
+        one.join(60)
+    assert agent.player.sim.restarts == 1
+    assert sorted(won) == sorted({"won": "lost", "lost": "won"}.get(result, result) for (result,) in results.values())
+    recorded = {json.dumps(file["states"]): file["meta"] for file in files(tmp_path)}
+    assert [meta["refused"] for meta in recorded.values()] == [0, 0]
+    # A translator that nothing happens to says the same of both battles, state for state.
+    for lane, heard in agent.heard.items():
+        states = []
+        for lines, request, event in heard:
+            simulator.command("feed", lane, "gen9ou", lines, request)
+            (whole,) = simulator.step()
+            assert (event.event, bytes(event.state), event.choices) == (whole.event, bytes(whole.state), whole.choices)
+            states += [json.loads(bytes(state)) for state in [whole.state, *whole.states] if bytes(state)]
+        assert json.dumps(states) in recorded
+
+
+@pytest.mark.timeout(180)
+def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watched):
+    class Fails(Watched):
+        def choose(self, observations):
+            if len(self.heard[observations[0].lane]) == 5:
+                sim = self.player.sim
+                sim.step = lambda: [Event(event="void", lane=lane, message="on purpose") for lane in list(sim.home)]
+            return super().choose(observations)
+
+    agent = Fails()
+    results = against(server.port, server.port, agent, tmp_path)
+    assert results["a"] == ["void"]
+    assert results["b"] in (["won"], ["lost"], ["tie"])
+    assert len(agent.ended) == 1
     assert not list(tmp_path.rglob("*.lz4"))
 
 
