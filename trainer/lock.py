@@ -20,23 +20,30 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
     """Let the main process hold OUTPUT's lock; returns the file, to be kept open until the run ends.
 
     The lock is POSIX's: it ends with its process, however that ends, and loader workers do not inherit it. Collective.
-    Raises ConfigError, in every process, where another run holds it.
+    Raises ConfigError, in every process, where another run holds it, or nothing can be written there.
     """
-    held, holder = None, [None]
+    held, holder, fault = None, None, None
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        held = open(output / NAME, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            held = open(output / NAME, "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            fault = error.strerror
+    if held is not None:
         try:
             fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held.seek(0)
-            holder = [held.read()]
+            holder = held.read()
         except OSError as error:
             log.warning("%s: no locks here (%s): see to it that no other run writes there", output / NAME, error)
         else:
             held.truncate(0)
             held.write(f"process {os.getpid()} on {socket.gethostname()}")
             held.flush()
-    if (other := broadcast_object_list(holder)[0]) is not None:
-        raise ConfigError(f"{output}: another run trains there ({other}): wait for its end, or give another output")
+    holder, fault = broadcast_object_list([holder, fault])
+    if fault is not None:
+        raise ConfigError(f"{output}: nothing can be written there ({fault}): give another output")
+    if holder is not None:
+        raise ConfigError(f"{output}: another run trains there ({holder}): wait for its end, or give another output")
     return held

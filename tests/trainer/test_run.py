@@ -310,6 +310,7 @@ def test_a_checkpoint_of_other_data_is_refused(trained, battles, tmp_path, capsy
         (["optim.name=muon", "deepspeed=ds_configs/zero1.json"], ["optim.name=muon", "DeepSpeed", "adamw"]),
         (["optim.name=muon", "parallel=fsdp2"], ["optim.name=muon", "fsdp2", "adamw"]),
         (["deepspeed=ds_configs/zero1.json", "parallel=fsdp2"], ["parallel=fsdp2", "DeepSpeed"]),
+        (["output=/dev/null/run"], ["/dev/null/run", "nothing can be written"]),
         (["cuda_graphs=true", "batch.accumulate=2"], ["cuda_graphs=true", "batch.accumulate=2"]),
     ],
 )
