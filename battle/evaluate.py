@@ -151,8 +151,8 @@ class Arena:
             "seconds": round(seconds, 1),
         }
 
-    def ratings(self, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
-        """Per format and over all: Elo by Bradley–Terry and GXE within this pool."""
+    def ratings(self, names: list[str]) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Per format and over all: Elo by Bradley–Terry and GXE within this pool; None for who ended no battle."""
         found = {}
         formats = sorted({key[0] for key in self.tallies})
         for label in [*formats, *(["all"] if len(formats) > 1 else [])]:
@@ -164,9 +164,14 @@ class Arena:
             elo = bradley_terry(scores)
             share = gxe(elo)
             found[label] = {
-                name: {"elo": round(float(elo[n]), 1), "gxe": round(float(share[n]), 4)} for n, name in enumerate(names)
+                name: {"elo": _figure(elo[n], 1), "gxe": _figure(share[n], 4)} for n, name in enumerate(names)
             }
         return found
+
+
+def _figure(value: float, digits: int) -> float | None:
+    """Rounded; None for NaN, which JSON does not have."""
+    return None if np.isnan(value) else round(float(value), digits)
 
 
 def table(report: dict[str, Any]) -> str:
@@ -184,8 +189,10 @@ def table(report: dict[str, Any]) -> str:
             + (f"  void {row['void']}" if row["void"] else "")
         )
     for label, players in report["ratings"].items():
-        order = sorted(players.items(), key=lambda item: -item[1]["elo"])
-        lines.append(f"{label}: " + ", ".join(f"{n} {r['elo']:.0f} (GXE {r['gxe']:.0%})" for n, r in order))
+        rated = {n: r for n, r in players.items() if r["elo"] is not None}
+        order = sorted(rated.items(), key=lambda item: -item[1]["elo"])
+        said = [f"{n} {r['elo']:.0f} (GXE {r['gxe']:.0%})" for n, r in order]
+        lines.append(f"{label}: " + ", ".join(said + [f"{n} –" for n in players if n not in rated]))
     speeds = ((n, p["decisions_per_second"]) for n, p in report["players"].items())
     lines.append("decisions/s: " + ", ".join(f"{n} {s:.0f}" for n, s in speeds if s))
     return "\n".join(lines)

@@ -25,9 +25,15 @@ def bradley_terry(scores: np.ndarray, iterations: int = 2000, prior: float = 0.5
     """Elo-scaled strengths [n] with mean 1500 from scores [n, n] (scores[i, j]: what i made against j, ties half).
 
     The maximum-likelihood strengths of the Bradley–Terry model by the usual minorise-maximise steps; `prior` imaginary
-    points for each side of every pair that met keep a player who won everything at a finite rating.
+    points for each side of every pair that met keep a player who won everything at a finite rating. NaN for a player
+    who met nobody, which the others' ratings do not heed.
     """
     met = (scores + scores.T) > 0
+    rated = met.any(1)
+    ratings = np.full(len(scores), np.nan)
+    if not rated.any():
+        return ratings
+    scores, met = scores[np.ix_(rated, rated)], met[np.ix_(rated, rated)]
     points = scores + prior * met
     games = points + points.T
     strength = np.ones(len(scores))
@@ -38,7 +44,8 @@ def bradley_terry(scores: np.ndarray, iterations: int = 2000, prior: float = 0.5
         if np.allclose(new, strength, rtol=1e-10):
             break
         strength = new
-    return 1500 + ELO * np.log(strength)
+    ratings[rated] = 1500 + ELO * np.log(strength)
+    return ratings
 
 
 def expected_score(rating: float, other: float) -> float:
@@ -47,8 +54,10 @@ def expected_score(rating: float, other: float) -> float:
 
 
 def gxe(ratings: np.ndarray) -> np.ndarray:
-    """For each player the expected score against one drawn from the others of the pool, 0–1."""
-    n = len(ratings)
-    if n < 2:
-        return np.full(n, 0.5)
-    return np.array([np.mean([expected_score(ratings[i], ratings[j]) for j in range(n) if j != i]) for i in range(n)])
+    """For each player the expected score against one drawn from the others of the pool, 0–1; NaN where not rated."""
+    rated = np.flatnonzero(~np.isnan(ratings))
+    found = np.full(len(ratings), np.nan)
+    for i in rated:
+        others = [expected_score(ratings[i], ratings[j]) for j in rated if j != i]
+        found[i] = np.mean(others) if others else 0.5
+    return found

@@ -12,7 +12,7 @@ from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble
-from battle.players import parse_players
+from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, expected_score, gxe, wilson
 from data.replay_file import read_battle
 
@@ -38,6 +38,22 @@ def test_one_who_won_everything_has_a_finite_rating():
     found = bradley_terry(np.array([[0.0, 10.0], [0.0, 0.0]]))
     assert np.isfinite(found).all()
     assert found[0] > found[1]
+
+
+def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
+    arena = evaluate.Arena([evaluate.Counted(make_player(parse_player(name))) for name in ("random", "boss", "planner")])
+    arena.tallies["gen1ou", 0, 1] = evaluate.Tally(wins=1, losses=9)
+    arena.tallies["gen1ou", 0, 2] = evaluate.Tally(void=10)
+    arena.tallies["gen2ou", 0, 2] = evaluate.Tally(void=10)
+    report = arena.report(1.0)
+    found = json.loads(json.dumps(report, allow_nan=False))["ratings"]
+    two = bradley_terry(np.array([[0.0, 1.0], [9.0, 0.0]]))
+    assert [found["gen1ou"][name]["elo"] for name in ("random", "boss")] == [round(elo, 1) for elo in two]
+    assert found["gen1ou"]["planner"] == found["all"]["planner"] == {"elo": None, "gxe": None}
+    assert {rating["elo"] for rating in found["gen2ou"].values()} == {None}
+    said = evaluate.table(report)
+    assert "planner –" in said
+    assert "nan" not in said
 
 
 def arguments(*more):
