@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ log = logging.getLogger(__name__)
 class Room:
     """One battle on the server: what came in since the last decision, and the view recorded so far.
 
-    fed: what the translator was told so far, lines and the request that followed from them. blind: the default was
-    played for want of a state, so the battle has no result of the agent's.
+    fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
+    agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
+    default was played for want of a state, so the battle has no result of the agent's.
     """
 
     tag: str
@@ -43,12 +45,15 @@ class Room:
     rqid: int = 0
     view: View = field(default_factory=View)
     fed: list[tuple[list[str], str | None]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
     opponent: str = "opponent"
     lead: int = 0
     joined: int = 0
     answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
     repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
     refused: list[str] = field(default_factory=list)
+    met: bool = False
+    retry: bool = False
     blind: bool = False
     over: bool = False
 
@@ -151,6 +156,7 @@ class LivePlayer(Player):
                 await self._error(room, "|".join(parts[2:]))
             else:
                 room.lines.append("|".join(parts))
+                room.unseen.append("|".join(parts))
                 if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
                     room.opponent = parts[3]
                 ended = ended or kind in ("win", "tie")
@@ -172,6 +178,10 @@ class LivePlayer(Player):
             self.sim.drop(known.lane)
             room.view, room.lead, room.refused, room.blind = known.view, known.lead, known.refused, known.blind
             room.repeated = known.answered
+            if getattr(self.agent, "wants_lines", False):  # it follows the lines, so it begins anew with them
+                self._end(known)
+            else:
+                room.met = known.met
         self.rooms[tag] = room
 
     def _translate(self, room: Room) -> Event:
@@ -205,7 +215,10 @@ class LivePlayer(Player):
         if number == room.rqid:  # decided, recorded, and perhaps lost on the way
             await self._send(room, choice)
         elif event.event == "preview":
-            room.lead = self._choose_lead(event)
+            try:
+                room.lead = self._choose_lead(event)
+            except Exception as error:
+                self._note(room, "the agent failed, the first leads", error)
             order = [room.lead, *(n for n in range(6) if n != room.lead)]
             size = len(decode(event.views))
             await self._send(room, "team " + "".join(str(n + 1) for n in order if n < size))
@@ -217,20 +230,53 @@ class LivePlayer(Player):
             await self._send(room, "default")
 
     def _choose(self, room: Room, event: Event) -> str:
-        raw = bytes(event.state)
-        view = room.view
-        observation = Observation(lane=room.tag, raw=raw, legal=bits_to_mask(event.legal), first=not view.states)
-        action = self.agent.choose([observation])[0]
+        """Showdown's choice for the agent's action; the default where the agent fails or chooses what there is not."""
+        view, raw = room.view, bytes(event.state)
+        if room.retry and view.states:  # the agent decides the same turn again: it has it once, and so has the file
+            for kept in (view.states, view.legal, view.actions):
+                kept.pop()
+        observation = Observation(
+            lane=room.tag,
+            raw=raw,
+            legal=bits_to_mask(event.legal),
+            first=not room.met,
+            request=decode(room.fed[-1][1].encode()) if getattr(self.agent, "wants_requests", False) else None,
+            lines=(room.unseen if room.met else room.history) if getattr(self.agent, "wants_lines", False) else [],
+            retry=room.retry and room.met,
+            seed=zlib.crc32(f"{room.tag} {self.username}".encode()),
+        )
+        room.unseen, room.retry = [], False
+        choices = dict(enumerate(event.choices))
+        try:
+            action = int(self.agent.choose([observation])[0])
+            room.met = True
+        except Exception as error:  # whatever it is, the server waits for an answer
+            action = -1
+            self._note(room, "the agent failed, the default is played", error)
+            self._end(room)  # nobody knows what it has taken in: it begins anew
+        else:
+            if action not in choices or (event.legal and choices[action] is None):
+                self._note(room, f"action {action} is not legal here, the default is played")
+                action = -1
         view.states.append(raw)
         view.legal.append(event.legal)
         view.actions.append(action)
-        choice = event.choices[action]
-        if choice is None:
-            if event.legal:
-                room.refused.append(f"no legal action {action}")
-                log.warning("%s: action %d is not legal here: playing the default", room.tag, action)
-            return "default"
-        return choice
+        return choices.get(action) or "default"
+
+    @staticmethod
+    def _note(room: Room, words: str, error: Exception | None = None) -> None:
+        """Notes what the agent got wrong; the count stands in the battle's file."""
+        room.refused.append(words)
+        log.error("%s: %s", room.tag, words, exc_info=error)
+
+    def _end(self, room: Room) -> None:
+        """Tells an agent that has met the room to forget it; asked again, it is told all from the beginning."""
+        if room.met and hasattr(self.agent, "end"):
+            try:
+                self.agent.end(room.tag)
+            except Exception as error:
+                self._note(room, "the agent failed to forget the battle", error)
+        room.met = False
 
     def _choose_lead(self, event: Event) -> int:
         """Place of the lead: the first, a drawn one, or whose mean value over the opponent's leads is the highest."""
@@ -249,18 +295,20 @@ class LivePlayer(Player):
 
     async def _error(self, room: Room, message: str) -> None:
         if message.startswith("[Unavailable choice]"):
+            room.retry = True
             return  # a request with what is now known follows
         room.refused.append(message)
         log.warning("%s: %s", room.tag, message)
         if message.startswith("[Invalid choice]"):
+            if room.view.actions:
+                room.view.actions[-1] = -1  # another one is played
             await self.ps_client.send_message("/choose default", room.tag)
 
     async def _finish(self, room: Room) -> None:
         room.request = None
         event = self._translate(room)
         room.over = True
-        if hasattr(self.agent, "end") and room.view.states:
-            self.agent.end(room.tag)
+        self._end(room)
         if room.blind or not event.states:
             self.results.append("void")
         else:

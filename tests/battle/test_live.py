@@ -10,6 +10,7 @@ import pytest
 
 from battle import ladder
 from battle.baselines import RandomAgent
+from battle.interface import bits_to_mask
 from battle.live import LivePlayer
 from battle.local_server import LocalServer, ServerTrouble
 from battle.simulator import Event
@@ -84,13 +85,11 @@ def play(port, name, *more, agent=None):
     return ladder.live(ladder.parser().parse_args([*base, *more]), agent)
 
 
-def against(port, opponent_port, agent, out, *more):
+def against(port, opponent_port, agent, out, *more, rival=()):
     """One battle of "Turn A" (at `port`) against "Turn B" (at `opponent_port`); how it went for each."""
     results = {}
-    challenger = threading.Thread(
-        daemon=True,
-        target=lambda: results.update(b=play(opponent_port, "Turn B", "--mode", "challenge", "--opponent", "Turn A")),
-    )
+    challenge = ("Turn B", "--mode", "challenge", "--opponent", "Turn A", *rival)
+    challenger = threading.Thread(daemon=True, target=lambda: results.update(b=play(opponent_port, *challenge)))
     challenger.start()
     results["a"] = play(port, "Turn A", "--out", str(out), *more, agent=agent)
     challenger.join(60)
@@ -246,6 +245,99 @@ def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watc
     assert results["b"] in (["won"], ["lost"], ["tie"])
     assert len(agent.ended) == 1
     assert not list(tmp_path.rglob("*.lz4"))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", ["simple_heuristics", "search:determinizations=1"])
+def test_an_agent_gets_the_lines_and_requests_that_it_wants(server, tmp_path, name):
+    proxy = Proxy(server.port)
+    proxy.start()
+    agent, turns, heard, wrong = ladder.make_player(ladder.parse_player(name)), [], [], []
+    choose = agent.choose
+
+    def watch(observations):
+        (seen,) = observations
+        if seen.first:  # again after the cut: the server tells the battle from its beginning
+            turns.clear()
+        turns.extend(int(line[6:]) for line in seen.lines if line.startswith("|turn|"))
+        heard.append((seen.first, list(turns), seen.request["side"]["name"], seen.seed))
+        if len(heard) == 5:
+            proxy.cutting.set()
+            while proxy.cutting.is_set():
+                pass
+        (action,) = choose(observations)
+        wrong.extend([action] if not seen.legal[action] else [])
+        return [action]
+
+    agent.choose = watch
+    results = against(proxy.port, server.port, agent, tmp_path)
+    proxy.closing = True
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    assert [first for first, *_ in heard].count(True) == 2
+    assert all(seen == list(range(1, len(seen) + 1)) for _, seen, *_ in heard)
+    assert len(heard[-1][1]) > 5
+    assert {name for _, _, name, _ in heard} == {"Turn A"}
+    assert len({seed for *_, seed in heard} - {0}) == 1
+    assert wrong == []
+    battle, meta = recorded(tmp_path)
+    assert meta["refused"] == 0
+    assert len(battle.states) == len(heard) + 1
+
+
+@pytest.mark.timeout(180)
+def test_where_an_agent_fails_the_default_is_played_and_said(server, tmp_path, caplog):
+    class Fails(Saboteur):
+        def choose(self, observations):
+            action = super().choose(observations)
+            return [99] if self.asked == 6 else action
+
+        def end(self, lane):
+            raise KeyError(lane)
+
+    def fail():
+        raise RuntimeError("on purpose")
+
+    agent = Fails({1, 4}, fail)
+    results = against(server.port, server.port, agent, tmp_path)
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    battle, meta = recorded(tmp_path)
+    assert meta["refused"] == 5  # also where it was told to begin anew, and at the end
+    assert len(battle.states) == agent.asked + 1
+    assert [place for place, action in enumerate(battle.actions[:-1]) if action < 0] == [0, 3, 5]
+    assert "on purpose" in caplog.text
+
+
+@pytest.mark.timeout(180)
+def test_a_choice_that_the_server_takes_back_is_made_again(server, tmp_path):
+    class Switches(RandomAgent):
+        def choose(self, observations):
+            (seen,) = observations
+            asked.append(seen)
+            return [4] if len(asked) == 1 else super().choose(observations)
+
+    def team(name, lead):
+        """One of our own teams with a Pokémon of it in front."""
+        source = team_files("gen3ou", None, "training")[0].with_name(f"{name}.gen3ou_team")
+        blocks = source.read_text().strip().split("\n\n")
+        blocks.sort(key=lambda block: not block.startswith(lead))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / source.name).write_text("\n\n".join(blocks) + "\n")
+        return "--format", "gen3ou", "--teams", str(tmp_path / name)
+
+    asked = []
+    out = tmp_path / "out"
+    against(server.port, server.port, Switches(), out, *team("cinder", "Metagross"), rival=team("drift", "Dugtrio"))
+    first, again = asked[:2]
+    assert [seen.retry for seen in asked[:3]] == [False, True, False]
+    assert (again.first, again.raw, again.legal[:4].tolist()) == (False, first.raw, first.legal[:4].tolist())
+    assert first.legal[4:9].any()
+    assert not again.legal[4:9].any()
+    (file,) = files(out)
+    # The network sees the turn once, so the file holds it once.
+    assert len(file["states"]) == len(asked) - sum(seen.retry for seen in asked) + 1
+    assert file["actions"][0] in range(4)
+    assert bits_to_mask(file["meta"]["request_legal"][0]).tolist() == again.legal.tolist()
+    assert file["meta"]["refused"] == 0
 
 
 @pytest.fixture(scope="module")
