@@ -133,6 +133,8 @@ class _Batch:
     outcome: np.ndarray
     team: np.ndarray
     exact: tuple[pa.Array, pa.Array, pa.Array]
+    file: str
+    vocabulary: int
 
 
 class CachedBattle:
@@ -175,9 +177,12 @@ class CachedBattle:
     def fill(
         self, start: int, stop: int, words: np.ndarray, numbers: np.ndarray, legal: np.ndarray, forced: np.ndarray
     ) -> None:
-        """Write states [start, stop) into the given rows."""
+        """Write states [start, stop) into the given rows. Raises `DataError` where a word is none of the vocabulary."""
         batch, rows = self._batch, slice(self._start + start, self._start + stop)
-        words[:] = batch.words[rows]
+        found = batch.words[rows]
+        if found.size and int(found.max()) >= batch.vocabulary:
+            raise DataError(f"{batch.file}: is spoilt, a word is {int(found.max())}; make the cache again")
+        words[:] = found
         self._codes.unpack(batch.codes[rows], batch.hp[rows], numbers)
         bits = batch.legal[rows]
         legal[:] = _LEGAL.take(bits & (1 << N_ACTIONS) - 1, axis=0)
@@ -214,6 +219,7 @@ class TokenCache:
         self._codes = codes_of(self.manifest["space"])
         self._places = [self.table[name].to_numpy() for name in ("shard", "batch", "row")]
         self._shards: dict[int, list[_Batch]] = {}
+        self._words = len(Tokenizer.load(self.path / VOCABULARY))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -249,9 +255,11 @@ class TokenCache:
         facts = self.manifest["shards"][shard]
         file = self.path / facts["file"]
         try:
+            if (size := file.stat().st_size) != facts["bytes"]:
+                raise DataError(f"{file}: has {size} bytes, its manifest says {facts['bytes']}; make the cache again")
             with pa.memory_map(str(file), "rb") as source:
                 reader = pa.ipc.open_stream(source)
-                return [_views(batch, self._codes) for batch in reader]
+                return [_views(batch, self._codes, str(file), self._words) for batch in reader]
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
 
@@ -280,7 +288,7 @@ def is_cache(path: Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
-def _views(batch: pa.RecordBatch, codes: Codes) -> _Batch:
+def _views(batch: pa.RecordBatch, codes: Codes, file: str, vocabulary: int) -> _Batch:
     def flat(name: str) -> np.ndarray:
         inner = batch.column(name).values
         width = 1
@@ -303,4 +311,6 @@ def _views(batch: pa.RecordBatch, codes: Codes) -> _Batch:
         outcome=batch.column("outcome").to_numpy(),
         team=batch.column("team").to_numpy(),
         exact=exact,
+        file=file,
+        vocabulary=vocabulary,
     )

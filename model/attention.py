@@ -29,14 +29,16 @@ try:
     _FLASH["flash_attention_2"] = flash_attn_varlen_func
 except ImportError:  # an optional package, of CUDA machines
     pass
-try:
-    from torch.nn.attention.varlen import varlen_attn
+varlen_attn = None
+if torch.backends.cuda.is_built():  # it draws in all of torch's compiler, which a CPU's start need not wait for
+    try:
+        from torch.nn.attention.varlen import varlen_attn
 
-    # The keyword for a causal mask changed between torch releases.
-    _named = inspect.signature(varlen_attn).parameters
-    _VARLEN_CAUSAL = {"window_size": (-1, 0)} if "window_size" in _named else {"is_causal": True}
-except ImportError:  # torch before 2.10
-    varlen_attn = None
+        # The keyword for a causal mask changed between torch releases.
+        _named = inspect.signature(varlen_attn).parameters
+        _VARLEN_CAUSAL = {"window_size": (-1, 0)} if "window_size" in _named else {"is_causal": True}
+    except ImportError:  # torch before 2.10
+        pass
 
 BLOCK = 64
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "varlen_attn", "flex_attention")

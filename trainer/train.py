@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from trainer.config import load_config
-from trainer.loop import Run
 from trainer.stop import StopRequest
 
 
@@ -29,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings.append(f"data.path={arguments.data_path}")
     try:
         with StopRequest().listen() as stop:
-            return Run(load_config(arguments.config, settings), stop).train()
+            config = load_config(arguments.config, settings)
+            from trainer.loop import Run  # seconds of imports, which a misspelt key need not wait for
+
+            return Run(config, stop).train()
     except (ValueError, RuntimeError, OSError) as error:
         if _is_ours(error):
             print(f"error: {error}", file=sys.stderr)

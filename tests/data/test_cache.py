@@ -397,6 +397,26 @@ def test_a_spoilt_shard_is_named(folder, tmp_path):
         TokenCache(tmp_path / "c")[0]
 
 
+def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
+    """A bit flipped on the disk can make an id that the embedding has no row for (law 3)."""
+    cache_of(folder, tmp_path / "c")
+    cache = TokenCache(tmp_path / "c")
+    words = cache[0].words
+    shard = tmp_path / "c" / cache.manifest["shards"][int(cache.table["shard"][0].as_py())]["file"]
+    content = bytearray(shard.read_bytes())
+    at = content.find(words.tobytes())
+    assert at > 0
+    content[at + 1] |= 0x80  # of the first word's two bytes, the higher
+    shard.write_bytes(content)
+    battle, space = TokenCache(tmp_path / "c")[0], SPACES["default"]
+    assert battle.words[0, 0] >= 0x8000
+    with pytest.raises(DataError, match=rf"{shard.name}: is spoilt"):
+        read_all(battle, space)
+    shard.write_bytes(content + b"more")
+    with pytest.raises(DataError, match="its manifest says"):
+        TokenCache(tmp_path / "c")[0]
+
+
 def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
     tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
     content = (tmp_path / "gen1ou.tar.gz").read_bytes()
