@@ -33,7 +33,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 0;
 p { margin: .2rem 0 .8rem; color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.1rem;
   margin-top: 1rem; }
-img { width: 100%; height: auto; display: block; }
+img { width: 100%; min-width: 640px; height: auto; display: block; } /* on a phone it is pushed aside, not shrunk */
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -60,7 +60,8 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
         inside = base64.b64encode(picture).decode()
         sections.append(
             f"<section><h2>{escape(heading)}</h2><p>{escape(hint)}</p>"
-            f"<img alt='{escape(heading, quote=True)}' src='data:image/png;base64,{inside}'></section>"
+            f"<div class='scroll'><img alt='{escape(heading, quote=True)}' src='data:image/png;base64,{inside}'></div>"
+            "</section>"
         )
     title = " against ".join(run.name for run in runs) if len(runs) > 1 else folders[0].resolve().name
     page = (
