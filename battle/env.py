@@ -44,6 +44,8 @@ class BattleEnv(gym.Env):
 
     battle_format: Showdown's format id. opponent: a player's name (see `battle.players`) or an agent. space:
     observation space. reward: kind. teams: folder of teams, None: our own training teams. turn_limit: truncates.
+
+    `info["retry"]`: the battle took the last action back (a hidden trap): the same observation, a smaller mask.
     """
 
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own way)
@@ -202,6 +204,7 @@ class BattleEnv(gym.Env):
             "action_mask": mask,
             "state": self.state,
             "turn": self.turn,
+            "retry": self.asked[0] is not None and self.asked[0].retry,
             "won": bool(self.state.get("battle_won")),
             "lost": bool(self.state.get("battle_lost")),
         }

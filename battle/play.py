@@ -55,13 +55,26 @@ class Match:
 
 @dataclass(slots=True)
 class View:
-    """One player's side of a battle as it was played: raw state JSON, action ids, request-legal bits, all per state."""
+    """One player's side of a battle as it was played: raw state JSON, action ids, request-legal bits, all per state.
+
+    explored: places of the states whose action was drawn at random. A choice that the battle took back is forgotten:
+    its turn stands here once, with the choice made in the end, as an agent has it.
+    """
 
     states: list[bytes] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     legal: list[int] = field(default_factory=list)
     explored: list[int] = field(default_factory=list)
-    refused_mass: list[float] = field(default_factory=list)
+
+    def add(self, state: bytes, legal: int, retry: bool) -> None:
+        """A state that waits for its action; retry: in the place of the last one."""
+        if retry and self.states:
+            del self.states[-1], self.legal[-1], self.actions[-1]
+            if self.explored[-1:] == [len(self.states)]:
+                del self.explored[-1]
+        self.states.append(state)
+        self.legal.append(legal)
+        self.actions.append(-1)
 
     def close(self, last: bytes | None) -> None:
         """The last action is a blank: nothing follows from it."""
@@ -132,9 +145,7 @@ class _Table:
         self.turn = event.turn
         raw = bytes(event.state)
         first = not view.states
-        view.states.append(raw)
-        view.legal.append(event.legal)
-        view.actions.append(-1)
+        view.add(raw, event.legal, event.retry)
         self.unavailable += event.retry
         return Observation(
             lane=self.lanes[side],
@@ -223,11 +234,8 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
         if not waiting:
             continue
         actions = agent.choose([observation for _, _, observation in waiting])
-        masses = getattr(agent, "refused_mass", None)
-        for place, ((table, side, _), action) in enumerate(zip(waiting, actions, strict=True)):
+        for (table, side, _), action in zip(waiting, actions, strict=True):
             table.take(side, int(action))
-            if masses is not None:
-                table.views[side].refused_mass.append(float(masses[place]))
     yield from _send(sim, tables, turn_limit)
 
 

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from battle.agents import TurnwiseAgent, describe_action, main
+from battle.baselines import RandomAgent
 from battle.interface import Observation
+from battle.play import Match, play
+from battle.recorder import Recorder
+from battle.teams import load_teams
 from data.encode import Encoder
 from data.observation import SPACES
+from data.replay_file import read_battle
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests.battle_files import Style, make_battle
@@ -149,6 +154,46 @@ def test_a_choice_taken_back_is_decided_again_from_the_same_turn(agent):
     assert int(agent._cache.length[slot]) == len(lane.turns) == 1
     agent.note_action("back", chosen)
     assert agent.choose([seen("back", states[1], False)])[0] == plain[1]
+
+
+def test_a_file_holds_a_choice_taken_back_as_the_network_saw_it(tokenizer, simulator, tmp_path):
+    """Hidden traps: decided again from the same turn; turns, previous actions and rewards as training reads them."""
+    acting = TurnwiseAgent(network_for(tokenizer), tokenizer, temperature=50.0)
+    fed, add_turn, find_lane = {}, acting._add_turn, acting._lane
+
+    def lane_of(key, first):
+        found = find_lane(key, first)
+        fed.setdefault(key, (found[1], []))
+        return found
+
+    def spy(lane, state):
+        add_turn(lane, state)
+        next(turns for known, turns in fed.values() if known is lane).append(lane.turns[-1])
+
+    acting._lane, acting._add_turn = lane_of, spy
+    teams = load_teams(simulator, "gen3ou")
+    traps = [team.packed for team in teams if "dugtrio" in team.packed.lower()]
+    matches = [
+        Match(str(n), "gen3ou", (acting, RandomAgent()), n, (teams[n].packed, traps[0]), explore=(0.3, 0.0))
+        for n in range(6)
+    ]
+    encoder, retries = Encoder("default", tokenizer), 0
+    for outcome in play(simulator, matches, lanes=3):
+        retries += outcome.unavailable
+        path = Recorder(tmp_path, run="t", version="0").record(outcome)[0]
+        battle = read_battle(path)
+        _, turns = fed[f"{outcome.match.id}/0"]
+        assert len(turns) == len(battle.states) - 1 == len(outcome.views[0].legal) - 1
+        encoded = encoder.encode(battle.states, battle.actions)
+        for t, turn in enumerate(turns):
+            assert np.array_equal(turn["words"], encoded.words[t])
+            assert outcome.views[0].legal[t] >> battle.actions[t] & 1
+            if t:
+                assert turn["prev_action"] == encoded.action[t - 1] == battle.actions[t - 1]
+                assert turn["prev_reward"] == encoded.rewards["shaped"][t - 1]
+        explored = outcome.views[0].explored
+        assert explored == sorted(set(explored))
+    assert retries > 3
 
 
 def test_action_words():

@@ -14,6 +14,7 @@ from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, expected_score, gxe, wilson
+from battle.teams import team_files
 from data.replay_file import read_battle
 
 
@@ -41,7 +42,8 @@ def test_one_who_won_everything_has_a_finite_rating():
 
 
 def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
-    arena = evaluate.Arena([evaluate.Counted(make_player(parse_player(name))) for name in ("random", "boss", "planner")])
+    names = ("random", "boss", "planner")
+    arena = evaluate.Arena([evaluate.Counted(make_player(parse_player(name))) for name in names])
     arena.tallies["gen1ou", 0, 1] = evaluate.Tally(wins=1, losses=9)
     arena.tallies["gen1ou", 0, 2] = evaluate.Tally(void=10)
     arena.tallies["gen2ou", 0, 2] = evaluate.Tally(void=10)
@@ -150,6 +152,42 @@ def test_environment_refuses_what_the_mask_refuses(env):
         *_, info = env.step(int(np.flatnonzero(info["action_mask"])[-1]))
     with pytest.raises(BattleError, match="not legal"):
         env.step(int(refused[0]))
+
+
+class Trapper:
+    """Brings Dugtrio, whose ability holds the foe, and leaves it there."""
+
+    name = "trapper"
+
+    def choose(self, observations):
+        chosen = []
+        for o in observations:
+            bench = sorted(pokemon["name"] for pokemon in o.state["available_switches"])
+            place = 4 + bench.index("dugtrio") if "dugtrio" in bench else 0
+            chosen.append(place if o.legal[place] else int(o.legal.argmax()))
+        return chosen
+
+
+def test_environment_tells_of_an_action_taken_back(tmp_path):
+    """Against a hidden trap: the same observation, without the switches, and no reward for it."""
+    trapper = next(path for path in team_files("gen3ou", None, "training") if "Dugtrio" in path.read_text())
+    (tmp_path / trapper.name).write_text(trapper.read_text())
+    env = BattleEnv("gen3ou", opponent=Trapper(), teams=tmp_path)
+    observation, info = env.reset(seed=1)
+    retries = 0
+    for _ in range(400):
+        mask = info["action_mask"]
+        *_, action = np.flatnonzero(mask)  # a switch, where there is one
+        before, (observation, reward, terminated, truncated, info) = observation, env.step(int(action))
+        if info["retry"]:
+            retries += 1
+            assert all(np.array_equal(before[key], observation[key]) for key in before)
+            assert (info["action_mask"] <= mask).all()
+            assert (info["action_mask"][action], reward) == (0, 0)
+        if terminated or truncated:
+            observation, info = env.reset()
+    env.close()
+    assert retries > 0
 
 
 def test_vector_environment():
