@@ -51,6 +51,9 @@ class BatchConfig:
         for name in ("battles", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"batch.{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("turns", "segments"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"batch.{name} is {getattr(self, name)}; give 1 or more, or null")
         if self.plan not in PLANS:
             raise ValueError(f"batch.plan is {self.plan!r}; choose one of {', '.join(PLANS)}")
 

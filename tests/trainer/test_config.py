@@ -71,6 +71,7 @@ def _lists(tree):
         ("hub.every=-1", ["hub.every"]),
         ("cost.dollars_per_hour=-2", ["cost.dollars_per_hour"]),
         ("guard.spike_memory=0", ["guard.spike_memory"]),
+        ("batch.turns=0", ["batch.turns", "or null"]),
         ("batch_scaling=grow", ["batch_scaling", "keep or multiply"]),
         ("model=tiny", ["model"]),
     ],
