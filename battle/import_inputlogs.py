@@ -3,7 +3,8 @@
 An input log holds a battle's seed, its teams and every choice of both players. Played again on the simulator it gives
 both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: one object a line with id, format, seed,
 teams, choices, and if there winner, lines_sha256, ratings, date) and Showdown's own input logs (`.inputlog`, one battle
-a file). What does not replay is left out with its reason. Names of people are not kept.
+a file). What does not replay is left out with its reason. A file that cannot be read to its end is named, the others go
+on, and the exit status is 1. Names of people are not kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import gzip
 import json
 import logging
 import re
+import tarfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +37,10 @@ JOURNAL = "imported.jsonl"
 
 class BadLog(BattleError):  # noqa: N818
     """A log that cannot be read as a battle: which, and why."""
+
+
+class BadFile(BadLog):
+    """A file that is cut, damaged, or of another kind: which, and what to do."""
 
 
 class _View(msgspec.Struct):
@@ -69,29 +76,46 @@ class Log:
 
 
 def read_jsonl(path: Path) -> Iterator[Log | BadLog]:
-    """The battles of a JSONL file, a BadLog for a line that is none."""
+    """The battles of a JSONL file; a BadLog for a line that is none, a BadFile where it goes no further or has none."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                yield Log(
-                    id=str(record["id"]),
-                    format=record["format"],
-                    seed=record["seed"],
-                    choices=record["choices"],
-                    teams=record.get("teams"),
-                    seeds=record.get("seeds"),
-                    winner=record.get("winner"),
-                    sha256=record.get("lines_sha256"),
-                    ratings=record.get("ratings") or [None, None],
-                    date=record.get("date") or "2000-01-01",
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                yield BadLog(f"{path}:{number}: not a battle: {type(error).__name__} {error}")
+    number = battles = 0
+    try:
+        if tarfile.is_tarfile(path):
+            yield BadFile(f"{path}: is an archive: unpack it, and give its .jsonl, .jsonl.gz or .inputlog files")
+            return
+        # Bytes, decoded line by line: one that is no UTF-8 takes no other with it.
+        with opener(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = _entry(line, f"{path}:{number}")
+                battles += isinstance(entry, Log)
+                yield entry
+    except (OSError, EOFError, zlib.error) as error:
+        yield BadFile(f"{path}: cannot be read beyond line {number} ({error}): get a whole copy, and import it again")
+        return
+    if not battles:
+        yield BadFile(f"{path}: none of its {number} lines is a battle: give .jsonl, .jsonl.gz or .inputlog files")
 
 
-def read_inputlog(path: Path) -> Log | BadLog:
+def _entry(line: bytes, place: str) -> Log | BadLog:
+    try:
+        record = json.loads(line)
+        return Log(
+            id=str(record["id"]),
+            format=record["format"],
+            seed=record["seed"],
+            choices=record["choices"],
+            teams=record.get("teams"),
+            seeds=record.get("seeds"),
+            winner=record.get("winner"),
+            sha256=record.get("lines_sha256"),
+            ratings=record.get("ratings") or [None, None],
+            date=record.get("date") or "2000-01-01",
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        return BadLog(f"{place}: not a battle: {type(error).__name__} {error}")
+
+
+def read_inputlog(path: Path) -> Log | BadFile:
     """One `.inputlog` file as Showdown writes it."""
     found = Log(id=re.sub(r"[^A-Za-z0-9-]", "", path.stem), format="", seed=None, choices=[])
     teams: list[str | None] = [None, None]
@@ -111,10 +135,10 @@ def read_inputlog(path: Path) -> Log | BadLog:
                 seeds[("p1", "p2").index(side)] = player.get("seed")
             else:
                 found.choices.append(f"{verb} {rest}")
-    except (OSError, ValueError, KeyError, UnicodeDecodeError) as error:
-        return BadLog(f"{path}: not an input log: {type(error).__name__} {error}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return BadFile(f"{path}: not an input log: {type(error).__name__} {error}")
     if not found.format or found.seed is None:
-        return BadLog(f"{path}: no >start line with formatid and seed: give a complete input log")
+        return BadFile(f"{path}: no >start line with formatid and seed: give a complete input log")
     found.teams, found.seeds = (teams, None) if all(teams) else (None, seeds)
     return found
 
@@ -138,6 +162,7 @@ class Importer:
         self.sim = sim
         self.recorder = Recorder(out, run="human", version=sim.version, level=level)
         self.reasons: collections.Counter[str] = collections.Counter()
+        self.bad_files: list[str] = []
         self.battles = self.views = self.states = self.blanks = self.unknown = 0
         out.mkdir(parents=True, exist_ok=True)
         self.journal = out / JOURNAL
@@ -159,7 +184,10 @@ class Importer:
         waiting: list[Log] = []
         with tqdm(total=total, unit="battle", smoothing=0.05) as bar, open_journal(self.journal) as notes:
             for entry in logs:
-                if isinstance(entry, BadLog):
+                if isinstance(entry, BadFile):
+                    self.bad_files.append(str(entry))
+                    log.warning("%s", entry)
+                elif isinstance(entry, BadLog):
                     self._drop(notes, "", "unreadable", str(entry))
                 elif entry.id in self.done:
                     self.skipped += 1
@@ -251,6 +279,7 @@ class Importer:
             "views": self.views,
             "states": self.states,
             "dropped": dict(self.reasons),
+            "bad_files": self.bad_files,
             "replayed_share": self.battles / tried if tried else None,
             "choices_missing": self.blanks,
             "choices_unknown": self.unknown,
@@ -284,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return 1 if report["bad_files"] else 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,33 @@ def test_input_logs_replay_to_their_hash(tmp_path):
         assert (found["battles"], found["already_there"]) == (0, already_there)
 
 
+def test_a_bad_file_is_named_and_the_others_go_on(tmp_path, caplog):
+    lines = [line.encode() for line in human_lines(6)]
+    names = ("cut.jsonl.gz", "spoilt.jsonl.gz", "logs.tar.gz", "text.jsonl", "a.jsonl")
+    files = {name: tmp_path / name for name in names}
+    noise = b"".join(os.urandom(40).hex().encode() + b"\n" for _ in range(400))
+    whole = gzip.compress(b"".join(lines[:2]) + noise)
+    files["cut.jsonl.gz"].write_bytes(whole[: len(whole) - 2000])
+    files["spoilt.jsonl.gz"].write_bytes(gzip.compress(b"")[:10] + b"\xff" * 50)
+    files["a.jsonl"].write_bytes(b'{"id": "\xff"}\n' + lines[2])
+    with tarfile.open(files["logs.tar.gz"], "w:gz") as archive:
+        archive.add(files["a.jsonl"], "a.jsonl")
+    files["text.jsonl"].write_text("no battle\n")
+    report = tmp_path / "report.json"
+    command = [*map(str, files.values()), "--out", str(tmp_path / "out"), "--json", str(report)]
+    assert import_inputlogs.main(command) == 1
+    found = json.loads(report.read_text())
+    assert found["battles"] == 3
+    assert len(list((tmp_path / "out").rglob("*.lz4"))) == 6
+    said = dict(zip(files, found["bad_files"], strict=False))
+    assert len(found["bad_files"]) == 4
+    assert "cannot be read beyond line" in said["cut.jsonl.gz"]
+    assert "cannot be read beyond line 0" in said["spoilt.jsonl.gz"]
+    assert "is an archive: unpack it" in said["logs.tar.gz"]
+    assert "none of its 1 lines is a battle" in said["text.jsonl"]
+    assert all(line in caplog.text for line in found["bad_files"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_all_battles_of_people_replay(tmp_path):
@@ -345,9 +373,8 @@ def test_showdowns_own_input_log(tmp_path):
     (tmp_path / "one.inputlog").write_text("\n".join(text))
     (tmp_path / "none.inputlog").write_text(">chat hello\n")
     out = tmp_path / "out"
-    assert (
-        import_inputlogs.main([str(tmp_path / "one.inputlog"), str(tmp_path / "none.inputlog"), "--out", str(out)]) == 0
-    )
+    command = [str(tmp_path / "none.inputlog"), str(tmp_path / "one.inputlog"), "--out", str(out)]
+    assert import_inputlogs.main(command) == 1  # the first is none
     names = [parse_name(path) for path in out.rglob("*.lz4")]
     assert sorted(name.result for name in names) == ["LOSS", "WIN"]
     assert all("Somebody" not in part for name in names for part in map(str, name))
