@@ -126,7 +126,7 @@ class LivePlayer(Player):
 
     async def _rejoin(self) -> None:
         await self.ps_client.logged_in.wait()
-        for room in self.rooms.values():
+        for room in list(self.rooms.values()):
             if not room.over:
                 await self.ps_client.send_message(f"/join {room.tag}")
 
@@ -149,6 +149,11 @@ class LivePlayer(Player):
             if len(parts) < 2:
                 continue
             kind = parts[1]
+            if kind == "deinit" or (kind == "noinit" and parts[2:3] != ["rename"]):
+                log.error("%s: the server no longer has it (%s): it is void", tag, "|".join(parts[1:]))
+                self.sim.drop(room.lane)
+                await self._close(room, "void")
+                return
             if kind == "request":
                 if "|".join(parts[2:]):
                     room.request = "|".join(parts[2:])
@@ -265,7 +270,7 @@ class LivePlayer(Player):
 
     @staticmethod
     def _note(room: Room, words: str, error: Exception | None = None) -> None:
-        """Notes what the agent got wrong; the count stands in the battle's file."""
+        """Notes a choice that the agent failed to make; their number stands in the battle's file."""
         room.refused.append(words)
         log.error("%s: %s", room.tag, words, exc_info=error)
 
@@ -275,7 +280,7 @@ class LivePlayer(Player):
             try:
                 self.agent.end(room.tag)
             except Exception as error:
-                self._note(room, "the agent failed to forget the battle", error)
+                log.error("%s: the agent failed to forget the battle", room.tag, exc_info=error)
         room.met = False
 
     def _choose_lead(self, event: Event) -> int:
@@ -307,22 +312,29 @@ class LivePlayer(Player):
     async def _finish(self, room: Room) -> None:
         room.request = None
         event = self._translate(room)
+        if room.blind or not event.states:
+            await self._close(room, "void")
+        else:
+            won = {0: self.username, 1: room.opponent}.get(event.winner)
+            self._battles[room.tag].won_by(won) if won else self._battles[room.tag].tied()
+            try:
+                self._record(room, event)
+            finally:  # a full disk is no reason to wait for this battle for ever
+                await self._close(room, {0: "won", 1: "lost"}.get(event.winner, "tie"))
+        await self.ps_client.send_message(f"/leave {room.tag}")
+
+    async def _close(self, room: Room, result: str) -> None:
+        """The room is over: the agent forgets it, the result counts, and poke-env waits for it no longer."""
         room.over = True
         self._end(room)
-        if room.blind or not event.states:
-            self.results.append("void")
-        else:
-            self._record(room, event)
-            self.results.append({0: "won", 1: "lost"}.get(event.winner, "tie"))
-            battle = self._battles[room.tag]
-            won = {0: self.username, 1: room.opponent}.get(event.winner)
-            battle.won_by(won) if won else battle.tied()
         room.fed.clear()
+        self.results.append(result)
+        if result == "void":  # a server that was started anew may give its name to another battle
+            del self.rooms[room.tag], self._battles[room.tag]
         await self._battle_count_queue.get()
         self._battle_count_queue.task_done()
         async with self._battle_end_condition:
             self._battle_end_condition.notify_all()
-        await self.ps_client.send_message(f"/leave {room.tag}")
 
     def _record(self, room: Room, event: Event) -> None:
         view = room.view

@@ -1,9 +1,11 @@
 """Live play when things go wrong: connections cut by a proxy in between, a server or a translator killed; the leads."""
 
+import asyncio
 import json
 import selectors
 import socket
 import threading
+from contextlib import ExitStack
 
 import lz4.frame
 import pytest
@@ -173,11 +175,13 @@ class Watched(RandomAgent):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """Players whose agents are `Watched` note what they hear."""
+    """All players; those whose agents are `Watched` note what they hear."""
+    players = []
 
     class Player(LivePlayer):
         def __init__(self, agent, *rest, **more):
             agent.player = self
+            players.append(self)
             super().__init__(agent, *rest, **more)
 
         def _translate(self, room):
@@ -188,6 +192,7 @@ def watched(monkeypatch):
             return event
 
     monkeypatch.setattr(ladder, "LivePlayer", Player)
+    return players
 
 
 def files(out):
@@ -248,6 +253,38 @@ def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watc
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", ["restarted", "left"])
+def test_a_battle_that_the_server_no_longer_has_is_void(tmp_path, watched, how):
+    class Ends(Watched):
+        asked = 0
+
+        def choose(self, observations):
+            self.asked += 1
+            if observations[0].first:
+                self.before = self.asked - 1
+            if self.asked == 4 and how == "restarted":
+                server.__exit__()
+                servers.enter_context(LocalServer(server.port))
+            elif self.asked == 4:
+                for player in watched:
+                    message = player.ps_client.send_message(f"/leave {observations[0].lane}")
+                    sent.append(asyncio.get_running_loop().create_task(message))
+            return super().choose(observations)
+
+    agent, sent = Ends(), []
+    with ExitStack() as servers:
+        server = servers.enter_context(LocalServer(free_port()))
+        both = "--battles", "2"
+        results = against(server.port, server.port, agent, tmp_path, *both, rival=both)
+    # The battle after it is played to its end, and is the only one with a result and a file.
+    assert [result for result, _ in results.values()] == ["void", "void"]
+    assert {result for _, result in results.values()} in ({"won", "lost"}, {"tie"})
+    assert len(agent.ended) == 2
+    battle, _ = recorded(tmp_path)
+    assert len(battle.states) == agent.asked - agent.before + 1
+
+
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ["simple_heuristics", "search:determinizations=1"])
 def test_an_agent_gets_the_lines_and_requests_that_it_wants(server, tmp_path, name):
     proxy = Proxy(server.port)
@@ -285,6 +322,14 @@ def test_an_agent_gets_the_lines_and_requests_that_it_wants(server, tmp_path, na
 
 
 @pytest.mark.timeout(180)
+def test_a_file_that_cannot_be_written_keeps_no_battle_waiting(server, tmp_path, caplog):
+    (tmp_path / "gen9ou").write_text("a file where the folder of battle files belongs")
+    results = against(server.port, server.port, RandomAgent(), tmp_path)
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    assert "CannotRecord" in caplog.text
+
+
+@pytest.mark.timeout(180)
 def test_where_an_agent_fails_the_default_is_played_and_said(server, tmp_path, caplog):
     class Fails(Saboteur):
         def choose(self, observations):
@@ -301,7 +346,7 @@ def test_where_an_agent_fails_the_default_is_played_and_said(server, tmp_path, c
     results = against(server.port, server.port, agent, tmp_path)
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
     battle, meta = recorded(tmp_path)
-    assert meta["refused"] == 5  # also where it was told to begin anew, and at the end
+    assert meta["refused"] == 3
     assert len(battle.states) == agent.asked + 1
     assert [place for place, action in enumerate(battle.actions[:-1]) if action < 0] == [0, 3, 5]
     assert "on purpose" in caplog.text
