@@ -20,7 +20,15 @@ import numpy as np
 import torch
 
 from data.encode import Encoder
-from data.schema import SCHEMA_VERSION, LeanState, bad_from_validation, state_from_dict
+from data.schema import (
+    FIRST_SWITCH,
+    FIRST_TERA,
+    N_MOVES,
+    SCHEMA_VERSION,
+    LeanState,
+    bad_from_validation,
+    state_from_dict,
+)
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
@@ -298,17 +306,25 @@ def _read(raw: bytes) -> LeanState:
 
 def describe_action(state: Any, action: int) -> str:
     """An action id in words, from the state that it is taken in: "use surf", "switch to gengar",
-    "terastallize and use surf". Raises IndexError if the state has no such slot."""
+    "terastallize and use surf"; "action 3" where the state has no such slot."""
     state = state_from_dict(state) if isinstance(state, dict) else state
-    if 4 <= action <= 8:
-        return f"switch to {sorted(p.name for p in state.available_switches)[action - 4]}"
-    moves = sorted(move.name for move in state.player_active_pokemon.moves[:4])
-    return f"use {moves[action]}" if action < 4 else f"terastallize and use {moves[action - 9]}"
+    switch = FIRST_SWITCH <= action < FIRST_TERA
+    found = state.available_switches if switch else state.player_active_pokemon.moves[:N_MOVES]
+    slots = sorted(choice.name for choice in found)
+    slot = action - (FIRST_SWITCH if switch else FIRST_TERA if action >= FIRST_TERA else 0)
+    if slot >= len(slots):
+        return f"action {action}"
+    verb = "switch to" if switch else "use" if action < FIRST_SWITCH else "terastallize and use"
+    return f"{verb} {slots[slot]}"
 
 
 def _model_folder(folder_or_name: str | Path) -> Path:
+    """The folder to load from; of a run that still trains, or was stopped, its newest finished checkpoint's.
+
+    Raises FileNotFoundError where a folder holds no model."""
     path = Path(folder_or_name)
-    for candidate in (path, path / "model"):
+    newest = sorted(path.glob("step_*/manifest.json"))[-1:]
+    for candidate in (path, path / "model", *(manifest.parent / "model" for manifest in newest)):
         if (candidate / "config.json").exists():
             return candidate
     if path.exists():

@@ -122,18 +122,23 @@ def _thoughts(
 
 
 def _action(state: State, action: int, write: Names) -> dict[str, Any]:
-    """An action by what it is: its kind, name, and what is known of the move or the Pokémon that comes in."""
-    if FIRST_SWITCH <= action < FIRST_TERA:
-        pokemon = sorted(state.available_switches, key=lambda p: p.name)[action - FIRST_SWITCH]
-        return {"kind": "switch", "name": write(pokemon.name), "types": _types(pokemon), "hp": pokemon.hp_pct}
-    moves = sorted(state.player_active_pokemon.moves[:N_MOVES], key=lambda m: m.name)
-    tera = action >= FIRST_TERA
-    move = moves[action - FIRST_TERA if tera else action] if moves else None
+    """An action by what it is: its kind, name, and what is known of the move or the Pokémon that comes in.
+
+    Kind "other", named by its id, where the state has no such slot.
+    """
+    switch, tera = FIRST_SWITCH <= action < FIRST_TERA, action >= FIRST_TERA
+    found = state.available_switches if switch else state.player_active_pokemon.moves[:N_MOVES]
+    slot = action - (FIRST_SWITCH if switch else FIRST_TERA if tera else 0)
+    if slot >= len(found):
+        return {"kind": "other", "name": f"action {action}", "types": []}
+    chosen = sorted(found, key=lambda choice: choice.name)[slot]
+    if switch:
+        return {"kind": "switch", "name": write(chosen.name), "types": _types(chosen), "hp": chosen.hp_pct}
     return {
         "kind": "tera" if tera else "move",
-        "name": write(move.name) if move else "move",
-        "types": [move.move_type] if move else [],
-        "power": move.base_power if move else 0,
+        "name": write(chosen.name),
+        "types": [chosen.move_type],
+        "power": chosen.base_power,
     }
 
 
@@ -238,8 +243,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page, encoding="utf-8")
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        print(f"error: {arguments.out}: {error.strerror}: free some space or choose another --out", file=sys.stderr)
+        return 1
     print(arguments.out)
     return 0
 

@@ -78,6 +78,7 @@ function drawField(turn) {
 function says(action) {
   if (!action) return "";
   if (action.kind === "switch") return `switch to ${action.name}`;
+  if (action.kind === "other") return `play ${action.name}`;
   return action.kind === "tera" ? `terastallize and use ${action.name}` : `use ${action.name}`;
 }
 
@@ -100,7 +101,7 @@ function drawMind(turn) {
     const shade = make("div", "bar");
     shade.style.width = percent(action.p, 2);
     const kind = action.kind === "switch" ? `switch · ${percent(action.hp)}` :
-      action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
+      action.kind === "other" ? "not in this state" : action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
     const row = make("div", `action ${action.id === turn.best ? "best" : ""} ${
       action.id === turn.played ? "played" : ""}`,
       shade,

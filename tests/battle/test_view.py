@@ -11,7 +11,7 @@ import lz4.frame
 import pytest
 import torch
 
-from battle.agents import TurnwiseAgent
+from battle.agents import TurnwiseAgent, describe_action
 from battle.view import Names, main, view
 from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
@@ -107,6 +107,29 @@ def test_names_are_written_as_people_write_them():
     assert found == ["Iron Valiant", "Body Slam", "Choice Band", "Vessel of Ruin", "Stealth Rock", ""]
 
 
+@pytest.mark.parametrize("played", [3, 8, 12])
+def test_an_action_that_the_state_does_not_hold_is_named_by_its_id(agent, tmp_path, played):
+    """The format allows both: an action without a slot, and a forced switch with nobody left."""
+    made = make_battle(5, "gen9ou", Style(max_turns=60))
+    for state in made.states[2:4]:
+        state["player_active_pokemon"]["moves"] = state["player_active_pokemon"]["moves"][:1]
+        state["available_switches"] = state["available_switches"][:1]
+    made.states[3] |= {"forced_switch": True, "available_switches": []}
+    made.states[2]["forced_switch"] = False
+    made.actions[2:4] = [played, -1]
+    path = tmp_path / "battle.json"
+    path.write_text(json.dumps({"states": made.states, "actions": made.actions}))
+    turn, empty = data_of(view(path, str(agent)))["turns"][2:4]
+    shown = {action["id"]: action for action in turn["actions"]}
+    assert (shown[played]["kind"], shown[played]["name"]) == ("other", f"action {played}")
+    assert turn["agrees"] is False
+    assert empty["actions"] == []
+    decision = TurnwiseAgent.from_pretrained(agent).decide(made.states[:4])
+    assert sum(decision.probabilities) == 0
+    assert decision.words == describe_action(made.states[3], decision.action)
+    assert describe_action(made.states[2], played) == f"action {played}"
+
+
 def test_the_command_says_what_is_wrong(agent, battle, tmp_path, capsys):
     out = tmp_path / "new" / "page.html"
     assert main([str(battle), "--checkpoint", str(agent), "--out", str(out)]) == 0
@@ -121,6 +144,10 @@ def test_the_command_says_what_is_wrong(agent, battle, tmp_path, capsys):
     ):
         assert main([*arguments, "--out", str(tmp_path / "x.html")]) == 1
         assert word in capsys.readouterr().err
+    for where, reason in (("/dev/full", "No space left on device"), (str(battle / "x.html"), "File exists")):
+        assert main([str(battle), "--checkpoint", str(agent), "--out", where]) == 1
+        said = capsys.readouterr().err
+        assert f"error: {where}: {reason}: free some space or choose another --out\n" in said
 
 
 @pytest.fixture(scope="module")
