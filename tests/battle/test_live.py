@@ -3,6 +3,7 @@
 import asyncio
 import json
 import selectors
+import shutil
 import socket
 import threading
 from contextlib import ExitStack
@@ -391,6 +392,17 @@ def saved_model(tmp_path_factory):
     sizes = {**preset("tiny"), "layout": SPACES["default"].layout, "vocab_size": len(tokenizer)}
     export_model(TurnwiseForOfflineRL(TurnwiseConfig(**sizes, vocabulary_hash=tokenizer.hash)), tokenizer, folder)
     return folder
+
+
+def test_a_run_that_still_trains_plays_by_its_newest_checkpoint(tmp_path, saved_model):
+    for step, finished in ((1, True), (2, True), (3, False)):
+        checkpoint = tmp_path / f"step_{step:08d}"
+        (checkpoint / "model").mkdir(parents=True)
+        (checkpoint / "model" / "config.json").write_text("{}")  # none that would load
+        if finished:
+            (checkpoint / "manifest.json").write_text("{}")
+    shutil.copytree(saved_model, tmp_path / "step_00000002" / "model", dirs_exist_ok=True)
+    assert ladder.make_player(ladder.parse_player(f"mine={tmp_path}")).name == "mine"
 
 
 @pytest.mark.timeout(180)
