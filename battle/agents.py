@@ -75,7 +75,8 @@ class TurnwiseAgent:
     """A policy over many battles at once, each in a lane with its own key-value cache.
 
     gamma: whose policy acts (None: the model's default). temperature: 0 plays the most likely action, otherwise
-    samples from the policy sharpened by it. Equal states, seeds and lanes give equal actions.
+    samples from the policy sharpened by it. Equal states, seeds and lanes give equal actions. Raises ValueError where
+    a stamp, gamma or temperature does not fit.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class TurnwiseAgent:
     ):
         config = network.config
         _check_stamps(config, tokenizer, name)
+        if not 0 <= temperature < math.inf:  # NaN, too
+            raise ValueError(f"{name}: temperature={temperature}: give a number of 0 or more")
         self.network, self.name, self.temperature, self.seed = network.eval(), name, temperature, seed
         self._gamma_index = config.gamma_index(gamma)
         self.gamma = config.gammas[self._gamma_index]

@@ -27,7 +27,7 @@ from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, gxe, wilson
 from battle.recorder import Recorder, run_id
-from battle.schedule import LEAD_RULES, pair, seed_of
+from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
 
@@ -203,14 +203,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--agent", nargs="+", required=True, help="[label=]baseline or model folder[:temperature=1,…]")
     made.add_argument("--against", nargs="+", default=["all"], help="the same, or `all` baselines")
     made.add_argument("--formats", nargs="+", default=["gen1ou"])
-    made.add_argument("--battles", type=int, default=100, help="per couple and format")
+    made.add_argument("--battles", type=at_least_one, default=100, help="per couple and format")
     made.add_argument("--round-robin", action="store_true", help="everybody against everybody")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own evaluation teams)")
     made.add_argument("--lead", choices=LEAD_RULES, default="first", help="who leads after team preview")
-    made.add_argument("--lanes", type=int, default=64, help="battles at a time")
-    made.add_argument("--processes", type=int, default=1, help="Node processes")
-    made.add_argument("--turn-limit", type=int, default=TURN_LIMIT)
+    made.add_argument("--lanes", type=at_least_one, default=64, help="battles at a time")
+    made.add_argument("--processes", type=at_least_one, default=1, help="Node processes")
+    made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
     made.add_argument("--json", type=Path, help="write the report here too")
     made.add_argument("--record", type=Path, help="write battle files of the evaluation here (for looking at)")
     return made

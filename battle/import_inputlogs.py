@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from battle.errors import BattleError
 from battle.recorder import Recorder, content, open_journal
+from battle.schedule import at_least_one
 from battle.simulator import Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -293,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m battle.import_inputlogs", description=__doc__.split("\n", 1)[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=at_least_one, default=1)
     parser.add_argument("--json", type=Path, help="write the report here too")
     parser.add_argument("-v", "--verbose", action="store_true", help="one line for each battle left out")
     args = parser.parse_args(argv)

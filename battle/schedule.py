@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 
 import numpy as np
@@ -11,6 +12,13 @@ from battle.play import Match
 from battle.teams import Team
 
 LEAD_RULES = ("first", "random")
+
+
+def at_least_one(text: str) -> int:
+    """A count on the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 1 or more")
+    return int(text)
 
 
 def seed_of(*parts: object) -> int:

@@ -28,7 +28,7 @@ from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, open_journal, run_id
-from battle.schedule import LEAD_RULES, leads, seed_of
+from battle.schedule import LEAD_RULES, at_least_one, leads, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
 
@@ -119,9 +119,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--draft", type=int, default=0, help="teams of a format to draft from the sets, beside them")
     made.add_argument("--lead", choices=LEAD_RULES, default="random")
     made.add_argument("--explore", type=float, default=0.0, help="share of decisions made at random among the legal")
-    made.add_argument("--lanes", type=int, default=64)
-    made.add_argument("--processes", type=int, default=1)
-    made.add_argument("--turn-limit", type=int, default=TURN_LIMIT)
+    made.add_argument("--lanes", type=at_least_one, default=64)
+    made.add_argument("--processes", type=at_least_one, default=1)
+    made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
     made.add_argument("--level", type=int, default=0, help="lz4 compression of the files, 0 fast to 12 small")
     return made
 

@@ -216,6 +216,12 @@ def test_sampling_is_a_function_of_the_seed(tokenizer):
     assert any(play(5) != play(seed) for seed in range(6, 10))
 
 
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(tokenizer, temperature):
+    with pytest.raises(ValueError, match=f"temperature={temperature}: give a number of 0 or more"):
+        TurnwiseAgent(network_for(tokenizer), tokenizer, temperature=temperature)
+
+
 def test_another_vocabulary_is_refused_by_name(tokenizer):
     network = network_for(tokenizer)
     network.config.vocabulary_hash = "0" * 64

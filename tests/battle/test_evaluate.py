@@ -113,6 +113,15 @@ def test_no_opponent_is_left_out_for_its_name(capsys):
     assert [(row["player"], row["opponent"]) for row in report["results"]] == [("random", "boss")]
 
 
+@pytest.mark.parametrize("option", ["--battles", "--lanes", "--processes", "--turn-limit"])
+@pytest.mark.parametrize("value", ["0", "-2", "some"])
+def test_a_count_of_nothing_is_refused(option, value, capsys):
+    with pytest.raises(SystemExit) as end:
+        evaluate.main(["--agent", "random", "--against", "boss", f"{option}={value}"])
+    assert end.value.code == 2
+    assert f"argument {option}: '{value}': give a whole number of 1 or more" in capsys.readouterr().err
+
+
 @pytest.fixture
 def env():
     made = BattleEnv("gen9ou", opponent="most_damage", render_mode="ansi")
