@@ -324,7 +324,7 @@ def describe_action(state: Any, action: int) -> str:
 def _model_folder(folder_or_name: str | Path) -> Path:
     """The folder to load from; of a run that still trains, or was stopped, its newest finished checkpoint's.
 
-    Raises FileNotFoundError where a folder holds no model."""
+    Raises FileNotFoundError where a folder holds no model, or there is none of that name on the Hub either."""
     path = Path(folder_or_name)
     newest = sorted(path.glob("step_*/manifest.json"))[-1:]
     for candidate in (path, path / "model", *(manifest.parent / "model" for manifest in newest)):
@@ -334,7 +334,13 @@ def _model_folder(folder_or_name: str | Path) -> Path:
         raise FileNotFoundError(f"{path}: holds no config.json: give a saved model's folder, or a run's")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(folder_or_name)))
+    try:
+        return Path(snapshot_download(str(folder_or_name)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise FileNotFoundError(
+            f"{path}: no such folder, and the Hub does not give it ({reason}): check name and network"
+        ) from error
 
 
 def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:

@@ -31,7 +31,7 @@ class Observation:
     state: universal state dict of this moment (decoded from `raw`, its JSON, when first asked for).
     legal: bool [13], read-only, the state's legal set intersected with what the request allows. May be all False (a
         forced switch with nobody left): any answer will do then, the battle's default is taken.
-    first: True on the first state of a battle.
+    first: True on the first state of a battle, and where it is told anew (live, after a cut connection).
     request: Showdown's request, for those that ask for it (`wants_requests`), else None.
     lines: protocol lines since this side's last decision, for those that ask for them (`wants_lines`), else [].
     retry: the battle took the last choice back (a hidden trap showed itself): an equal state, a smaller legal set.

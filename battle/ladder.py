@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BattleError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}")
         return 1
-    print(json.dumps({name: results.count(name) for name in ("won", "lost", "tie")}))
+    print(json.dumps({name: results.count(name) for name in ("won", "lost", "tie", "void")}))
     return 0
 
 

@@ -35,7 +35,7 @@ class UnknownPlayer(BattleError):  # noqa: N818
 
 @dataclass(frozen=True)
 class PlayerSpec:
-    """label: the name in tables and files. source: baseline or folder. options: for the model's agent."""
+    """label: the name in tables and files. source: baseline, folder, or name on the Hub. options: for its agent."""
 
     label: str
     source: str
@@ -97,8 +97,9 @@ def _apart(spec: PlayerSpec, specs: list[PlayerSpec]) -> PlayerSpec:
 
 
 def make_player(spec: PlayerSpec) -> Agent:
-    """The agent of a spec. Raises UnknownPlayer where there is none of that name, ValueError where a model's stamps
-    (observation space, vocabulary, schema) do not fit, BattleError where the searching player's options do not."""
+    """The agent of a spec. Raises UnknownPlayer or FileNotFoundError where there is none of that name, ValueError where
+    a model's stamps (observation space, vocabulary, schema) do not fit, BattleError where the searching player's
+    options do not."""
     if spec.source in BASELINES:
         agent = BASELINES[spec.source]()
     elif spec.source == SIMPLE_HEURISTICS:
@@ -109,14 +110,14 @@ def make_player(spec: PlayerSpec) -> Agent:
         from battle.search import SearchAgent
 
         agent = SearchAgent(**dict(spec.options))
-    elif Path(spec.source).exists():
+    elif Path(spec.source).exists() or spec.source.count("/") == 1:  # NAME/MODEL of the Hub
         from battle.agents import TurnwiseAgent
 
         agent = TurnwiseAgent.from_pretrained(spec.source, **dict(spec.options))
     else:
         raise UnknownPlayer(
             f"player {spec.source!r}: no such folder and no baseline of that name: name one of "
-            f"{', '.join(ALL_BASELINES)}, {SEARCH}, or a saved model's folder"
+            f"{', '.join(ALL_BASELINES)}, {SEARCH}, a saved model's folder, or NAME/MODEL of the Hub"
         )
     agent.name = spec.label
     return agent

@@ -183,6 +183,10 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, t
         f"code = evaluate(['--checkpoint', 'me/agent', '--data', {str(battles)!r}, '--battles', '2'])\n"
         "print('evaluated', code)\n"
         f"evaluate(['--checkpoint', 'me/nobody', '--data', {str(battles)!r}])\n"
+        "from battle.players import make_player, parse_player\n"
+        "print('plays as', make_player(parse_player('hub=me/agent')).name)\n"
+        "try:\n    make_player(parse_player('me/nobody'))\n"
+        "except FileNotFoundError as error:\n    print('none:', error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -196,6 +200,8 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, t
     assert said[1].startswith("error: not a name: is no name on the Hub")
     assert said[2].startswith("error: 'me/nobody': no such folder")
     assert "Traceback" not in done.stderr
+    assert "plays as hub" in done.stdout
+    assert "none: me/nobody: no such folder, and the Hub does not give it (404" in done.stdout
 
 
 def test_a_network_that_is_gone_is_told_from_a_refusal():
