@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,10 @@ def read_jsonl(path: Path) -> Iterator[Log | BadLog]:
 def _entry(line: bytes, place: str) -> Log | BadLog:
     try:
         record = json.loads(line)
+        if not isinstance(record["format"], str):
+            raise TypeError(f"its format is {record['format']!r}, no text")
+        day = record.get("date") or "2000-01-01"
+        date.fromisoformat(day[:10])
         return Log(
             id=str(record["id"]),
             format=record["format"],
@@ -110,7 +115,7 @@ def _entry(line: bytes, place: str) -> Log | BadLog:
             winner=record.get("winner"),
             sha256=record.get("lines_sha256"),
             ratings=record.get("ratings") or [None, None],
-            date=record.get("date") or "2000-01-01",
+            date=day,
         )
     except (ValueError, KeyError, TypeError) as error:
         return BadLog(f"{place}: not a battle: {type(error).__name__} {error}")

@@ -237,9 +237,7 @@ class LivePlayer(Player):
     def _choose(self, room: Room, event: Event) -> str:
         """Showdown's choice for the agent's action; the default where the agent fails or chooses what there is not."""
         view, raw = room.view, bytes(event.state)
-        if room.retry and view.states:  # the agent decides the same turn again: it has it once, and so has the file
-            for kept in (view.states, view.legal, view.actions):
-                kept.pop()
+        view.add(raw, event.legal, room.retry)
         observation = Observation(
             lane=room.tag,
             raw=raw,
@@ -263,9 +261,7 @@ class LivePlayer(Player):
             if action not in choices or (event.legal and choices[action] is None):
                 self._note(room, f"action {action} is not legal here, the default is played")
                 action = -1
-        view.states.append(raw)
-        view.legal.append(event.legal)
-        view.actions.append(action)
+        view.actions[-1] = action
         return choices.get(action) or "default"
 
     @staticmethod

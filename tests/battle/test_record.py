@@ -387,3 +387,13 @@ def test_every_baseline_answers_every_state_legally(simulator):
         match = Match("b", "gen9ou", (agent, RandomAgent()), 2, (teams[2].packed, teams[3].packed))
         (outcome,) = play(simulator, [match])
         assert outcome.refused == []
+
+
+@pytest.mark.parametrize("change", [{"format": 3}, {"date": "soon"}, {"date": 20240101}, {"date": "2024-13-01"}])
+def test_a_record_of_no_day_or_format_is_left_out_by_its_line(tmp_path, change):
+    good = {"id": "a", "format": "gen1ou", "seed": "1,2,3,4", "choices": [], "date": "2024-05-01T10:00"}
+    file = tmp_path / "logs.jsonl"
+    file.write_text("\n".join(json.dumps(record) for record in (good | change, good)))
+    bad, battle = import_inputlogs.read_jsonl(file)
+    assert f"{file}:1: not a battle" in str(bad)
+    assert battle.date == good["date"]
