@@ -286,7 +286,9 @@ def test_a_battle_that_the_server_no_longer_has_is_void(tmp_path, watched, how):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", ["simple_heuristics", "search:determinizations=1"])
+@pytest.mark.parametrize(
+    "name", ["simple_heuristics", pytest.param("search:determinizations=1", marks=pytest.mark.slow)]
+)
 def test_an_agent_gets_the_lines_and_requests_that_it_wants(server, tmp_path, name):
     proxy = Proxy(server.port)
     proxy.start()

@@ -58,6 +58,7 @@ def test_a_fault_of_the_hub_is_tried_again(hub, trained, tmp_path, caplog):
     assert "model.safetensors" in hub.uploads["me/agent"]
 
 
+@pytest.mark.slow
 def test_a_push_that_never_succeeds_ends_no_run(hub, battles, tmp_path, caplog):
     hub.refuse_commits = 100
     settings = [*settings_of(battles, tmp_path), "max_steps=10", "hub.every=5"]

@@ -121,6 +121,7 @@ def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
     assert steps == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_turns_wandb_offline(battles, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -168,6 +169,7 @@ def test_hours_before_a_resume_count_and_those_of_a_new_run_do_not(tmp_path):
     assert row["time/hours"] == pytest.approx(2.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_one_bar_that_log_lines_pass_above(battles, tmp_path):
     quiet = [setting for setting in SMALL if setting != "log.progress=false"]
     settings = [
