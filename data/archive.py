@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import ENDINGS, DataError
+from .index import ENDINGS, DataError, format_of_archive
 from .replay_file import MAX_BYTES, is_battle_file
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ def archives_under(source: Path) -> dict[str, Path]:
     if source.is_file():
         if not source.name.endswith(ENDINGS):
             raise DataError(f"{source}: is no archive of battles; give a folder or a {', '.join(ENDINGS)}")
-        return {_format_of(source): source}
+        return {format_of_archive(source.name): source}
     if not source.is_dir():
         raise DataError(f"{source}: is no folder and no archive; give one of battle files")
     files = sorted(entry.name for entry in os.scandir(source) if entry.is_file() and entry.name.endswith(ENDINGS))
-    return {_format_of(source / name): source / name for name in files}
+    return {format_of_archive(name): source / name for name in files}
 
 
 def members(
@@ -97,7 +97,7 @@ def unpack_archive(
         DataError: as `members`.
         OSError: the folder is full or cannot be written.
     """
-    folder = to / _format_of(file)
+    folder = to / format_of_archive(file.name)
     folder.mkdir(parents=True, exist_ok=True)
     written = left_out = 0
     for member in members(file, max_bytes, max_members, wanted):
@@ -175,13 +175,6 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> bytes:
             f"{file}: is cut or spoilt in member {_printable(info.name)!r} ({error}); fetch it again (finished shards "
             "are kept)"
         ) from error
-
-
-def _format_of(file: Path) -> str:
-    for ending in ENDINGS:
-        if file.name.endswith(ending):
-            return file.name[: -len(ending)]
-    return file.stem
 
 
 def _printable(name: str) -> str:

@@ -127,13 +127,18 @@ def format_folders(root: Path) -> dict[str, Path]:
         )
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
-    unread = sorted(name for name in archives if name.split(".tar")[0] not in folders)
+    unread = sorted(name for name in archives if format_of_archive(name) not in folders)
     if unread:
         raise DataError(
             f"data.path {root}: {', '.join(unread)} beside format folders would be left unread: unpack each "
             "to a folder of its name, or keep archives and folders apart"
         )
     return dict(sorted(folders.items()))
+
+
+def format_of_archive(name: str) -> str:
+    """The format that an archive's file name tells, which ends with one of `ENDINGS`."""
+    return name.removesuffix(next(ending for ending in ENDINGS if name.endswith(ending)))
 
 
 def has_folders(root: Path) -> bool:

@@ -19,13 +19,7 @@ hand_on() {
 }
 trap 'hand_on TERM' TERM
 trap 'hand_on USR1' USR1
-newest() {
-    local found="" folder
-    for folder in "$output"/step_*; do
-        [ -e "$folder/manifest.json" ] && found=$folder
-    done
-    echo "$found"
-}
+newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 idle=0
 while true; do
     before=$(newest)

@@ -22,13 +22,7 @@ engine=${ENGINE-ds_configs/zero1.json}
 settings=("$@" "output=$output" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))")
 [ -n "$engine" ] && settings+=("deepspeed=$engine")
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-newest() {
-    local found="" folder
-    for folder in "$output"/step_*; do
-        [ -e "$folder/manifest.json" ] && found=$folder
-    done
-    echo "$found"
-}
+newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 before=$(newest)
 # Without --batch, --signal reaches the job's steps, on some clusters this shell alone, on others each of its processes.
 # torchrun would end of USR1 without handing it on: it is deaf to it, and the workers, its children, are told here.

@@ -477,7 +477,9 @@ def test_a_sound_archive_in_a_spoilt_ones_place_is_encoded_anew(folder, tmp_path
 
 def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path):
     shutil.copytree(folder / "gen1ou", tmp_path / "d" / "gen1ou")
-    tar_of(folder, tmp_path / "d" / "gen1ou.tar.gz", "gen1ou")  # unpacked already
+    for name in ("gen1ou.tar.gz", "gen1ou.tgz"):  # unpacked already
+        tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
+        shutil.move(tmp_path / "gen1ou.tar.gz", tmp_path / "d" / name)
     battles = cache_of(tmp_path / "d", tmp_path / "c")["battles"]
     assert len(dataset_of(tmp_path / "d", tmp_path)) == battles + 1  # a file is judged when it is read
     tar_of(folder, tmp_path / "d" / "gen9ou.tar.gz", "gen9ou")
