@@ -1,0 +1,167 @@
+"""Archives of battles: read as they pass, and never taken as whole where they are not."""
+
+import io
+import shutil
+import tarfile
+
+import lz4.frame
+import pytest
+
+from data import archive
+from data.dataset import BattleDataset, DataConfig, TooManyRejects
+from data.index import DataError
+from data.loader import BatchConfig, make_loader
+from data.observation import SPACES
+from data.token_cache import TokenCache
+
+from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, tar_of
+
+
+@pytest.mark.parametrize("kind", [".tar.gz", ".tar", ".tar.lz4"])
+def test_straight_from_archives(folder, tmp_path, kind):
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    for name in ("gen1ou", "gen9ou"):
+        if kind == ".tar.lz4":
+            tar_of(folder, tars / f"{name}.tar", name)
+            (tars / f"{name}.tar.lz4").write_bytes(lz4.frame.compress((tars / f"{name}.tar").read_bytes()))
+            (tars / f"{name}.tar").unlink()
+        else:
+            tar_of(folder, tars / f"{name}{kind}", name, prefix="some/where/")
+    cache_of(tars, tmp_path / "from tars")
+    cache_of(folder, tmp_path / "from files", formats=("gen1ou", "gen9ou"))
+    a, b = TokenCache(tmp_path / "from tars"), TokenCache(tmp_path / "from files")
+    for column in ("path", "key", "split", "turns", "size", "rating"):
+        assert a.table[column].to_pylist() == b.table[column].to_pylist()
+    for i in range(len(a)):
+        assert_equal(a[i], b[i], SPACES["default"])
+    one = cache_of(tars / f"gen9ou{kind}", tmp_path / "one")
+    assert one["formats"] == {"gen9ou": 10}
+
+
+def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
+    """As a download with --local-dir leaves it: a token cache is made of it once, and found again."""
+    (tmp_path / "tars").mkdir()
+    for name in ("gen1ou", "gen9ou"):
+        tar_of(folder, tmp_path / "tars" / f"{name}.tar.gz", name)
+    config = DataConfig(
+        path=str(tmp_path / "tars"), cache_dir=str(tmp_path / "i"), heldout_share=0.0, workers=0, max_reject_share=0.5
+    )
+    data = BattleDataset(config, TOKENIZER)
+    assert len(data) == 20
+    assert "making a token cache" in caplog.text
+    assert any("lz4" in reason for reason in data.ledger.rejects.values())
+    caplog.clear()
+    again = BattleDataset(config, TOKENIZER)
+    assert "making a token cache" not in caplog.text
+    assert again.path(0) == data.path(0)
+    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=2))) == 2
+    config.max_reject_share = 0.01
+    with pytest.raises(TooManyRejects):
+        BattleDataset(config, TOKENIZER)
+
+
+def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
+    tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
+    content = (tmp_path / "gen1ou.tar.gz").read_bytes()
+    (tmp_path / "gen1ou.tar.gz").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match="cut or spoilt"):
+        cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "c", unit=2)
+    kept = sorted((tmp_path / "c" / "parts").glob("*.json"))
+    assert kept
+    (tmp_path / "gen1ou.tar.gz").write_bytes(content)
+    assert cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "c", unit=2)["formats"] == {"gen1ou": 10}
+
+
+def read_whole(file):
+    return [member.reason or member.read() for member in archive.members(file)]
+
+
+@pytest.mark.parametrize("kind", ["tar", "gz"])
+def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
+    """tarfile ends quietly at any header that is none, and does not look at gzip's sums."""
+    file = tmp_path / f"gen1ou.tar{'.gz' if kind == 'gz' else ''}"
+    tar_of(folder, file, "gen1ou")
+    whole, step = file.read_bytes(), file.stat().st_size // 60
+    assert len(read_whole(file)) > 9
+    if kind == "tar":
+        # It has sums of its headers alone; what lies in a member is its battle's to judge.
+        second = 512 * next(n for n in range(2, len(whole) // 512) if whole[512 * n :].startswith(b"gen1ou/"))
+        flips = range(second, second + 500, 7)
+    else:
+        flips = range(64, len(whole), step)  # gzip's own header holds a time and a name
+    for place in flips:
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << place % 8
+        file.write_bytes(spoilt)
+        with pytest.raises(DataError, match="cut or spoilt"):
+            read_whole(file)
+    for place in (place for place in range(0, len(whole), step) if whole[place:].strip(b"\0")):
+        file.write_bytes(whole[:place])
+        with pytest.raises(DataError, match="cut or spoilt"):
+            read_whole(file)
+
+
+def test_a_sound_archive_in_a_spoilt_ones_place_is_encoded_anew(folder, tmp_path, monkeypatch):
+    from data import cache as module
+
+    again, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
+    shutil.copytree(folder / "gen1ou", tmp_path / "gen1ou")
+    file = tmp_path / "gen1ou.tar"
+    spoilt = max(p for p in (tmp_path / "gen1ou").iterdir() if p.stat().st_size > 100)
+    spoilt.write_bytes(bytes(spoilt.stat().st_size))
+    tar_of(tmp_path, file, "gen1ou")
+    few = cache_of(file, tmp_path / "c", unit=3)["battles"]
+    again.clear()
+    tar_of(folder, file, "gen1ou")
+    assert cache_of(file, tmp_path / "c", unit=3)["battles"] == few + 1
+    assert len(again) == 1
+
+
+def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path):
+    shutil.copytree(folder / "gen1ou", tmp_path / "d" / "gen1ou")
+    for name in ("gen1ou.tar.gz", "gen1ou.tgz"):  # unpacked already
+        tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
+        shutil.move(tmp_path / "gen1ou.tar.gz", tmp_path / "d" / name)
+    battles = cache_of(tmp_path / "d", tmp_path / "c")["battles"]
+    assert len(dataset_of(tmp_path / "d", tmp_path)) == battles + 1  # a file is judged when it is read
+    tar_of(folder, tmp_path / "d" / "gen9ou.tar.gz", "gen9ou")
+    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
+        cache_of(tmp_path / "d", tmp_path / "c2")
+    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
+        dataset_of(tmp_path / "d", tmp_path)
+
+
+def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
+    good = next((folder / "gen1ou").glob("gen1ou-*"))
+    archive = tmp_path / "gen1ou.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(good, arcname=f"gen1ou/{good.name}")
+        for name, kind, link in (
+            ("gen1ou/link.json.lz4", tarfile.SYMTYPE, "/etc/passwd"),
+            ("gen1ou/hard.json.lz4", tarfile.LNKTYPE, f"gen1ou/{good.name}"),
+            ("gen1ou/device.json.lz4", tarfile.CHRTYPE, ""),
+            ("gen1ou/pipe.json.lz4", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            tar.addfile(info)
+        for name in (
+            "/etc/x_1_a_vs_b_01-01-2024_WIN.json.lz4",
+            "../x_1_a_vs_b_01-01-2024_WIN.json.lz4",
+            "gen1ou/n.txt",
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+        big = tarfile.TarInfo("gen1ou/y_1_a_vs_b_01-01-2024_WIN.json.lz4")
+        big.size = 3_000_000
+        tar.addfile(big, io.BytesIO(b"\0" * big.size))
+    manifest = cache_of(archive, tmp_path / "c", max_bytes=2_000_000)
+    assert manifest["battles"] == 1
+    reasons = dict(manifest["rejects"]["files"])
+    assert manifest["rejects"]["count"] == 8
+    text = " ".join(reasons.values())
+    for expected in ("is a link", "no regular file", "leads out", "over the cap", "none of the files"):
+        assert expected in text

@@ -1,0 +1,80 @@
+"""Several sources of battles: mixed, filtered and weighted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.dataset import BattleDataset, DataConfig
+from data.index import DataError
+from data.loader import BatchConfig, make_loader
+from tests.battle_files import Style, write_battles
+
+from .caches import TOKENIZER, cache_of
+
+
+def test_sources_are_mixed_in_their_shares(folder, tmp_path):
+    """A cache and a folder of another size, one to three; each battle at most once an epoch."""
+    write_battles(tmp_path / "other", 20, seed=900, style=Style(max_turns=10))
+    cache_of(folder, tmp_path / "c")
+    config = DataConfig(
+        sources=[
+            {"path": str(tmp_path / "c"), "weight": 1, "filter": "rating >= 1000"},
+            {"path": str(tmp_path / "other"), "weight": 3, "formats": ["gen1ou", "gen9ou"]},
+        ],
+        cache_dir=str(tmp_path / "i"),
+        heldout_share=0.0,
+        workers=0,
+        max_reject_share=0.5,
+    )
+    data = BattleDataset(config, TOKENIZER)
+    assert len(data) == 50 + 8
+    loader = make_loader(data, BatchConfig(battles=8), seed=0, max_steps=1)
+    counts = np.zeros(len(data))
+    for epoch in range(100):
+        members = loader.plan.members(epoch)
+        assert len(set(members.tolist())) == len(members)
+        counts[members] += 1
+    assert (counts[50:] == 100).all()
+    assert counts[:50].sum() == pytest.approx(counts[50:].sum() / 3, rel=0.05)
+    for i in (0, 55):
+        assert len(data[i]) == data.lengths[i]
+        assert Path(data.path(i)).name
+
+
+def test_filters_and_weights_over_the_index(folder, tmp_path):
+    base = {"cache_dir": str(tmp_path / "i"), "heldout_share": 0.0, "path": str(folder), "max_reject_share": 0.5}
+    strong = BattleDataset(DataConfig(**base, filter="rating > 1200 and format in ('gen1ou', 'gen4ou')"), TOKENIZER)
+    assert all(strong.info(i)["rating"] > 1200 for i in range(len(strong)))
+    assert set(strong.formats()) <= {"gen1ou", "gen4ou"}
+    weighted = BattleDataset(DataConfig(**base, weight="2 if won else 1", format_weights={"gen9ou": 0.0}), TOKENIZER)
+    for i in range(len(weighted)):
+        info = weighted.info(i)
+        expected = 0.0 if info["format"] == "gen9ou" else 1.0 if info["won"] else 0.5
+        assert weighted.rates[i] == expected
+    with pytest.raises(DataError, match=r"data\.filter"):
+        BattleDataset(DataConfig(**base, filter="elo > 3"), TOKENIZER)
+    with pytest.raises(DataError, match="no battle"):
+        BattleDataset(DataConfig(**base, filter="rating > 90000"), TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("sources", "match"),
+    [
+        ([{"paht": "x", "path": "y"}], "did you mean path"),
+        ([{"weight": 1}], "with a path"),
+        ([{"path": "x", "weight": -1}], "above 0"),
+        ([{"path": "x", "weight": "much"}], "above 0"),
+        (["x"], "with a path"),
+    ],
+)
+def test_bad_sources_name_their_key(sources, match):
+    with pytest.raises(DataError, match=match):
+        BattleDataset(DataConfig(sources=sources), TOKENIZER)
+
+
+def test_path_and_sources_together_are_refused():
+    with pytest.raises(DataError, match="both given"):
+        DataConfig(path="x", sources=[{"path": "y"}])
+    with pytest.raises(DataError, match="is empty"):
+        BattleDataset(DataConfig(), TOKENIZER)
