@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^global.find-links='\(.*\)'/\1/p")
 # Who plays, and whose mind `view` shows: the bundled model to start from, or a run's folder.
 AGENT ?= battle/starter
+# Compiled modules are kept, whatever the machine's habit: else each process compiles some 3,000 files anew, for 4 s.
+unexport PYTHONDONTWRITEBYTECODE
 # Threads that wait give their core back: without it a busy machine trains many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 

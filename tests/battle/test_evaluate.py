@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
 
 def test_random_against_itself_is_even():
     args = evaluate.parser().parse_args(
-        ["--agent", "random", "--against", "random", "--formats", "gen9randombattle", "--battles", "60"]
+        ["--agent", "random", "--against", "random", "--formats", "gen9randombattle", "--battles", "24"]
     )
     (row,) = evaluate.run(args)["results"]
     low, high = row["interval95"]

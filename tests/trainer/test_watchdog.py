@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from launch.bench_engines import environment
 from trainer.setup import free_port
 
@@ -49,6 +51,7 @@ def test_processes_that_are_done_may_end_apart(tmp_path):
     assert all("stopped" in out for out in outs)
 
 
+@pytest.mark.slow
 def test_a_process_that_never_came_is_not_waited_for(tmp_path):
     """Killed before the processes first met: DeepSpeed's first meeting has no timeout of its own."""
     settings = ["deepspeed=ds_configs/zero1.json", "precision=fp32", "timeout_minutes=0.1", "data.path=data/sample"]
