@@ -74,26 +74,14 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
         for number in range(args.battles):
             if number and args.server != "local":
                 await asyncio.sleep(PUBLIC_PAUSE)  # no faster than a person would
-            await player.ladder(1)
+            await player.seek()
     elif args.mode == "challenge":
         if not args.opponent:
             raise BattleError("--mode challenge: name the --opponent")
-        for _ in range(args.battles):
-            await challenge(player, args.opponent)
+        for number in range(1, args.battles + 1):
+            await player.challenge(args.opponent, number)
     else:
         await player.accept_challenges(args.opponent, args.battles)
-
-
-async def challenge(player: LivePlayer, opponent: str, again: float = 5.0) -> None:
-    """One battle against a named player; asked again every few seconds until they are there and accept."""
-    before = len(player.rooms)
-    battle = asyncio.create_task(player.send_challenges(opponent, 1))
-    while not battle.done():
-        await asyncio.wait([battle], timeout=again)
-        if not battle.done() and len(player.rooms) == before and player.ps_client.logged_in.is_set():
-            message = player.ps_client.send_message(f"/challenge {opponent}, {player.format}")
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(message, player.ps_client.loop))
-    await battle
 
 
 def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:

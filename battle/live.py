@@ -7,10 +7,12 @@ translator that serves self-play (`node/view.js`), so the agent sees here what i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 import zlib
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,18 +29,22 @@ from battle.simulator import Event, Simulator
 from battle.teams import Team
 
 log = logging.getLogger(__name__)
+# What Showdown (server/room-battle.ts, sim/side.ts) says of a choice where one was made before: that one stands.
+MADE = tuple(f"[Invalid choice] {words}" for words in ("Sorry, too late", "There's nothing to choose", "Can't undo"))
 
 
 @dataclass
 class Room:
     """One battle on the server: what came in since the last decision, and the view recorded so far.
 
+    tag: its name there, which changes when a player hides it. name: its first one, by which the agent knows it.
     fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
     agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
     default was played for want of a state, so the battle has no result of the agent's.
     """
 
     tag: str
+    name: str
     lane: str
     lines: list[str] = field(default_factory=list)
     request: str | None = None
@@ -67,7 +73,8 @@ class LivePlayer(Player):
     """A poke-env player whose choices are an agent's, by our own translator.
 
     out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value.
-    patience: seconds to wait for a server that is gone.
+    patience: seconds to wait for a server that is gone. begun: battles so far; sought: how many there were when the
+    ladder was asked for the next (−1: it was not).
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class LivePlayer(Player):
         self.rooms: dict[str, Room] = {}
         self.results: list[str] = []
         self.random = random.Random(0)
+        self.begun, self.sought = 0, -1
         self.closing = False
         super().__init__(start_listening=False, team=teams[0].packed, **rest)
         self.connection = asyncio.run_coroutine_threadsafe(self._stay(), self.ps_client.loop)
@@ -103,17 +111,19 @@ class LivePlayer(Player):
 
         Raises ServerTrouble once nobody has let us in for `patience` seconds.
         """
-        pause, last_in = 1.0, time.monotonic()
+        pause, last_in, back, parted = 1.0, time.monotonic(), None, False
         while not self.closing:
             self.ps_client.logged_in.clear()
-            back = asyncio.create_task(self._rejoin())
+            if parted:
+                back = asyncio.create_task(self._rejoin())
             await self.ps_client.listen()
-            back.cancel()
+            if back:
+                back.cancel()
             if self.closing:
                 return
             now = time.monotonic()
             if self.ps_client.logged_in.is_set():
-                pause, last_in = 1.0, now
+                pause, last_in, parted = 1.0, now, True
             if now - last_in > self.patience:
                 open_ = sum(not room.over for room in self.rooms.values())
                 raise ServerTrouble(
@@ -125,10 +135,39 @@ class LivePlayer(Player):
             pause = min(30.0, pause * 2)
 
     async def _rejoin(self) -> None:
+        """Back after a break: into the battles that go on; a search ends with its connection, and is made again."""
         await self.ps_client.logged_in.wait()
         for room in list(self.rooms.values()):
             if not room.over:
                 await self.ps_client.send_message(f"/join {room.tag}")
+        if self.sought == self.begun:
+            await self.ps_client.search_ladder_game(self._format, self.next_team)
+
+    async def seek(self) -> None:
+        """One battle of the ladder, whatever breaks in between."""
+        await self._on_its_loop(self._seek())
+
+    async def challenge(self, opponent: str, battles: int, again: float = 5.0) -> None:
+        """Challenges a named player, every `again` seconds until they are there and accept, to the player's
+        `battles`-th battle, and plays it."""
+        await self._on_its_loop(self._challenge(opponent, battles, again))
+
+    async def _on_its_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.ps_client.loop))
+
+    async def _seek(self) -> None:
+        await self.ps_client.logged_in.wait()
+        self.sought = self.begun
+        await self._ladder(1)
+
+    async def _challenge(self, opponent: str, battles: int, again: float) -> None:
+        while self.begun < battles:  # a challenge made once too often is the next battle's
+            await self.ps_client.logged_in.wait()
+            await self.ps_client.challenge(opponent, self._format, self.next_team)
+            async with self._battle_start_condition:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._battle_start_condition.wait(), again)
+        await self._battle_count_queue.join()
 
     async def close(self) -> None:
         self.closing = True
@@ -149,12 +188,13 @@ class LivePlayer(Player):
             if len(parts) < 2:
                 continue
             kind = parts[1]
-            if kind == "deinit" or (kind == "noinit" and parts[2:3] != ["rename"]):
+            if kind == "noinit" and parts[2:3] == ["rename"]:
+                await self._rename(room, parts[3])
+            elif kind in ("deinit", "noinit"):
                 log.error("%s: the server no longer has it (%s): it is void", tag, "|".join(parts[1:]))
-                self.sim.drop(room.lane)
                 await self._close(room, "void")
                 return
-            if kind == "request":
+            elif kind == "request":
                 if "|".join(parts[2:]):
                     room.request = "|".join(parts[2:])
             elif kind == "error":
@@ -175,10 +215,20 @@ class LivePlayer(Player):
         """A line after which the server has said all that leads up to a request."""
         return line.startswith(("|turn|", "|teampreview", "|upkeep")) or line in ("|", "|start")
 
+    async def _rename(self, room: Room, tag: str) -> None:
+        """A player has hidden the battle: its name got a password. poke-env does not follow."""
+        self.rooms[tag] = self.rooms.pop(room.tag)
+        self._battles[tag] = self._battles.pop(room.tag)
+        room.tag = tag
+        number, choice = room.answered
+        if number == room.rqid:  # it may have gone to a room that was no longer there
+            await self._send(room, choice)
+
     def _enter(self, tag: str) -> None:
         known = self.rooms.get(tag)
-        joined = known.joined + 1 if known else 1
-        room = Room(tag, f"{tag}#{joined}", joined=joined)
+        joined, name = (known.joined + 1, known.name) if known else (1, tag)
+        room = Room(tag, name, f"{name}#{joined}", joined=joined)
+        self.begun += not known
         if known:  # back after a break: the server tells the battle from its beginning; what was recorded stays
             self.sim.drop(known.lane)
             room.view, room.lead, room.refused, room.blind = known.view, known.lead, known.refused, known.blind
@@ -239,14 +289,14 @@ class LivePlayer(Player):
         view, raw = room.view, bytes(event.state)
         view.add(raw, event.legal, room.retry)
         observation = Observation(
-            lane=room.tag,
+            lane=room.name,
             raw=raw,
             legal=bits_to_mask(event.legal),
             first=not room.met,
             request=decode(room.fed[-1][1].encode()) if getattr(self.agent, "wants_requests", False) else None,
             lines=(room.unseen if room.met else room.history) if getattr(self.agent, "wants_lines", False) else [],
             retry=room.retry and room.met,
-            seed=zlib.crc32(f"{room.tag} {self.username}".encode()),
+            seed=zlib.crc32(f"{room.name} {self.username}".encode()),
         )
         room.unseen, room.retry = [], False
         choices = dict(enumerate(event.choices))
@@ -274,7 +324,7 @@ class LivePlayer(Player):
         """Tells an agent that has met the room to forget it; asked again, it is told all from the beginning."""
         if room.met and hasattr(self.agent, "end"):
             try:
-                self.agent.end(room.tag)
+                self.agent.end(room.name)
             except Exception as error:
                 log.error("%s: the agent failed to forget the battle", room.tag, exc_info=error)
         room.met = False
@@ -298,9 +348,9 @@ class LivePlayer(Player):
         if message.startswith("[Unavailable choice]"):
             room.retry = True
             return  # a request with what is now known follows
-        room.refused.append(message)
         log.warning("%s: %s", room.tag, message)
-        if message.startswith("[Invalid choice]"):
+        if message.startswith("[Invalid choice]") and not message.startswith(MADE):
+            room.refused.append(message)
             if room.view.actions:
                 room.view.actions[-1] = -1  # another one is played
             await self.ps_client.send_message("/choose default", room.tag)
@@ -320,8 +370,9 @@ class LivePlayer(Player):
         await self.ps_client.send_message(f"/leave {room.tag}")
 
     async def _close(self, room: Room, result: str) -> None:
-        """The room is over: the agent forgets it, the result counts, and poke-env waits for it no longer."""
+        """The room is over: agent and translator forget it, the result counts, and poke-env waits for it no longer."""
         room.over = True
+        self.sim.drop(room.lane)
         self._end(room)
         room.fed.clear()
         self.results.append(result)
@@ -337,12 +388,12 @@ class LivePlayer(Player):
         view.close(bytes(event.states[0]))
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)
-            (self.replays / f"{room.tag}.html").write_text(replay_page(room.tag, room.history), encoding="utf-8")
+            (self.replays / f"{room.name}.html").write_text(replay_page(room.name, room.history), encoding="utf-8")
         if not self.recorder or len(view.states) < 2:
             return
         stranger = _Named(room.opponent)
         match = Match(
-            id=word(room.tag),
+            id=word(room.name),
             format=room.tag.split("-")[1],
             agents=(self.agent, stranger),
             seed=0,

@@ -6,6 +6,7 @@ import selectors
 import shutil
 import socket
 import threading
+import time
 from contextlib import ExitStack
 
 import lz4.frame
@@ -251,6 +252,52 @@ def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watc
     assert results["b"] in (["won"], ["lost"], ["tie"])
     assert len(agent.ended) == 1
     assert not list(tmp_path.rglob("*.lz4"))
+
+
+@pytest.mark.timeout(180)
+def test_a_battle_that_is_hidden_goes_on_by_its_new_name(server, tmp_path, watched):
+    class Hides(Watched):
+        def choose(self, observations):
+            (room,) = self.player.rooms.values()
+            if len(room.view.states) == 4:
+                message = self.player.ps_client.send_message("/hiddenroom", room.tag)
+                sent.append(asyncio.get_running_loop().create_task(message))
+            return super().choose(observations)
+
+    agent, sent = Hides(), []
+    results = against(server.port, server.port, agent, tmp_path)
+    assert len(sent) == 1
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    (room,) = agent.player.rooms.values()
+    assert room.tag.startswith(f"{room.name}-")
+    assert room.tag.endswith("pw")
+    assert agent.ended == [room.name]
+    assert not any(player.sim.home for player in watched)
+    battle, meta = recorded(tmp_path)
+    assert meta["refused"] == 0
+    assert len(battle.states) > 4
+
+
+@pytest.mark.timeout(180)
+def test_a_search_on_the_ladder_is_made_again_after_a_break(tmp_path, watched):
+    results = {}
+
+    def seek(name):
+        agent = RandomAgent()
+        results[name] = play(server.port, name, "--mode", "ladder", "--out", str(tmp_path / name), agent=agent)
+
+    with ExitStack() as servers:
+        server = servers.enter_context(LocalServer(free_port()))
+        first, second = (threading.Thread(daemon=True, target=seek, args=(f"Turn {name}",)) for name in "AB")
+        first.start()
+        while not (watched and watched[0].sought == 0):
+            time.sleep(0.05)
+        server.__exit__()
+        servers.enter_context(LocalServer(server.port))
+        second.start()
+        first.join(100)
+        second.join(20)
+    assert {results["Turn A"][0], results["Turn B"][0]} in ({"won", "lost"}, {"tie"})
 
 
 @pytest.mark.timeout(180)
