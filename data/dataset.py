@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -189,6 +190,19 @@ class BattleDataset:
                 except BadBattleFile as error:
                     self.ledger.add(0, [Reject(error.path, f"{error.field}: {error.reason}")])
         return found
+
+    def some(self, n: int | None) -> BattleDataset:
+        """A data set of the `n` of its battles with the lowest keys: of all formats and sources, as they are shared out
+        in it, and the same ones whatever else is added. None, or no more than that: all of them."""
+        if n is None or n >= len(self):
+            return self
+        places = np.sort(np.argsort(self.keys, kind="stable")[:n])
+        part = copy.copy(self)
+        part.rows, part.keys = self.rows[places], self.keys[places]
+        part.rates = None if self.rates is None else self.rates[places]
+        part.lengths = None if self.lengths is None else self.lengths[places]
+        part._measured = None
+        return part
 
     def sample(self, n: int) -> list[tuple[int, EncodedBattle]]:
         """Up to `n` readable battles, evenly spread over the data set, with their places; others are counted."""

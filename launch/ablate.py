@@ -25,7 +25,7 @@ from data.tokenizer import Tokenizer
 from launch.record import write_record
 from trainer.checkpoint import load_network, model_folder
 from trainer.evaluate import RESAMPLES, collect
-from trainer.heldout import some_packs
+from trainer.heldout import all_packs
 
 ROOT = Path(__file__).parents[1]
 BASE = "blocks"
@@ -63,7 +63,7 @@ def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
         heldout_share=config.heldout_share, split_by=config.split_by,
     )  # fmt: skip
     dataset = BattleDataset(source, Tokenizer.load(model_folder(folder) / "vocabulary.json"), "heldout")
-    decisions = collect(network, some_packs(dataset, None))
+    decisions = collect(network, all_packs(dataset))
     choice = decisions["legal"].sum(1) >= 2
     names = {row: dataset.info(row)["battle_id"] for row in np.unique(decisions["row"]).tolist()}
     return {

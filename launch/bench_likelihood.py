@@ -23,7 +23,7 @@ from launch import bench_train
 from launch.bench_train import Bench
 from launch.record import write_record
 from trainer.evaluate import collect
-from trainer.heldout import some_packs
+from trainer.heldout import all_packs
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [
@@ -56,7 +56,7 @@ def scores(bench: Bench, packs: list[dict]) -> dict[str, float]:
 def course(bench: Bench, seconds: float, looks: int, heldout: int | None) -> dict:
     """Train for `seconds` of this process's time and look at the held-out battles `looks` times on the way."""
     run, packs = bench.run, bench.packs()
-    kept = list(some_packs(run.heldout, heldout))
+    kept = list(all_packs(run.heldout.some(heldout)))
     run.module.train()
     spent, step, seen, found, began = 0.0, 0, 0, [], time.monotonic()
     while len(found) < looks:

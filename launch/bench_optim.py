@@ -64,7 +64,9 @@ def measure(options: argparse.Namespace, arm: str, output: str) -> dict:
         spent += time.process_time() - started
         if step + 1 in marks:
             last = step + 1 == steps
-            scores = quick_score(run.objective.network, run.heldout, None if last else options.heldout, run.accelerator)
+            scores = quick_score(
+                run.objective.network, run.heldout if last else run.heldout.some(options.heldout), run.accelerator
+            )
             run.module.train()
             course.append({"step": step + 1, "seconds": round(spent, 2), "heldout_nll": scores["heldout/nll"]})
             print(

@@ -18,8 +18,8 @@ import numpy as np
 
 from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
-from trainer.evaluate import bootstrap
-from trainer.heldout import some_packs
+from trainer.evaluate import bootstrap, rank_of
+from trainer.heldout import all_packs
 
 CATEGORIES = 250  # of a word slot: the most frequent ones, the others as one (the trees take 255 bins at most)
 EPS = 1e-6
@@ -68,7 +68,7 @@ def fit_and_score(train: dict[str, np.ndarray], heldout: dict[str, np.ndarray], 
     chance *= heldout["legal"]
     chance /= chance.sum(1, keepdims=True)
     taken = chance[np.arange(len(chance)), heldout["action"]]
-    rank = (chance > taken[:, None]).sum(1)
+    rank = rank_of(chance, heldout["action"])
     units = np.unique(battles, return_inverse=True)[1]
     measures = {"top1": rank == 0, "top3": rank < 3, "nll": -np.log(taken)}
     return {
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     source = DataConfig(path=str(options.data), heldout_share=options.heldout_share, filter=options.filter)
     sides = {side: BattleDataset(source, Tokenizer.load(), side) for side in ("train", "heldout")}
-    train, heldout = (decisions_of(some_packs(sides[side], None)) for side in ("train", "heldout"))
+    train, heldout = (decisions_of(all_packs(sides[side])) for side in ("train", "heldout"))
     # The index is sorted by format: a sample of all, not the first ones.
     drawn = np.random.default_rng(0).permutation(len(train["action"]))[: options.decisions]
     train = {name: values[drawn] for name, values in train.items()}

@@ -62,14 +62,13 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
         q_taken = q.gather(-1, pack["action"].clamp_min(0).view(-1, 1, 1).expand(-1, q.shape[1], 1)).squeeze(-1)
         log_probs = logits[:, index].double().log_softmax(-1)
         taken = log_probs.gather(-1, pack["action"].unsqueeze(-1)).squeeze(-1)
-        rank = (log_probs > taken.unsqueeze(-1)).sum(-1)
         kept = (pack["action_known"] & pack["decision"]).cpu().numpy()
         action = cpu_pack["action"].numpy()
         kind = np.where(cpu_pack["forced"].numpy(), 2, np.where(action >= 9, 3, np.where(action >= 4, 1, 0)))
         window_rows = cpu_pack["windows"][:, 0].numpy()
         rows.add(
             nll=-taken.cpu().numpy()[kept],
-            rank=rank.cpu().numpy()[kept],
+            rank=rank_of(log_probs.cpu().numpy()[kept], action[kept]),
             legal=cpu_pack["legal"].numpy()[kept],
             action=action[kept],
             kind=kind[kept],
@@ -82,6 +81,14 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
     if not rows.columns:
         raise ValueError("no battle to evaluate on: the split is empty; give more data or a larger data.heldout_share")
     return rows.table()
+
+
+def rank_of(scores: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Place of the action taken among all by their scores [n, A], 0 the first, int64 [n]. Among equal ones the lower
+    slot comes first, as argmax has it: a policy that tells nothing apart is right no more often than by chance."""
+    taken = scores[np.arange(len(scores)), action][:, None]
+    before = np.arange(scores.shape[1]) < action[:, None]
+    return ((scores > taken) | ((scores == taken) & before)).sum(1)
 
 
 def action_frequency(decisions: dict[str, np.ndarray]) -> np.ndarray:

@@ -23,16 +23,9 @@ log = logging.getLogger(__name__)
 BINS = 10
 
 
-def some_packs(dataset: BattleDataset, battles: int | None, batch: BatchConfig | None = None):
-    """Packs of up to `battles` whole battles of a split, every window once."""
-    batch = batch or BatchConfig(battles=32)
-    read = 0
-    for pack in heldout_packs(dataset, batch):
-        yield pack
-        rows = pack["windows"][:, 0]
-        read += len(rows[rows >= 0].unique())
-        if battles is not None and read >= battles:
-            return
+def all_packs(dataset: BattleDataset) -> Iterator[dict]:
+    """Packs of a data set's battles, every window once."""
+    return heldout_packs(dataset, BatchConfig(battles=32))
 
 
 def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -> dict[int, dict]:
@@ -78,7 +71,7 @@ def evaluate_folder(
     if fitted.exists():
         calibration = json.loads(fitted.read_text())
     else:
-        calibration = calibrate(network, some_packs(train, 1000))
+        calibration = calibrate(network, all_packs(train.some(1000)))
     result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
     if out is not None:
         Path(out).write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
@@ -93,8 +86,9 @@ def evaluate_dataset(
     gamma: float | None = None,
     battles: int | None = None,
 ) -> dict:
-    """The report of `evaluate.report` over a held-out data set."""
-    decisions = collect(network, some_packs(heldout, battles), gamma)
+    """The report of `evaluate.report` over a held-out data set, or over `battles` of it."""
+    heldout = heldout.some(battles)
+    decisions = collect(network, all_packs(heldout), gamma)
     about = describe(heldout, decisions["row"], train.teams())
     if about and next(iter(about.values()))["seen_team"] is None:
         log.warning("%d training battles: make a token cache to tell seen and unseen teams apart", len(train))
@@ -114,7 +108,7 @@ def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:
             yield {**group[0], "decision": torch.zeros_like(group[0]["decision"])}
 
 
-def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: int | None, accelerator) -> dict:
+def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, accelerator) -> dict:
     """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means.
 
     Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win chance without any fit, stands from the
@@ -123,9 +117,8 @@ def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, battles: 
     """
     config = network.config
     long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
-    decisions = collect(
-        network, even_share(some_packs(heldout, battles), accelerator.process_index, accelerator.num_processes)
-    )
+    mine = even_share(all_packs(heldout), accelerator.process_index, accelerator.num_processes)
+    decisions = collect(network, mine)
     choice = decisions["legal"].sum(1) >= 2
     counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
     gaps = [gap for g in long for gap in calibration_gaps(decisions, g, config.reward_kind)]

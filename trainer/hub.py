@@ -42,7 +42,16 @@ def export_model(network, tokenizer, folder: Path, state_dict: dict | None = Non
 
 
 def take_out(source: Path, target: Path) -> None:
-    """Copy a model folder, with what it lacks of the code that it acts by without this repository."""
+    """Copy a model folder, with what it lacks of the code that it acts by without this repository. An agent that lies
+    there gives way; raises FileExistsError where anything else does."""
+    from trainer.card import CURVE  # here: the trainer's checkpoints need none
+
+    target = target.resolve()
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target}: is a file: give a folder")
+    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, "calibration.json"}
+    if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
+        raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     copy_model(source, target)
     for name, text in code_copies().items():

@@ -24,7 +24,7 @@ from trainer.evaluate import as_text, calibrate
 from trainer.finetune import starting_model
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
-from trainer.heldout import evaluate_dataset, quick_score, some_packs
+from trainer.heldout import all_packs, evaluate_dataset, quick_score
 from trainer.hub import copy_model
 from trainer.lock import lock_output
 from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
@@ -69,6 +69,7 @@ class Run:
             # The first process fills the index's cache; the others map it.
             self.dataset = BattleDataset(config.data, self.tokenizer, "train")
             self.heldout = BattleDataset(config.data, self.tokenizer, "heldout")
+        self.judged = self.heldout.some(config.eval.battles)  # at each evaluation on the way
         self.data_report = self.dataset.inspect()
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
         self.objective = OfflineRL(network, config.objective)
@@ -284,7 +285,7 @@ class Run:
         with this step."""
         with gathered(self.objective):
             network = self.objective.network if self.average is None else self.average.network
-            scores = quick_score(network, self.heldout, self.config.eval.battles, self.accelerator)
+            scores = quick_score(network, self.judged, self.accelerator)
         if self.best is None or scores["heldout/nll"] < self.best["nll"]:
             self.best = {"nll": scores["heldout/nll"], "step": done}
         return scores
@@ -348,7 +349,7 @@ class Run:
         copy_model(chosen / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)
         network.attention = self.objective.network.attention
-        calibration = calibrate(network, some_packs(self.dataset, self.config.eval.calibration_battles))
+        calibration = calibrate(network, all_packs(self.dataset.some(self.config.eval.calibration_battles)))
         (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
         result = evaluate_dataset(network, self.heldout, self.dataset, calibration)
         (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))

@@ -42,6 +42,22 @@ def test_sources_are_mixed_in_their_shares(folder, tmp_path):
         assert Path(data.path(i)).name
 
 
+def test_some_battles_are_of_all_formats_and_stay_the_same_ones(folder, tmp_path):
+    """The index is sorted by format: the first battles of it would all be of one."""
+    config = DataConfig(path=str(folder), cache_dir=str(tmp_path / "i"), heldout_share=0.0, max_reject_share=0.5)
+    data = BattleDataset(config, TOKENIZER)
+    part = data.some(20)
+    assert len(part) == len(part.lengths) == len(part.keys) == 20
+    assert len(set(part.formats())) == len(set(data.formats())) > 1
+    places = {data.path(i): i for i in range(len(data))}
+    for i in range(len(part)):
+        assert data.keys[places[part.path(i)]] == part.keys[i]
+        if part.lengths[i]:
+            assert len(part[i]) == part.lengths[i]
+    assert {part.path(i) for i in range(20)} < {data.some(30).path(i) for i in range(30)}
+    assert data.some(None) is data.some(len(data)) is data
+
+
 def test_filters_and_weights_over_the_index(folder, tmp_path):
     base = {"cache_dir": str(tmp_path / "i"), "heldout_share": 0.0, "path": str(folder), "max_reject_share": 0.5}
     strong = BattleDataset(DataConfig(**base, filter="rating > 1200 and format in ('gen1ou', 'gen4ou')"), TOKENIZER)

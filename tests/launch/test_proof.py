@@ -126,11 +126,11 @@ def test_decisions_are_those_with_a_choice(tmp_path):
     from data.dataset import BattleDataset, DataConfig
     from data.tokenizer import Tokenizer
     from tests.battle_files import Style, write_battles
-    from trainer.heldout import some_packs
+    from trainer.heldout import all_packs
 
     write_battles(tmp_path, 6, seed=2, style=Style(missing=0.2, max_turns=30))
     dataset = BattleDataset(DataConfig(path=str(tmp_path), heldout_share=0.0, workers=0), Tokenizer.load(), "train")
-    found = decisions_of(some_packs(dataset, None))
+    found = decisions_of(all_packs(dataset))
     assert (found["legal"].sum(1) >= 2).all()
     assert found["legal"][np.arange(len(found["action"])), found["action"]].all()
     expected = 0

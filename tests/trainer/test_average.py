@@ -52,8 +52,8 @@ def test_a_run_averages_saves_resumes_and_evaluates_the_average(battles, tmp_pat
     whole = Run(load_config(None, settings))
     train(whole, 0, 1)
     nll = whole._evaluate(2)["heldout/nll"]
-    assert nll == quick_score(whole.average.network, whole.heldout, 2, whole.accelerator)["heldout/nll"]
-    assert nll != quick_score(whole.objective.network, whole.heldout, 2, whole.accelerator)["heldout/nll"]
+    assert nll == quick_score(whole.average.network, whole.judged, whole.accelerator)["heldout/nll"]
+    assert nll != quick_score(whole.objective.network, whole.judged, whole.accelerator)["heldout/nll"]
     whole._save(2, owes_evaluation=False)
     folder = checkpoint.step_folder(tmp_path, 2)
     published, online = load_file(folder / "model" / "model.safetensors"), load_file(folder / "online.safetensors")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.packs import inputs_of, random_pack, tiny_network
-from trainer.evaluate import action_frequency, as_text, bootstrap, collect, fit_calibration, report, value_rows
+from trainer.evaluate import action_frequency, as_text, bootstrap, collect, fit_calibration, rank_of, report, value_rows
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,13 @@ def test_columns_equal_a_plain_loop_over_the_turns(decisions):
             assert columns["values"][row] == pytest.approx(value.tolist(), rel=1e-4, abs=1e-4)
             row += 1
     assert row == len(columns["nll"])
+
+
+def test_equal_scores_are_ranked_as_argmax_takes_them():
+    scores = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0], [1.0, 2.0, 2.0], [3.0, 1.0, 1.0]])
+    assert rank_of(scores, np.array([0, 1, 2, 2])).tolist() == [0, 0, 1, 2]
+    taken = np.arange(3)
+    assert (rank_of(np.zeros((3, 3)), taken) == taken).all()
 
 
 def test_report_groups_and_baselines_by_hand(decisions):

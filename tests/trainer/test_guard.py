@@ -255,7 +255,17 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     assert {"agents.py", "modeling_turnwise.py", "model.safetensors"} <= {
         p.name for p in (tmp_path / "starter").iterdir()
     }
+    # Nothing but an agent gives way to one.
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
     shutil.copytree(trained, tmp_path / "run")
+    capsys.readouterr()
+    for place, words in (("full", "thesis.txt"), ("run", "step_00000060"), ("full/thesis.txt", "is a file")):
+        assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / place)]) == 1
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "full" / "thesis.txt").exists()
+    assert len(checkpoint.list_checkpoints(tmp_path / "run")) == 2
+    assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "starter")]) == 0
     victim = checkpoint.list_checkpoints(tmp_path / "run")[0] / "targets.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1])
     assert checkpoint.main(["verify", str(tmp_path / "run")]) == 1

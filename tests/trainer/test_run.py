@@ -105,6 +105,8 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, battles, capsy
     command = ["--checkpoint", str(trained), "--data", str(battles), "--formats", "gen1ou", "--filter", "won"]
     assert evaluate_main([*command, "--out", str(out)]) == 0
     assert 0 < json.loads(out.read_text())["policy"][0]["decisions"] < saved["policy"][0]["decisions"]
+    assert evaluate_main([*command[:-4], "--battles", "3", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["policy"][0]["battles"] <= 3
     # The run's own table is of its own data, whatever else its agent is judged on.
     assert json.loads((trained / "evaluation.json").read_text()) == saved
     assert evaluate_main([*command, "--battles", "0"]) == 1
