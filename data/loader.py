@@ -6,7 +6,7 @@ import itertools
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from .collate import Pack, PackLayout, PackReport, build_pack, fill_buffer
 from .dataset import BattleDataset
 from .index import DataError
-from .sampler import MIN_WINDOW, BatchConfig, PackShape, Plan, Window, heldout_plan, pack_shape
+from .sampler import MIN_WINDOW, BatchConfig, Drawn, PackShape, Plan, Window, heldout_plan, pack_shape
 
 __all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]
 
@@ -26,7 +26,7 @@ UNPLANNED_ROOM = 1.15
 
 
 class PackLoader:
-    """An iterable of packs for one rank, from one step on; each `for` starts there again.
+    """An iterable of packs for one rank, after those of the past; each `for` starts there again.
 
     Attributes:
         shape: sizes of every pack.
@@ -37,7 +37,15 @@ class PackLoader:
     """
 
     def __init__(
-        self, dataset: BattleDataset, plan: Plan, *, rank: int, world: int, start_step: int, steps: int, accumulate: int
+        self,
+        dataset: BattleDataset,
+        plan: Plan,
+        *,
+        rank: int,
+        world: int,
+        past: Sequence[Drawn],
+        steps: int,
+        accumulate: int,
     ) -> None:
         self.dataset = dataset
         self.plan = plan
@@ -50,7 +58,7 @@ class PackLoader:
         self.padding_rows = 0
         self._rank = rank
         self._world = world
-        self._start_step = start_step
+        self._past = list(past)
         self._steps = steps
         self._accumulate = accumulate
 
@@ -59,7 +67,7 @@ class PackLoader:
         return self._steps * self._accumulate
 
     def __iter__(self) -> Iterator[Pack]:
-        windows = self.plan.for_rank(self._rank, self._world, self._accumulate, self._start_step)
+        windows = self.plan.for_rank(self._rank, self._world, self._past)
         config = self.dataset.config
         options = {}
         if config.workers:
@@ -89,6 +97,14 @@ class PackLoader:
             pack = layout.tensors(buffer)
             self._count(pack, report)
             yield pack
+
+    def drawn(self, steps: int) -> list[Drawn]:
+        """What all processes together have taken from the stream once this loader's first `steps` steps are done: the
+        past of one that goes on there."""
+        now = Drawn(steps * self._world * self._accumulate, self.shape.turns, self.shape.segments, self.plan.battles)
+        if self._past and self._past[-1][1:] == now[1:]:
+            return [*self._past[:-1], now._replace(packs=self._past[-1].packs + now.packs)]
+        return [*self._past, now]
 
     @property
     def padding_share(self) -> float:
@@ -152,26 +168,26 @@ def make_loader(
     seed: int,
     rank: int = 0,
     world: int = 1,
-    start_step: int = 0,
+    past: Sequence[Drawn] = (),
     max_steps: int,
     shape: PackShape | None = None,
 ) -> PackLoader:
-    """The packs of one rank for steps start_step … max_steps − 1, `batch.accumulate` a step.
+    """The packs of one rank for the next `max_steps` steps, `batch.accumulate` a step.
 
     Args:
         dataset: battles to train on.
         batch: what a step holds.
         seed: of order and cuts.
         rank, world: this process, and how many there are.
-        start_step: the global cursor; a resumed run gives the number of steps done.
-        max_steps: the step to stop before.
-        shape: pack sizes (default: `shape_for`); a resumed run must give the same.
+        past: what was taken from the stream before, as `PackLoader.drawn` tells it.
+        max_steps: how many steps there are packs for.
+        shape: pack sizes (default: `shape_for`).
 
     Raises:
         DataError, ValueError: nothing to draw from, or sizes that don't fit.
     """
-    if start_step < 0 or max_steps < start_step:
-        raise ValueError(f"steps {start_step} … {max_steps}: give 0 ≤ start_step ≤ max_steps")
+    if max_steps < 0:
+        raise ValueError(f"max_steps={max_steps}: give 0 or more")
     shape = shape or shape_for(dataset, batch)
     planned = _is_planned(dataset, batch)
     rates = dataset.rates
@@ -192,8 +208,8 @@ def make_loader(
         plan,
         rank=rank,
         world=world,
-        start_step=start_step,
-        steps=max_steps - start_step,
+        past=past,
+        steps=max_steps,
         accumulate=batch.accumulate,
     )
 

@@ -10,15 +10,16 @@ endless stream; the pool runs over the end of an epoch, so no pack is left half 
 `battles` (lengths unknown): micro-batch k is the files at places [k·battles, (k + 1)·battles) of the permutations laid
 end to end, one drawn window each. In that order each window that no longer fits the pack's rows is dropped, counted.
 
-Micro-batch m of step s on rank r of W, with A micro-batches a step, is pack s·W·A + m·W + r, whatever W was before.
+Micro-batch m of step s on rank r of W, with A micro-batches a step, is pack s·W·A + m·W + r of those that are left of
+the stream. What was drawn from it before, by another W with packs of another size perhaps, is told by `Drawn`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,16 @@ class PackShape(NamedTuple):
     turns: int  # N
     segments: int  # R
     max_turns: int  # M, the longest segment
+
+
+class Drawn(NamedTuple):
+    """Packs taken from the stream by all processes together: how many, and their size (`battles`: files of each, where
+    lengths aren't known)."""
+
+    packs: int
+    turns: int
+    segments: int
+    battles: int
 
 
 class Window(NamedTuple):
@@ -224,24 +235,25 @@ class Plan:
         # int32: an epoch of millions of windows stays in memory while it lasts.
         return tuple(part[order].astype(np.int32) for part in (battle, start, length))
 
-    def packs(self) -> Iterator[list[Window]]:
-        """Every pack from the first on."""
+    def packs(self, past: Sequence[Drawn] = ()) -> Iterator[list[Window]]:
+        """Every pack after those of `past`: windows that it took are not taken again, and none of the others is left
+        out, whatever size its packs had."""
         if self._lengths is None:
-            yield from self._unplanned(0)
+            yield from self._unplanned(sum(drawn.packs * drawn.battles for drawn in past))
         else:
             # A pool far smaller than an epoch: at the end of one, few windows of the next are let in before its last.
             pool = min(POOL, max(16, len(self._usable) // 4))
-            yield from _fill(self._stream(), self.shape, pool)
+            before = (repeat(self.shape._replace(turns=d.turns, segments=d.segments), d.packs) for d in past)
+            shapes = chain(*before, repeat(self.shape))
+            yield from islice(
+                _fill(self._stream(), shapes, self.shape.max_turns, pool), sum(drawn.packs for drawn in past), None
+            )
 
-    def for_rank(self, rank: int, world: int, accumulate: int, start_step: int) -> Iterator[list[Window]]:
-        """The packs of one rank from a step on: step by step, micro-batch by micro-batch."""
+    def for_rank(self, rank: int, world: int, past: Sequence[Drawn] = ()) -> Iterator[list[Window]]:
+        """The packs of one rank after those of `past`: step by step, micro-batch by micro-batch."""
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world} processes: give 0 … {world - 1}")
-        first = start_step * world * accumulate
-        if self._lengths is None:
-            yield from islice(self._unplanned(first), rank, None, world)
-        else:
-            yield from islice(self.packs(), first + rank, None, world)
+        yield from islice(self.packs(past), rank, None, world)
 
     def _stream(self) -> Iterator[Window]:
         epoch = 0
@@ -254,8 +266,7 @@ class Plan:
                     yield Window(*one, epoch)
             epoch += 1
 
-    def _unplanned(self, first_pack: int) -> Iterator[list[Window]]:
-        skip = first_pack * self.battles
+    def _unplanned(self, skip: int) -> Iterator[list[Window]]:
         epoch = 0
         pack: list[Window] = []
         while True:
@@ -308,14 +319,14 @@ def _fits(length: int, room: int, count: int, shape: PackShape) -> bool:
     return count + 1 + -(-(room - length) // shape.max_turns) <= shape.segments
 
 
-def _fill(stream: Iterator[Window], shape: PackShape, pool: int) -> Iterator[list[Window]]:
-    """Pack an endless stream of windows.
+def _fill(stream: Iterator[Window], shapes: Iterable[PackShape], max_turns: int, pool: int) -> Iterator[list[Window]]:
+    """Pack an endless stream of windows of at most `max_turns` into packs of the given sizes.
 
     The pool holds the next `pool` windows by length, with one bit per length that is there: the longest that fits is
     then found without a search. A pack begins with the oldest windows, so none waits longer than the pool is deep.
     """
     order: deque[tuple[int, Window]] = deque()
-    by_length: list[deque[tuple[int, Window]]] = [deque() for _ in range(shape.max_turns + 1)]
+    by_length: list[deque[tuple[int, Window]]] = [deque() for _ in range(max_turns + 1)]
     taken: set[int] = set()
     present = 0
     for ticket, window in enumerate(islice(stream, pool)):
@@ -323,8 +334,8 @@ def _fill(stream: Iterator[Window], shape: PackShape, pool: int) -> Iterator[lis
         by_length[window.length].append((ticket, window))
         present |= 1 << window.length
     tickets = pool
-    close = 2 * shape.max_turns
-    while True:
+    close = 2 * max_turns
+    for shape in shapes:
         pack: list[Window] = []
         room = shape.turns
         while room >= MIN_WINDOW:

@@ -319,14 +319,16 @@ def bench_exactly_once(options: argparse.Namespace, scratch: Path) -> dict:
             plan = make_loader(data, batch, seed=7, max_steps=1).plan
             planned = list(islice(plan.packs(), total))
             other = {1: 3, 2: 1, 3: 2}[world]
-            runs = [(rank, world, 0, total // 2 // world) for rank in range(world)]
-            runs += [(rank, other, total // 2 // other, total // other) for rank in range(other)]
+            half = total // 2
+            past = make_loader(data, batch, seed=7, max_steps=1).drawn(half)
+            runs = [(rank, world, []) for rank in range(world)] + [(rank, other, past) for rank in range(other)]
             got: Counter = Counter()
             equal = True
-            for rank, count, start, stop in runs:
-                loader = make_loader(data, batch, seed=7, rank=rank, world=count, start_step=start, max_steps=stop)
-                for step, pack in enumerate(loader, start):
-                    place = step * count + rank
+            for rank, count, past in runs:
+                steps = half // count
+                loader = make_loader(data, batch, seed=7, rank=rank, world=count, past=past, max_steps=steps)
+                for step, pack in enumerate(loader):
+                    place = bool(past) * half + step * count + rank
                     got[place] += 1
                     rows = [tuple(row) for row in pack["windows"].tolist() if row[0] >= 0]
                     equal &= rows == [(w.battle, w.start, w.length) for w in planned[place]]

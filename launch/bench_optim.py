@@ -42,7 +42,7 @@ def settings(options: argparse.Namespace, arm: str, steps: int) -> list[str]:
 def prepared(options: argparse.Namespace, arm: str, steps: int, output: str) -> Run:
     """A run that is ready for its first step."""
     run = Run(load_config(None, [*settings(options, arm, steps), f"output={output}"]))
-    run._open_packs(0)
+    run.course.open(0)
     run.module.train()
     return run
 
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, arm: str, output: str) -> dict:
     probe, taken = prepared(options, arm, 10**6, output), []
     for step in range(3 + TIMED):
         started = time.process_time()
-        probe.step(step, probe._next_packs(step), detailed=False)
+        probe.step(step, probe.course.micro(step), detailed=False)
         taken.append(time.process_time() - started)
     a_step = statistics.median(taken[3:])
     steps = max(1, round(options.seconds / a_step))
@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace, arm: str, output: str) -> dict:
     began, marks = time.monotonic(), {round(steps * share / options.looks) for share in range(1, options.looks + 1)}
     for step in range(steps):
         started = time.process_time()
-        run.step(step, run._next_packs(step), detailed=False)
+        run.step(step, run.course.micro(step), detailed=False)
         spent += time.process_time() - started
         if step + 1 in marks:
             last = step + 1 == steps

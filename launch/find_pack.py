@@ -59,12 +59,12 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
             "resume=never", "log.progress=false", "epochs=null", f"max_steps={STEPS}", "hub.push=false",
         ]  # fmt: skip
         run = Run(load_config(path, [*settings, *own]))
-        run._open_packs(0)
+        run.course.open(0)
         run.module.train()
-        turns = run.loader.shape.turns
+        turns = run.course.shape.turns
         try:
             for step in range(STEPS):
-                run.step(step, [run._to_device(pack) for pack in run._next_packs(step)])
+                run.step(step, [run._to_device(pack) for pack in run.course.micro(step)])
         except torch.cuda.OutOfMemoryError:
             gc.collect()
             return {"battles": battles, "turns": turns, "peak": None}

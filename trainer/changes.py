@@ -7,15 +7,16 @@ from trainer.config import ConfigError, flat
 # What shapes a run's numbers; the rest (evaluation, logs, engines) may change at any resume.
 _SHAPING = (
     "seed", "epochs", "max_steps", "batch_scaling", "lr_scaling", "precision", "model.", "objective.", "optim.",
-    "data.", "batch.",
+    "data.", "batch.", "eval.battles",
 )  # fmt: skip
 _APART = {
     "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch", "data.max_bytes",
     "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
 }  # fmt: skip
-_LENGTH = ("epochs", "max_steps")
+_HARMLESS = ("epochs", "max_steps", "eval.battles")  # where nothing is left to train
 _HELDOUT = (
     "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.sources", "data.max_turns",
+    "data.files", "eval.battles", "model.act_gamma", "optim.ema",
 )  # fmt: skip
 
 
@@ -29,12 +30,20 @@ def changed(saved: dict, asked: dict) -> dict[str, str]:
     }
 
 
+def other_files(saved: dict[str, int] | None, now: dict[str, int]) -> dict[str, str]:
+    """{"data.files.FORMAT": "before → now"} where the numbers of training battles differ."""
+    if saved is None:
+        return {}
+    counts = {name: (saved.get(name, 0), now.get(name, 0)) for name in sorted(saved.keys() | now.keys())}
+    return {f"data.files.{name}": f"{was} → {is_}" for name, (was, is_) in counts.items() if was != is_}
+
+
 def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: str) -> None:
     """Raises ConfigError where nothing is left to train by settings that differ: the run's records would tell untruths.
 
     By the same settings such a start only finishes again what the first one did.
     """
-    shaping = [f"{key}: {change}" for key, change in changes.items() if key not in _LENGTH]
+    shaping = [f"{key}: {change}" for key, change in changes.items() if key not in _HARMLESS]
     if step < total or (not shaping and step == total):
         return
     by = f", by other settings ({'; '.join(shaping)})" if shaping else ""
@@ -44,5 +53,6 @@ def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output
 
 
 def other_heldout(changes: dict[str, str]) -> bool:
-    """Whether likelihoods from before and from now are of other held-out battles."""
+    """Whether likelihoods from before and from now cannot be compared: other battles, another policy's, or averaged
+    weights beside plain ones."""
     return any(key.startswith(_HELDOUT) for key in changes)

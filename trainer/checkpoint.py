@@ -55,12 +55,14 @@ def list_checkpoints(output: Path) -> list[Path]:
     return sorted(p for p in output.glob(f"{PREFIX}*") if p.is_dir() and (p / "manifest.json").exists())
 
 
-def newest_valid(output: Path) -> Path | None:
-    """The newest checkpoint that verifies; damaged newer ones are named in the log and passed over."""
+def newest_valid(output: Path, sound: bool = False) -> Path | None:
+    """The newest checkpoint that verifies; damaged newer ones are named in the log and passed over. sound: none that
+    was saved in a stretch of skipped updates."""
     for folder in reversed(list_checkpoints(output)):
         try:
             verify(folder)
-            return folder
+            if not (sound and json.loads((folder / "run.json").read_text()).get("skipping")):
+                return folder
         except CheckpointError as error:
             log.warning("%s; trying the one before", error)
     return None

@@ -61,8 +61,9 @@ class Start:
         return network
 
 
-def starting_model(config: RunConfig) -> Start | None:
-    """The model that `model.init_from` names, or None where the run starts from nothing.
+def starting_model(config: RunConfig, resumed: Path | None = None) -> Start | None:
+    """The model that `model.init_from` names, or None where the run starts from nothing. resumed: the checkpoint that
+    the run goes on from, if any, which stands for that model then: it may be gone, or be another one by now.
 
     Writes the joined vocabulary to OUTPUT/vocabulary.json. Raises ConfigError where there is no such model, or where
     it was trained on another observation space, reward or scale of it, or another size is asked for.
@@ -71,7 +72,7 @@ def starting_model(config: RunConfig) -> Start | None:
     if name is None:
         return None
     try:
-        folder = find_model(name)
+        folder = find_model(name) if resumed is None else resumed / "model"
     except CheckpointError as error:
         raise ConfigError(f"model.init_from: {error}") from error
     saved = TurnwiseConfig.from_pretrained(folder)

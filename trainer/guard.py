@@ -68,25 +68,30 @@ class SkipLedger:
         """path_of(row) → the file of a battle in the training set."""
         self.file, self.config, self.rank, self.path_of = output / LOG, config, rank, path_of
         self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
-        self.in_a_row = 0
+        self.in_a_row, self.bad = 0, []
 
     def note(self, step: int, skipped: torch.Tensor, packs: list[dict]) -> None:
         """skipped []: positive where the update of `step` was skipped; the same on all processes."""
         self.pending.append((step, skipped, [pack["windows"] for pack in packs]))
 
-    def review(self) -> list[int]:
-        """Steps skipped since the last call; their battles are appended to OUTPUT/skipped_batches.jsonl."""
+    def take(self) -> list[int]:
+        """Steps skipped since the last call."""
+        self.review()
+        bad, self.bad = self.bad, []
+        return bad
+
+    def review(self) -> None:
+        """Waits for the device to say which updates were skipped; their battles are appended to
+        OUTPUT/skipped_batches.jsonl."""
         if not self.pending:
-            return []
+            return
         flags = torch.stack([skipped.float() for _, skipped, _ in self.pending]).tolist()
-        bad = []
         for (step, _, windows), flag in zip(self.pending, flags, strict=True):
             self.in_a_row = self.in_a_row + 1 if flag > 0 else 0
             if flag > 0:
-                bad.append(step)
+                self.bad.append(step)
                 self._write(step, windows)
         self.pending.clear()
-        return bad
 
     @property
     def too_many(self) -> bool:

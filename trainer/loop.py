@@ -1,31 +1,32 @@
 """A run from its configuration to the agent that it leaves behind. The step itself is in `step.py`."""
 
+import filecmp
 import json
 import logging
-import math
 import os
 import socket
 import zlib
-from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from data.dataset import BattleDataset
-from data.loader import make_loader, shape_for
+from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
-from trainer.changes import changed, other_heldout, refuse_a_finished_run
+from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
 from trainer.config import RunConfig, to_tree
+from trainer.course import Course
+from trainer.earlier import make_way
 from trainer.evaluate import as_text, calibrate
 from trainer.finetune import starting_model
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import all_packs, evaluate_dataset, quick_score
-from trainer.hub import copy_model
+from trainer.hub import WEIGHTS, copy_model
 from trainer.lock import lock_output
 from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
@@ -43,7 +44,6 @@ from trainer.tracking import Trackers
 from trainer.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
 
 
 class Run:
@@ -60,8 +60,9 @@ class Run:
         self.main = self.accelerator.is_main_process
         self.lock = lock_output(self.output, self.accelerator)
         publish.check(config.hub)
+        self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
-            start = starting_model(config)
+            start = starting_model(config, self.resumed)
         if start is not None:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
@@ -76,9 +77,9 @@ class Run:
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
         self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
-        self.total = self._total_steps()
+        self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
-        self.data_offset, self.went_back, self.step_done = 0, False, 0
+        self.went_back, self.step_done = False, 0
         self._prepare()
 
     def _prepare(self) -> None:
@@ -97,28 +98,14 @@ class Run:
             self.optimizer = optimizer
         self.spikes = None if config.guard.spike is None else SpikeGuard(config.guard, accelerator.device)
         parts = (self.module, self.objective, self.optimizer)
-        self.step = TrainStep(accelerator, *parts, config.optim, config.seed, self.total, self.spikes, self.average)
+        self.step = TrainStep(
+            accelerator, *parts, config.optim, config.seed, self.course.total, self.spikes, self.average
+        )
         self.skips = SkipLedger(self.output, config.guard, accelerator.process_index, self.dataset.path)
         self.saver = Saver(
             self.output, accelerator, (*parts, self.average), self.objective.network, self.tokenizer,
             config.checkpoint.keep, config.checkpoint.background,
         )  # fmt: skip
-
-    def _total_steps(self) -> int:
-        """Optimizer steps of the run: `epochs`, or `max_steps` where that comes first."""
-        config, world = self.config, self.accelerator.num_processes
-        per_step = config.batch.accumulate * world
-        if self.dataset.lengths is None or config.batch.plan == "battles":
-            per_epoch = len(self.dataset) / (config.batch.battles * per_step)
-        else:
-            lengths = self.dataset.lengths[self.dataset.lengths >= 2].astype("int64") - 1
-            windows = -(-lengths // (config.data.max_turns - 1))
-            per_epoch = (lengths + windows).sum() / (shape_for(self.dataset, config.batch).turns * per_step)
-        by_epochs = math.ceil(config.epochs * per_epoch) if config.epochs is not None else None
-        known = [n for n in (by_epochs, config.max_steps) if n is not None]
-        if not known:
-            raise ValueError("epochs and max_steps are both null: give one, so that the run ends")
-        return min(known)
 
     def train(self) -> int:
         """Train to the end, or until told to stop; returns the exit code. Raises CheckpointError, TooManySkipsError."""
@@ -151,20 +138,19 @@ class Run:
         step = start = self._resume()
         csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
         self._start_telling(start, csv_log)
-        progress = Progress(self.total, start, config.model.act_gamma, self.main and config.log.progress)
+        progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
         warner = FilterWarning(config.objective.filter)
-        self._open_packs(start)
         clock, order = Clock(self.tokenizer.unknown_id), 0
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
-        while step < self.total:
+        while step < self.course.total:
             with clock.waiting():
-                micro = self._next_packs(step)
+                micro = self.course.micro(step)
             if step == start:
                 self._summarize(micro)
             self.module.train()
             profiler.step_begins(step - start)
             done = self.step_done = step + 1
-            logging_step = done % config.log.every == 0 or done in (self.total, start + 1)
+            logging_step = done % config.log.every == 0 or done in (self.course.total, start + 1)
             metrics = self.step(step, [self._to_device(pack) for pack in micro], detailed=logging_step)
             self.skips.note(done, metrics["optim/skipped"], micro)
             clock.count(micro)
@@ -175,12 +161,12 @@ class Run:
                 row = reduce_to_host(
                     accelerator, metrics | clock.shares(accelerator), self.objective.network.config.gammas
                 )
-                skipped = self.skips.review()
+                skipped = self.skips.take()
                 # Which windows were trained on since the last row, as one number: equal for a run and its resumed twin.
                 row = {
                     "step": done,
                     "data/order_crc32": order,
-                    "optim/lr": learning_rate(step, self.total, config.optim),
+                    "optim/lr": learning_rate(step, self.course.total, config.optim),
                     **row,
                     "optim/skipped": len(skipped),
                     "checkpoint/held_s": self.saver.take_held_s(),
@@ -191,7 +177,14 @@ class Run:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
                 order = 0
             stopping = self._stop_agreed(done)
-            wants_eval = done == self.total or (config.eval.every and done % config.eval.every == 0)
+            ends = done == self.course.total
+            wants_eval = ends or (config.eval.every and done % config.eval.every == 0)
+            due = wants_eval or done % config.checkpoint.every == 0
+            if due or stopping:
+                self.skips.review()
+            if self.skips.in_a_row and not ends:
+                # A stretch of skipped updates is not judged, and not kept but to stop: going back must lead out of it.
+                wants_eval = due = False
             if wants_eval and not stopping:
                 row = {**(row or {"step": done}), **self._evaluate(done)}
                 clock.restart()
@@ -201,9 +194,7 @@ class Run:
                 csv_log, order = CsvLog(self.output / "training_log.csv", step) if self.main else None, 0
                 clock.restart()
                 continue
-            # None is written in a stretch of skipped updates: going back must lead out of it.
-            due = done % config.checkpoint.every == 0 and not self.skips.in_a_row
-            if wants_eval or stopping or due:
+            if due or stopping:
                 self._save(done, owes_evaluation=bool(wants_eval and stopping))
                 clock.restart()
             if stopping:
@@ -218,25 +209,35 @@ class Run:
             self._save(step, owes_evaluation=False)
         return 0
 
-    def _resume(self) -> int:
-        """The step to start at, its state put into the parts."""
+    def _to_resume(self) -> Path | None:
+        """The checkpoint that `resume` means, or None: from the beginning."""
         choice = self.config.resume
-        folder = self._newest_valid() if choice == "auto" else None if choice == "never" else Path(choice)
-        if folder is None:
-            return 0
-        if not (folder / "model" / "config.json").exists():
+        if choice in ("auto", "never"):
+            return self._newest_valid() if choice == "auto" else None
+        if not (Path(choice) / "model" / "config.json").exists():
             raise checkpoint.CheckpointError(
                 f"resume={choice}: no checkpoint there: give auto, never, or a run's folder step_…"
             )
+        return Path(choice)
+
+    def _resume(self) -> int:
+        """The step to start at, its state put into the parts."""
+        folder = self.resumed
+        if folder is None:
+            self._make_way(0)
+            self.course.open(0)
+            return 0
         saved = TurnwiseConfig.from_pretrained(folder / "model")
         check_stamps(saved, self.config.data, self.tokenizer, str(folder))
         run = self._load(folder)
         changes = changed(run.get("asked", {}), self.asked)
-        refuse_a_finished_run(run["step"], self.total, changes, self.config.output)
+        changes |= other_files(run.get("data", {}).get("files"), self.data_report.files)
+        refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
-        if other_heldout(changes):
-            self.best = None
+        if other_heldout(changes) or folder.resolve().parent != self.output.resolve():
+            self.best = None  # judged on other battles, or another run's
+        self._make_way(run["step"])
         if run.get("owes_evaluation"):
             # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
             self._evaluate(run["step"])
@@ -245,7 +246,13 @@ class Run:
             log.info("resumed from %s at step %d", folder, run["step"])
         return run["step"]
 
-    def _load(self, folder: Path) -> dict:
+    def _make_way(self, step: int) -> None:
+        if self.main:
+            make_way(self.output, step)
+        self.accelerator.wait_for_everyone()
+
+    def _load(self, folder: Path, drawn: list[Drawn] | None = None) -> dict:
+        """Put a checkpoint's state into the parts; in the data, go on behind what it had drawn, or behind `drawn`."""
         state, run = checkpoint.read(folder)
         try:
             scatter(state, self.accelerator, self.module, self.objective, self.optimizer, self.average)
@@ -256,14 +263,16 @@ class Run:
             ) from error
         # An earlier version wrote the likelihood alone, beside a file that said where.
         self.best = run["best"] if isinstance(run["best"], dict) else None
-        self.data_offset = run.get("data_offset", 0)
+        self.skips.in_a_row = run.get("skipping", 0)
         if self.spikes is not None and run.get("spikes") is not None:
             self.spikes.state.copy_(torch.tensor(run["spikes"]))
+        self.course.restore(run, drawn)
+        self.step.total_steps = self.course.total
         return run
 
-    def _newest_valid(self) -> Path | None:
+    def _newest_valid(self, sound: bool = False) -> Path | None:
         """As the main process finds it, so that all start alike; the others need not read every file."""
-        found = [checkpoint.newest_valid(self.output) if self.main else None]
+        found = [checkpoint.newest_valid(self.output, sound) if self.main else None]
         return broadcast_object_list(found)[0]
 
     def _save(self, step: int, owes_evaluation: bool) -> None:
@@ -275,7 +284,8 @@ class Run:
                 "best": self.best,
                 "owes_evaluation": owes_evaluation,
                 "data": {"files": self.data_report.files},
-                "data_offset": self.data_offset,
+                **self.course.record(step),
+                "skipping": self.skips.in_a_row,
                 "spikes": None if self.spikes is None else self.spikes.state.tolist(),
             },
         )
@@ -290,26 +300,6 @@ class Run:
             self.best = {"nll": scores["heldout/nll"], "step": done}
         return scores
 
-    def _open_packs(self, step: int) -> None:
-        self.loader = make_loader(
-            self.dataset, self.config.batch, seed=self.config.seed, rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes, start_step=step + self.data_offset,
-            max_steps=self.total + self.data_offset,
-        )  # fmt: skip
-        self.packs = iter(self.loader)
-
-    def _next_packs(self, step: int) -> list[dict]:
-        """The step's micro-batches. A loader's worker that was killed costs a restart of the loader, not the run."""
-        for _ in range(WORKER_RESTARTS):
-            try:
-                return list(islice(self.packs, self.config.batch.accumulate))
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                log.warning("step %d: %s; the loader starts again at this step", step, error)
-                self._open_packs(step)
-        return list(islice(self.packs, self.config.batch.accumulate))
-
     def _go_back(self, done: int) -> int:
         """Too many updates in a row were skipped: the last checkpoint, and data beyond the bad stretch. Returns the
         step to go on from. Raises TooManySkipsError the second time."""
@@ -317,15 +307,12 @@ class Run:
             f"{self.skips.in_a_row} updates in a row were skipped up to step {done}; their battles: {self.skips.file}"
         )
         self.saver.finish()
-        folder = self._newest_valid()
+        folder = self._newest_valid(sound=True)
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
         self.went_back = True
-        run = self._load(folder)
-        self.data_offset += done - run["step"]
-        self.skips.in_a_row = 0
-        self._open_packs(run["step"])
+        run = self._load(folder, self.course.drawn(done))
         log.warning("%s; back to %s, with other data ahead", words, folder)
         return run["step"]
 
@@ -346,6 +333,7 @@ class Run:
             likeliest = False
         chosen = best if likeliest else checkpoint.newest_valid(self.output)
         checkpoint.verify(chosen)
+        self._part_from_play(chosen / "model")
         copy_model(chosen / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)
         network.attention = self.objective.network.attention
@@ -358,7 +346,14 @@ class Run:
             from trainer.report import report_of_run  # draws with matplotlib: a second that no start need wait for
 
             report_of_run(self.output)
-        self.publisher.finish(target, self.total)
+        self.publisher.finish(target, self.course.total)
+
+    def _part_from_play(self, model: Path) -> None:
+        """Win rates of an agent that gives way to another one are not the new one's."""
+        weights, played = [folder / WEIGHTS for folder in (self.output / "model", model)], self.output / "play.json"
+        if played.exists() and not (weights[0].exists() and filecmp.cmp(*weights, shallow=False)):
+            played.replace(self.output / "play_before.json")
+            log.warning("%s tells of the agent before: it is play_before.json now", played)
 
     def _stop_agreed(self, done: int) -> bool:
         """Whether all processes stop now. With several, they compare notes on logging steps alone."""
@@ -383,7 +378,7 @@ class Run:
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)
-        self.publisher = Publisher(config.hub, self.output, start, self.total)
+        self.publisher = Publisher(config.hub, self.output, start, self.course.total)
         self.saver.written = self.publisher.offer
 
     def _summarize(self, micro: list[dict]) -> None:

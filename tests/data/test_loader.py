@@ -1,7 +1,7 @@
 """Files to packs: contents against the encoder, exactly once over processes and workers, resume, bad files."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -115,14 +115,39 @@ def test_exactly_once_over_processes_and_workers_with_resume(folder, tmp_path, p
                 for step, pack in enumerate(mine):
                     got[step * world + rank] = pack
             other = {1: 3, 2: 1, 3: 2}[world]
+            past = mine.drawn(stop)
             for rank in range(other):
-                mine = make_loader(
-                    data, batch, seed=5, rank=rank, world=other, start_step=6 // other, max_steps=total // other
-                )
+                mine = make_loader(data, batch, seed=5, rank=rank, world=other, past=past, max_steps=6 // other)
                 for step, pack in enumerate(mine):
                     got[6 + step * other + rank] = pack
             assert sorted(got) == list(range(total))
             assert all(equal(got[i], whole[i]) for i in range(total))
+
+
+@pytest.mark.parametrize("plan", ["packed", "battles"])
+def test_no_window_is_lost_where_the_packs_size_changes_on_the_way(folder, tmp_path, plan):
+    """One process with packs for 8 battles, then two with packs for 3, then one again: each window of the first epochs
+    (each file, where lengths are not used) stands once."""
+    data = dataset(folder, tmp_path)
+    seen, past = Counter(), []
+    for battles, world, steps in ((8, 1, 5), (3, 2, 4), (3, 1, 2), (8, 1, 20)):
+        batch = BatchConfig(battles=battles, plan=plan)
+        loaders = [
+            make_loader(data, batch, seed=5, rank=rank, world=world, past=past, max_steps=steps)
+            for rank in range(world)
+        ]
+        for loader in loaders:
+            windows = islice(loader.plan.for_rank(loader._rank, world, past), steps)
+            seen.update((w.battle, w.start, w.length, w.epoch) for pack in windows for w in pack)
+        past = loaders[0].drawn(steps)
+    assert [drawn.packs for drawn in past] == [5, 10, 20]
+    for epoch in range(2):
+        first = {window[:3]: n for window, n in seen.items() if window[3] == epoch}
+        assert set(first.values()) == {1}
+        if plan == "packed":
+            assert first.keys() == set(zip(*(part.tolist() for part in loader.plan.epoch_windows(epoch)), strict=True))
+        else:
+            assert sorted(battle for battle, _, _ in first) == loader.plan.members(epoch).tolist()
 
 
 def test_an_epoch_holds_each_window_once(folder, tmp_path):
@@ -207,7 +232,7 @@ def test_unknown_lengths_drop_overflow_by_rule_and_count_it(folder, tmp_path):
     packs = list(loader)
     assert loader.dropped_windows > 0
     expected_dropped = 0
-    for pack, windows in zip(packs, loader.plan.for_rank(0, 1, 2, 0), strict=False):
+    for pack, windows in zip(packs, loader.plan.for_rank(0, 1), strict=False):
         room, kept = 64, []
         for window in windows:
             start, length = drawn_window(len(data[window.battle]), 24, window.start, window.draw)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data.sampler import (
     BatchConfig,
+    Drawn,
     PackShape,
     Plan,
     cut_windows,
@@ -108,7 +109,8 @@ def test_the_stream_repeats_and_ranks_share_it():
         per_step = world * accumulate
         for start in (0, 2):
             for rank in range(world):
-                mine = Plan(shape, seed=3, n=300, lengths=lengths).for_rank(rank, world, accumulate, start)
+                past = [Drawn(start * per_step, shape.turns, shape.segments, 64)]
+                mine = Plan(shape, seed=3, n=300, lengths=lengths).for_rank(rank, world, past)
                 steps = 48 // per_step - start
                 for step in range(steps):
                     for micro in range(accumulate):
@@ -124,7 +126,8 @@ def test_unplanned_packs_hold_each_file_once_an_epoch():
         assert sorted(w.battle for w in flat if w.epoch == epoch) == list(range(70))
     assert {w.length for w in flat} == {0}
     for rank, world, start in ((0, 2, 3), (2, 3, 1)):
-        mine = list(islice(Plan(shape, seed=3, n=70, battles=8).for_rank(rank, world, 2, start), 6))
+        past = [Drawn(start * world * 2, shape.turns, shape.segments, 8)]
+        mine = list(islice(Plan(shape, seed=3, n=70, battles=8).for_rank(rank, world, past), 6))
         expected = packs[start * world * 2 + rank :: world]
         assert mine == expected[: len(mine)]
 

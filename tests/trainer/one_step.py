@@ -18,7 +18,7 @@ def main(out: str, settings: list[str]) -> None:
     accelerator, config = run.accelerator, run.config
     loader = make_loader(
         run.dataset, config.batch, seed=config.seed, rank=accelerator.process_index, world=accelerator.num_processes,
-        start_step=0, max_steps=1,
+        max_steps=1,
     )  # fmt: skip
     seen = {}
     step = run.optimizer.step

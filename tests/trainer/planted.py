@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 import torch
 
-from trainer import loop
+from trainer import course
 from trainer.train import main
 
 
 def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", value: float = torch.nan) -> Callable:
-    """`loop.make_loader` whose packs hold nothing but `value` under `name` where `is_bad(position in the data)`."""
+    """`course.make_loader` whose packs hold nothing but `value` under `name` where `is_bad(position in the data)`."""
 
     class Planted:
         def __init__(self, inner, start):
-            self.inner, self.start = inner, start
+            self.inner, self.start, self.drawn = inner, start, inner.drawn
 
         def __iter__(self):
             for place, pack in enumerate(self.inner, self.start):
@@ -30,14 +30,14 @@ def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", 
                     pack[name][:] = value
                 yield pack
 
-    return lambda *a, **k: Planted(real(*a, **k), k["start_step"])
+    return lambda *a, **k: Planted(real(*a, **k), sum(drawn.packs for drawn in k["past"]) // k["world"])
 
 
 if __name__ == "__main__":
     places = {int(place) for place in os.environ["TURNWISE_PLANTED"].split()}
     if os.environ.get("TURNWISE_PLANTED_RANK", os.environ.get("RANK")) == os.environ.get("RANK"):
         if os.environ.get("TURNWISE_PLANTED_WHAT", "nan") == "stop":
-            loop.make_loader = plant(loop.make_loader, lambda place: place in places and signal.pause())
+            course.make_loader = plant(course.make_loader, lambda place: place in places and signal.pause())
         else:
-            loop.make_loader = plant(loop.make_loader, places.__contains__)
+            course.make_loader = plant(course.make_loader, places.__contains__)
     sys.exit(main())

@@ -44,9 +44,9 @@ def test_a_run_averages_saves_resumes_and_evaluates_the_average(battles, tmp_pat
     ]  # fmt: skip
 
     def train(run, *steps):
-        run._open_packs(steps[0])
+        run.course.open(steps[0])
         for step in steps:
-            run.step(step, run._next_packs(step))
+            run.step(step, run.course.micro(step))
         return {name: p.clone() for name, p in run.average.network.named_parameters()}
 
     whole = Run(load_config(None, settings))

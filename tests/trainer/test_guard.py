@@ -18,7 +18,7 @@ import torch
 from tests.trainer.conftest import SMALL
 from tests.trainer.planted import plant
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint, loop
+from trainer import checkpoint, course, loop
 from trainer.config import ConfigError, load_config
 from trainer.guard import GuardConfig, SpikeGuard, TooManySkipsError
 from trainer.loop import Run
@@ -35,7 +35,7 @@ def run_of(battles, output, *settings):
 
 
 def plant_in(monkeypatch, is_bad, name="numbers", value=torch.nan):
-    monkeypatch.setattr(loop, "make_loader", plant(loop.make_loader, is_bad, name, value))
+    monkeypatch.setattr(course, "make_loader", plant(course.make_loader, is_bad, name, value))
 
 
 def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch):
@@ -68,11 +68,12 @@ def test_too_many_in_a_row_go_back_once_and_on_with_other_data(battles, tmp_path
     plant_in(monkeypatch, lambda place: 6 <= place < 26)
     run = run_of(battles, tmp_path, "max_steps=30", "checkpoint.every=4")
     assert run.train() == 0
-    assert run.data_offset == 26 - 4  # twenty bad ones from position 6 on, found at 26; back to step 4
+    # Twenty bad ones from position 6 on, found at 26; back to step 4.
+    assert run.course.drawn(30)[0].packs == 30 + 26 - 4
     assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 31))
     assert not any(float(row["optim/skipped"]) for row in rows_of(tmp_path))
     _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 30))
-    assert saved["data_offset"] == 22
+    assert [packs for packs, *_ in saved["drawn"]] == [52]
 
 
 def test_too_many_again_stop_the_run_with_a_word(battles, tmp_path, monkeypatch, capsys):
@@ -260,7 +261,7 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     shutil.copytree(trained, tmp_path / "run")
     capsys.readouterr()
-    for place, words in (("full", "thesis.txt"), ("run", "step_00000060"), ("full/thesis.txt", "is a file")):
+    for place, words in (("full", "thesis.txt"), ("run", ".lock"), ("full/thesis.txt", "is a file")):
         assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / place)]) == 1
         assert words in capsys.readouterr().err
     assert (tmp_path / "full" / "thesis.txt").exists()

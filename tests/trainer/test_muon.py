@@ -123,12 +123,12 @@ def test_a_run_resumes_bit_by_bit_and_changes_over_from_another(battles, tmp_pat
         run = Run(load_config(None, [*settings, f"optim.name={name}"]))
         if state is not None:
             scatter(state, run.accelerator, run.module, run.objective, run.optimizer)
-        run._open_packs(at)
+        run.course.open(at)
         return run
 
     def state_after(run, steps):
         for step in steps:
-            run.step(step, run._next_packs(step))
+            run.step(step, run.course.micro(step))
         return gather(run.accelerator, run.module, run.objective, run.optimizer)
 
     whole = start("muon")

@@ -32,10 +32,10 @@ def noted(*arguments):
 loop.build_network = noted
 config = load_config(None, sys.argv[1:])
 run = loop.Run(config)
-run._open_packs(0)
+run.course.open(0)
 for step in range(2):
-    run.step(step, run._next_packs(step))
-print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, run.loader.shape.turns]))
+    run.step(step, run.course.micro(step))
+print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, run.course.shape.turns]))
 """
 
 
@@ -47,8 +47,8 @@ def test_counted_parts_are_those_of_a_run(battles, tmp_path, options):
     parameters = list(run.objective.network.parameters())
     assert counted.parameters == sum(p.numel() for p in parameters)
     assert counted.targets == sum(p.numel() for p in run.objective.targets.parameters())
-    run._open_packs(0)
-    run.step(0, run._next_packs(0))
+    run.course.open(0)
+    run.step(0, run.course.micro(0))
     parts = plan.memory(counted, "plain", world=1, turns=0, bf16=False)
     moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
     assert parts["parameters"] == sum(p.numel() * 4 for p in parameters)

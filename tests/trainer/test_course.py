@@ -1,0 +1,179 @@
+"""How many steps a run has, where it goes on in its data, and what an earlier run's files are to it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.dataset import BattleDataset
+from data.tokenizer import Tokenizer
+from tests.battle_files import Style, write_battles
+from tests.trainer.conftest import SMALL
+from tests.trainer.test_guard import plant_in, run_of
+from tests.trainer.test_run import rows_of
+from trainer import checkpoint
+from trainer.changes import changed, other_files, other_heldout
+from trainer.config import load_config, scale_to_world
+from trainer.course import Course
+from trainer.train import main as train_main
+
+
+def course_of(data, world, *settings):
+    config = load_config(None, [*SMALL, f"data.path={data}", "batch.battles=8", *settings])
+    dataset = BattleDataset(config.data, Tokenizer.load(config.data.vocabulary), "train")
+    return [Course(dataset, scale_to_world(config, world), rank, world) for rank in range(world)]
+
+
+def test_epochs_are_of_what_the_rates_let_in(battles, tmp_path):
+    """A second source at a twentieth of the weight adds a twentieth of its battles to an epoch."""
+    write_battles(tmp_path / "more", 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+    for plan in ("packed", "battles"):
+        (alone,) = course_of(battles, 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384")
+        mixed = [{"path": str(battles), "weight": 20}, {"path": str(tmp_path / "more"), "weight": 1}]
+        both = course_of(
+            "''", 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384", f"data.sources={json.dumps(mixed)}"
+        )
+        assert alone.total > 5
+        assert alone.total <= both[0].total <= alone.total + 1
+        members = both[0].open(0) or both[0].loader.plan.members(0)
+        assert len(members) < 1.1 * len(alone.dataset)
+
+
+def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles):
+    """Two thirds on one process, the rest on two whose packs are more than half as large: the epochs end where they
+    end, and no window is taken twice or left out."""
+    (one,) = course_of(battles, 1, "epochs=2")
+    assert one.total == pytest.approx(2 * one.epoch_rows / one.step_rows, abs=1)
+    done = 2 * one.total // 3
+    one.open(0)
+    seen = [tuple(row) for step in range(done) for pack in one.micro(step) for row in pack["windows"].tolist()]
+    noted = json.loads(json.dumps({"step": done, **one.record(done)}))
+    two = course_of(battles, 2, "epochs=2")
+    assert two[0].step_rows != one.step_rows
+    for course in two:
+        course.restore(noted)
+        assert course.total == done + np.ceil((2 * one.epoch_rows - done * one.step_rows) / course.step_rows)
+        for step in range(done, course.total):
+            seen += [tuple(row) for pack in course.micro(step) for row in pack["windows"].tolist()]
+    plan = two[0].loader.plan
+    epoch = set(zip(*(part.tolist() for part in plan.epoch_windows(0)), strict=True))
+    assert epoch <= set(seen)
+    # In the second epoch some battles are cut elsewhere, and some windows still lie in the pool.
+    taken = [window for window in seen if window[0] >= 0]
+    assert max(np.bincount([battle for battle, start, _ in taken if start == 0])) <= 3
+    again = course_of(battles, 1, "epochs=2")[0]
+    again.restore(json.loads(json.dumps({"step": two[0].total, **two[0].record(two[0].total)})))
+    assert again.total == two[0].total
+
+
+def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(battles):
+    (course,) = course_of(battles, 1, "max_steps=40")
+    course.restore({"step": 6, "data_offset": 2})
+    assert [drawn.packs for drawn in course.drawn(6)] == [8]
+    assert course.total == 40
+
+
+def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(battles, tmp_path):
+    """`resume=never` in a folder with a longer run's checkpoints: its agent and tables are its own, the others kept."""
+    settings = [
+        *SMALL,
+        f"data.path={battles}",
+        f"output={tmp_path}",
+        "eval.every=0",
+        "checkpoint.keep=1",
+        "log.every=1",
+    ]
+    assert train_main([*settings, "max_steps=6"]) == 0
+    (tmp_path / "play.json").write_text("{}")
+    theirs = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert train_main([*settings, "max_steps=4", "checkpoint.every=2", "resume=never", "seed=7"]) == 0
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000004"]
+    ours = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert ours == (tmp_path / "step_00000004" / "model" / "model.safetensors").read_bytes() != theirs
+    assert [row["step"] for row in rows_of(tmp_path)] == list("1234")
+    before = tmp_path / "before_1"
+    assert (before / "model" / "model.safetensors").read_bytes() == theirs
+    assert {"step_00000006", "training_log.csv", "evaluation.json", "play.json"} <= {p.name for p in before.iterdir()}
+    assert not (tmp_path / "play.json").exists()
+    # The same again: there is nothing beyond its end.
+    assert train_main([*settings, "max_steps=4", "checkpoint.every=2", "seed=7"]) == 0
+    assert not (tmp_path / "before_2").exists()
+
+
+def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(battles, tmp_path):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "checkpoint.every=2"]
+    assert train_main([*settings, "max_steps=6", "checkpoint.keep=3"]) == 0
+    victim = checkpoint.step_folder(tmp_path, 6) / "targets.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert train_main([*settings, "max_steps=5", "checkpoint.keep=1"]) == 0
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000005"]
+    assert (tmp_path / "before_1" / "step_00000006" / "manifest.json").exists()
+
+
+def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(battles, tmp_path):
+    """Its best is not this run's best; at its last step the new folder still gets a checkpoint and an agent."""
+    settings = [*SMALL, f"data.path={battles}", "eval.every=2", "eval.choose=likelihood", "max_steps=4"]
+    assert train_main([*settings, f"output={tmp_path / 'a'}"]) == 0
+    start = f"resume={checkpoint.step_folder(tmp_path / 'a', 4)}"
+    assert train_main([*settings, f"output={tmp_path / 'b'}", start]) == 0
+    run = json.loads((checkpoint.step_folder(tmp_path / "b", 4) / "run.json").read_text())
+    assert run["best"]["step"] == 4
+    assert (tmp_path / "b" / "model" / "calibration.json").exists()
+
+
+def test_win_rates_of_the_agent_before_are_put_aside(battles, tmp_path):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0"]
+    assert train_main([*settings, "max_steps=2"]) == 0
+    (tmp_path / "play.json").write_text('{"results": []}')
+    assert train_main([*settings, "max_steps=2"]) == 0
+    assert (tmp_path / "play.json").exists()
+    assert train_main([*settings, "max_steps=3"]) == 0
+    assert not (tmp_path / "play.json").exists()
+    assert (tmp_path / "play_before.json").exists()
+
+
+def test_a_finetuned_run_goes_on_without_the_model_that_it_began_with(trained, battles, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "first")
+    settings = [
+        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "eval.every=0",
+        f"model.init_from={tmp_path / 'first'}",
+    ]  # fmt: skip
+    assert train_main([*settings, "max_steps=1"]) == 0
+    shutil.rmtree(tmp_path / "first")
+    assert train_main([*settings, "max_steps=2"]) == 0
+    assert len(rows_of(tmp_path / "run")) == 2
+
+
+def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
+    for key, before, now in (("eval", {"battles": 5}, {"battles": None}), ("optim", {"ema": 0.0}, {"ema": 0.9})):
+        changes = changed({key: before}, {key: now})
+        assert changes
+        assert other_heldout(changes)
+    assert not other_heldout(changed({"optim": {"lr": 1}}, {"optim": {"lr": 2}}))
+    assert other_files(None, {"gen1ou": 3}) == other_files({"gen1ou": 3}, {"gen1ou": 3}) == {}
+    assert other_heldout(other_files({"gen1ou": 3}, {"gen1ou": 4}))
+    data = tmp_path / "data"
+    shutil.copytree(battles, data)
+    settings = [*SMALL, f"data.path={data}", f"output={tmp_path / 'run'}", "eval.every=0"]
+    assert train_main([*settings, "max_steps=1"]) == 0
+    write_battles(data, 30, seed=77)
+    assert train_main([*settings, "max_steps=2"]) == 0
+    assert "data.files.gen1ou: " in caplog.text
+
+
+def test_going_back_leads_out_of_the_stretch_of_skipped_updates(battles, tmp_path, monkeypatch):
+    """Checkpoints and evaluations that fall due within it, between the steps that are logged."""
+    plant_in(monkeypatch, lambda place: 4 <= place < 14)
+    run = run_of(
+        battles, tmp_path, "max_steps=20", "log.every=10", "checkpoint.every=3", "eval.every=7",
+        "guard.skips_in_a_row=8", "checkpoint.keep=9",
+    )  # fmt: skip
+    assert run.train() == 0
+    # Found at step 12, the first one due after eight in a row; back to step 3, behind the ten bad packs but two.
+    assert run.course.drawn(20)[0].packs == 20 + 12 - 3
+    state, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 20))
+    assert saved["skipping"] == 0
+    assert state.updates == 18
+    assert Path(tmp_path / "model" / "config.json").exists()

@@ -1,0 +1,35 @@
+"""What an earlier run left in a folder makes way for the one that begins there, or goes on from before its end."""
+
+import logging
+from pathlib import Path
+
+from trainer.checkpoint import PREFIX
+
+log = logging.getLogger(__name__)
+PLACE = "before_"
+# What a run and the commands beside it write, its checkpoints apart.
+LEFT = (
+    "model", "training_log.csv", "evaluation.json", "play.json", "report.html", "run_config.json", "about.json",
+    "skipped_batches.jsonl", "wandb_run.json", "tensorboard", "profile",
+)  # fmt: skip
+
+
+def make_way(output: Path, step: int) -> Path | None:
+    """Move what a run left in OUTPUT beyond `step`, where another goes on, to OUTPUT/before_1 (or 2, …): at step 0 all
+    of it, else the checkpoints. It would pass for the new run's: as its newest, its best, its agent. Returns the place,
+    or None where there was nothing. Raises OSError.
+    """
+    beyond = [folder for folder in output.glob(f"{PREFIX}*") if int(folder.name.removeprefix(PREFIX)) > step]
+    if step == 0 and (beyond or (output / "model").exists()):
+        beyond += [output / name for name in LEFT if (output / name).exists()]
+    if not beyond:
+        return None
+    number = 1
+    while (output / f"{PLACE}{number}").exists():
+        number += 1
+    place = output / f"{PLACE}{number}"
+    place.mkdir()
+    for path in beyond:
+        path.rename(place / path.name)
+    log.warning("an earlier run's files beyond step %d are in %s now: delete them if you don't need them", step, place)
+    return place
