@@ -4,6 +4,7 @@ A researcher who wants another objective changes this file: `OfflineRL.forward` 
 """
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -174,21 +175,28 @@ class OfflineRL(nn.Module):
             }
         return loss, metrics
 
+    def _as_online(self, device: torch.device):
+        """The targets' weights are fp32. Where DeepSpeed holds the online ones in bf16 there is no autocast around, and
+        the targets would multiply in fp32: slower by far, and other targets than plain training's."""
+        dtype = self.network.critics.weight.dtype
+        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
     def _td_target(self, hidden, entities, batch, subset) -> tuple[torch.Tensor, torch.Tensor]:
         """(TD targets, the target heads' V'(s)), fp32 [N,G] each.
 
         A target is of use where `decision` holds: a turn's successor is the next row of its window.
         """
         network = self.network
-        if self.targets.model is not None:
-            hidden, entities = network.features(batch, self.targets.model)
-        dtype = self.targets.critics.weight.dtype
-        hidden, entities = hidden.to(dtype), entities.to(dtype)
         legal = batch["legal"]
         mask = (legal | ~legal.any(-1, keepdim=True)).unsqueeze(1)
-        logits = self.targets.actor(hidden, entities).float()
-        probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
-        q = network.expected_values(self.targets.critics(hidden, entities, subset=subset))
+        with self._as_online(hidden.device):
+            if self.targets.model is not None:
+                hidden, entities = network.features(batch, self.targets.model)
+            dtype = self.targets.critics.weight.dtype
+            hidden, entities = hidden.to(dtype), entities.to(dtype)
+            logits = self.targets.actor(hidden, entities).float()
+            probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
+            q = network.expected_values(self.targets.critics(hidden, entities, subset=subset))
         value = losses.pooled_value(q, probs, self.config.target_reduce)
         reward = batch["reward"].float() * self.config.reward_scale
         gammas = self.gammas.float()

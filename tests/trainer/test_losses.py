@@ -289,6 +289,26 @@ def test_unrecorded_actions_have_no_loss():
     assert torch.isfinite(loss)
 
 
+@pytest.mark.parametrize("target", ["heads", "network"])
+def test_targets_multiply_in_the_precision_of_the_online_weights(target):
+    """bf16 weights, as DeepSpeed holds them, without autocast; fp32 ones under autocast, as accelerate trains."""
+    found = {}
+    for engine in ("deepspeed", "plain"):
+        objective = OfflineRL(tiny_network(), ObjectiveConfig(target=target))
+        if engine == "deepspeed":
+            objective.network.bfloat16()
+        dtypes = found[engine] = set()
+        parts = [objective.targets.actor, *([objective.targets.model] if target == "network" else [])]
+        for layer in (m for part in parts for m in part.modules() if isinstance(m, torch.nn.Linear)):
+            layer.register_forward_hook(lambda layer, inputs, out, dtypes=dtypes: dtypes.add(out.dtype))
+        pack = random_pack()
+        with torch.autocast("cpu", torch.bfloat16, enabled=engine == "plain"):
+            loss, _ = objective(pack, objective.counts(pack), torch.tensor([0, 2]), ON)
+        assert loss.isfinite()
+        assert all(p.dtype == torch.float32 for p in objective.targets.parameters())
+    assert found["deepspeed"] == found["plain"] == {torch.bfloat16}
+
+
 def test_polyak_moves_targets_in_fp32():
     objective = OfflineRL(tiny_network(), ObjectiveConfig())
     before = {name: p.clone() for name, p in objective.targets.named_parameters()}
