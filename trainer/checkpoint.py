@@ -55,6 +55,18 @@ def list_checkpoints(output: Path) -> list[Path]:
     return sorted(p for p in output.glob(f"{PREFIX}*") if p.is_dir() and (p / "manifest.json").exists())
 
 
+def recover(output: Path) -> None:
+    """Tidy up after a `write` that was killed: what it had not finished goes, what it was about to replace returns."""
+    for left in output.glob(f".{PREFIX}*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    for former in output.glob(f".{PREFIX}*.old"):
+        final = output / former.name[1 : -len(".old")]
+        if final.exists():
+            shutil.rmtree(former, ignore_errors=True)
+        else:
+            former.rename(final)
+
+
 def newest_valid(output: Path, sound: bool = False) -> Path | None:
     """The newest checkpoint that verifies; damaged newer ones are named in the log and passed over. sound: none that
     was saved in a stretch of skipped updates."""
@@ -75,7 +87,7 @@ def write(output: Path, step: int, state: TrainingState, record: dict[str, Any],
     configuration. Raises OSError or SafetensorError (disk full, read-only); then nothing lies under its name.
     """
     final = step_folder(output, step)
-    temporary = output / f".{final.name}.tmp"
+    temporary, former = output / f".{final.name}.tmp", output / f".{final.name}.old"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -87,11 +99,13 @@ def write(output: Path, step: int, state: TrainingState, record: dict[str, Any],
         run = {"schema": SCHEMA, "step": step, "versions": versions(), "commit": git_commit(), **record}
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         _write_manifest(temporary)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            os.replace(final, former)
         os.replace(temporary, final)
         _sync_folder(output)
+        shutil.rmtree(former, ignore_errors=True)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        recover(output)
         raise
     return final
 

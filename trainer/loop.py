@@ -212,6 +212,8 @@ class Run:
     def _to_resume(self) -> Path | None:
         """The checkpoint that `resume` means, or None: from the beginning."""
         choice = self.config.resume
+        if self.main:
+            checkpoint.recover(self.output)
         if choice in ("auto", "never"):
             return self._newest_valid() if choice == "auto" else None
         if not (Path(choice) / "model" / "config.json").exists():

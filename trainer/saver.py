@@ -1,7 +1,6 @@
 """Saving beside training: the state is copied at a step's end, and written while the next steps run."""
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -30,9 +29,6 @@ class Saver:
         self.failure: Exception | None = None
         self.written: Callable[[Path, int], None] | None = None  # called with each checkpoint and its step
         self.held_s = 0.0  # seconds that training stood still for saving, since last read
-        if accelerator.is_main_process:
-            for left in output.glob(f".{checkpoint.PREFIX}*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
 
     def save(self, step: int, record: dict[str, Any]) -> None:
         """Copy the state of `step` and start writing it. `record` is what `checkpoint.write` asks for."""

@@ -72,7 +72,7 @@ def scatter(
 ) -> None:
     """Put a state, whole on every process, into prepared parts, at a run's start or in its midst.
 
-    An average that the state does not have starts at the state's weights.
+    An average that the state does not have, and targets (`objective.target` was another), start at the state's weights.
     Raises ValueError naming the first parameter that is missing or of another shape.
     """
     holder = _holder(accelerator, module, optimizer)
@@ -97,7 +97,8 @@ def scatter(
         holder.refresh()
         for name, buffer in _buffers(objective).items():
             buffer.copy_(state.network[name])
-    objective.targets.load_state_dict(state.targets)
+    copies = objective.targets.state_dict()
+    objective.targets.load_state_dict({name: state.targets.get(name, state.network.get(name)) for name in copies})
     if average is not None:
         average.load(state.average or state.network)
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 from trainer import checkpoint
+from trainer.state import TrainingState
 
 
 @pytest.fixture
@@ -35,6 +36,34 @@ def test_every_flipped_bit_of_the_manifest_is_told_or_harmless(folder):
             else:
                 assert found.files == meant.files
     assert told > 0.95 * 8 * len(whole.replace(b" ", b"").replace(b"\n", b""))
+
+
+def test_a_checkpoint_gives_way_to_a_whole_one_alone(folder, tmp_path, monkeypatch):
+    """Killed, or failed, between the two renames of a second save of one step."""
+    whole = (folder / "run.json").read_bytes()
+    half = tmp_path / ".step_00000003.tmp"
+    folder.rename(tmp_path / ".step_00000003.old")
+    half.mkdir()
+    checkpoint.recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000003"]
+    (tmp_path / ".step_00000003.old").mkdir()
+    checkpoint.recover(tmp_path)
+    assert (folder / "run.json").read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000003"]
+
+    def full(source, target):
+        if target == folder:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    real = checkpoint.os.replace
+    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(checkpoint, "export_model", lambda *_, **__: None)
+    state = TrainingState({}, {}, {}, 0, {})
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write(tmp_path, 3, state, {}, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000003"]
+    assert (folder / "run.json").read_bytes() == whole
 
 
 def test_every_cut_of_the_manifest_is_told(folder):

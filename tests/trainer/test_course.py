@@ -163,6 +163,16 @@ def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
     assert "data.files.gen1ou: " in caplog.text
 
 
+@pytest.mark.parametrize(("first", "then"), [("heads", "network"), ("network", "heads")])
+def test_a_run_goes_on_with_other_targets(battles, tmp_path, first, then):
+    """Targets of the trunk that the checkpoint lacks start at its weights; those that are too many are left."""
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "objective.tau=0.5"]
+    assert train_main([*settings, "max_steps=1", f"objective.target={first}"]) == 0
+    assert train_main([*settings, "max_steps=2", f"objective.target={then}"]) == 0
+    names = {name.split(".")[0] for name in checkpoint.read(checkpoint.step_folder(tmp_path, 2))[0].targets}
+    assert names == {"actor", "critics", *(["model"] if then == "network" else [])}
+
+
 def test_going_back_leads_out_of_the_stretch_of_skipped_updates(battles, tmp_path, monkeypatch):
     """Checkpoints and evaluations that fall due within it, between the steps that are logged."""
     plant_in(monkeypatch, lambda place: 4 <= place < 14)
