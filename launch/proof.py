@@ -61,21 +61,26 @@ ARMS = {
 }  # fmt: skip
 
 
-def start(*command: str, log: Path) -> subprocess.Popen:
+class ProofError(RuntimeError):
+    """A stage that cannot go on."""
+
+
+def start(*command: str, log: Path) -> tuple[subprocess.Popen, Path]:
     """Start a module of this project; its words go to `log`."""
     with open(log, "a", encoding="utf-8") as printed:
-        return subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=printed, stderr=printed)
+        return subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=printed, stderr=printed), log
 
 
-def ended(process: subprocess.Popen) -> None:
-    """Wait for it. Raises CalledProcessError where it failed."""
+def ended(process: subprocess.Popen, log: Path) -> None:
+    """Wait for it. Raises ProofError with its last words where it failed."""
     if code := process.wait():
-        raise subprocess.CalledProcessError(code, process.args)
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"])[-1]
+        raise ProofError(f"{process.args[2]} ended with {code}; {log} says: {last}")
 
 
 def run(*command: str, log: Path) -> None:
-    """Run a module of this project to its end; its words go to `log`. Raises CalledProcessError."""
-    ended(start(*command, log=log))
+    """Run a module of this project to its end; its words go to `log`. Raises ProofError."""
+    ended(*start(*command, log=log))
 
 
 def folder_of(out: Path, arm: str, seed: int | str) -> Path:
@@ -105,6 +110,8 @@ def record(out: Path, battles: int, searched: int) -> None:
     }
     running = []
     for seed, (part, (players, count, teams)) in enumerate(parts.items()):
+        if not count:
+            continue
         (out / part).mkdir(parents=True, exist_ok=True)
         running.append(
             start(
@@ -113,8 +120,8 @@ def record(out: Path, battles: int, searched: int) -> None:
                 log=out / f"{part}.log",
             )
         )  # fmt: skip
-    for process in running:
-        ended(process)
+    for process, log in running:
+        ended(process, log)
     for part in parts:
         for path in (out / part).glob("*/*.lz4"):
             together = out / "all" / path.parent.name / path.name
@@ -137,17 +144,29 @@ def train(out: Path, data: Path, seeds: int, steps: int, jobs: int, settings: Se
     def one(which: tuple[int, str]) -> None:
         seed, arm = which
         folder = folder_of(out, arm, seed)
-        if (folder / "evaluation.json").exists() or ("strongest" in arm and data != out / "cache"):
+        if "strongest" in arm and data != out / "cache":
             return  # people's battles have no strongest player
-        folder.mkdir(parents=True, exist_ok=True)
         limits = [f"data.path={data}", f"output={folder}", f"max_steps={steps}", f"seed={seed}"]
         warmup = [f"objective.filter_warmup={steps // 2}"] if arm == "binary filter" else []
-        run(
+        command = [
             "trainer.train", "--config", "launch/runs/quickstart.yaml", *SETTINGS, *limits, *ARMS[arm], *warmup,
-            *settings, log=folder / "train.log",
-        )  # fmt: skip
+            *settings,
+        ]  # fmt: skip
+        asked = folder / "asked.json"
+        if (folder / "evaluation.json").exists():
+            if asked.exists() and json.loads(asked.read_text(encoding="utf-8")) != command:
+                raise ProofError(f"{folder}: is finished by other settings (see asked.json): give another --out")
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        asked.write_text(json.dumps(command), encoding="utf-8")
+        run(*command, log=folder / "train.log")
 
     at_a_time(jobs, one, product(range(seeds), ARMS))
+
+
+def is_of(path: Path, data: Path) -> bool:
+    """Whether a result is there, and of these data."""
+    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("data") == str(data)
 
 
 def judge(out: Path, data: Path, name: str) -> None:
@@ -156,7 +175,7 @@ def judge(out: Path, data: Path, name: str) -> None:
     for arm, folders in trained(out).items():
         for folder in folders:
             path = folder / "judged.json"
-            if not path.exists():
+            if not is_of(path, data):
                 evaluate_folder(str(folder), str(data), out=str(path))
         judged = [json.loads((folder / "judged.json").read_text(encoding="utf-8")) for folder in folders]
         groups = {row["group"]: {key: [] for key in ("top1", "nll")} for row in judged[0]["policy"]}
@@ -173,7 +192,7 @@ def judge(out: Path, data: Path, name: str) -> None:
             "one_seed": judged[0],
         }
     trees = out / "yardstick.json"
-    if not trees.exists():
+    if not is_of(trees, data):
         run("launch.yardstick", "--data", str(data), "--out", str(trees), log=out / "yardstick.log")
     results["gradient-boosted trees"] = json.loads(trees.read_text(encoding="utf-8"))
     command = f"python -m launch.proof judge --out {out.name}" + (" --data CACHE" if data != out / "cache" else "")
@@ -317,14 +336,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
     out = options.out.resolve()
     data = options.data.resolve() if options.data else out / "cache"
-    if options.stage == "record":
-        record(out, options.battles, options.searched)
-    elif options.stage == "train":
-        train(out, data, options.seeds, options.steps, options.jobs, options.settings)
-    elif options.stage == "judge":
-        judge(out, data, f"{options.name}_heldout")
-    else:
-        play(out, options.formats, options.battles, options.against, options.jobs, f"{options.name}_play")
+    try:
+        if options.stage == "record":
+            record(out, options.battles, options.searched)
+        elif options.stage == "train":
+            train(out, data, options.seeds, options.steps, options.jobs, options.settings)
+        elif options.stage == "judge":
+            judge(out, data, f"{options.name}_heldout")
+        else:
+            play(out, options.formats, options.battles, options.against, options.jobs, f"{options.name}_play")
+    except ProofError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

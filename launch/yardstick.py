@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = {name: values[drawn] for name, values in train.items()}
     names = {row: sides["heldout"].info(row)["battle_id"] for row in np.unique(heldout["row"]).tolist()}
     result = fit_and_score(train, heldout, np.array([names[row] for row in heldout["row"].tolist()]))
+    result |= {"data": str(options.data)}
     print(json.dumps(result))
     if options.out:
         options.out.write_text(json.dumps(result), encoding="utf-8")

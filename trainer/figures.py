@@ -20,11 +20,13 @@ KIND, FORMAT = "kind: ", "format: "
 
 @dataclass
 class RunLog:
-    """A run as the pictures need it: its name, the log's rows as text, and its held-out evaluation."""
+    """A run as the pictures need it: its name, the log's rows as text, its held-out evaluation, and the discount whose
+    policy acts."""
 
     name: str
     rows: list[dict[str, str]]
     evaluation: dict | None = None
+    gamma: float = 0.999
 
     def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values) of the rows that hold a number in this column."""
@@ -38,15 +40,14 @@ class RunLog:
         return sorted((name.split("@")[1] for name in columns if name.startswith(f"{metric}@")), key=float)
 
     def acting(self) -> str:
-        """The discount that acts, as text: the evaluation's, or the one nearest 0.999."""
-        if self.evaluation:
-            return str(self.evaluation["gamma"])
-        return min(self.gammas("policy/nll") or ["0.999"], key=lambda gamma: abs(float(gamma) - 0.999))
+        """The discount that acts, as the columns have it."""
+        return str(self.gamma)
 
 
-def training_curve(rows: list[dict[str, str]]) -> bytes:
+def training_curve(rows: list[dict[str, str]], gamma: float) -> bytes:
     """One run in one picture, for its card: likelihood in training and held out, and accuracy."""
-    return likelihood([RunLog("", rows)]) or losses([RunLog("", rows)])
+    run = RunLog("", rows, gamma=gamma)
+    return likelihood([run]) or losses([run])
 
 
 def losses(runs: Sequence[RunLog]) -> bytes | None:
@@ -78,11 +79,8 @@ def accuracy(runs: Sequence[RunLog]) -> bytes | None:
     judged = [(run, colour) for run, colour in _coloured(runs) if run.evaluation]
     if not judged:
         return None
-    names = [
-        row["group"]
-        for row in judged[0][0].evaluation["policy"]
-        if row["group"] == "all" or row["group"].startswith((FORMAT, KIND))
-    ]
+    groups = dict.fromkeys(row["group"] for run, _ in judged for row in run.evaluation["policy"])
+    names = [name for kind in ("all", FORMAT, KIND) for name in groups if name.startswith(kind)]
     figure = Figure(figsize=(10, 0.7 + len(names) * (0.26 + 0.16 * len(judged))), layout="constrained")
     axis = figure.subplots()
     places, height = np.arange(len(names))[::-1], 0.8 / len(judged)

@@ -19,6 +19,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
+from model.configuration_turnwise import TurnwiseConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_FILES = (
@@ -105,7 +106,8 @@ def documents(folder: Path, repo: str, licence: str | None, run: Path | None, pa
     facts = card.RunFacts.of(run, folder)
     text = card.model_card(folder, repo, licence, facts, card.USE_PACKED if packed else card.USE)
     found = {CARD: str(text).encode()}
-    return found | ({card.CURVE: training_curve(facts.rows)} if facts.rows else {})
+    gamma = TurnwiseConfig.from_pretrained(folder).act_gamma
+    return found | ({card.CURVE: training_curve(facts.rows, gamma)} if facts.rows else {})
 
 
 def push(

@@ -92,7 +92,9 @@ def read_log(folder: Path, name: str) -> RunLog:
         rows = list(csv.DictReader(handle))
     if not rows:
         raise ValueError(f"{path}: holds no row: give the output folder of a run that has logged a step")
-    return RunLog(name, rows, _json(folder / "evaluation.json"))
+    evaluation, config = _json(folder / "evaluation.json"), _json(folder / "run_config.json") or {}
+    acts = (evaluation or {}).get("gamma") or config.get("model", {}).get("act_gamma")
+    return RunLog(name, rows, evaluation, acts or RunLog.gamma)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

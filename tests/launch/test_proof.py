@@ -25,12 +25,13 @@ def judged(nll):
 
 def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
     trees = {"decisions": 1000, "battles": 40, "top1": [0.4, 0.3, 0.5], "nll": [1.3, 1.2, 1.4]}
+    trees["data"] = str(tmp_path)
     (tmp_path / "yardstick.json").write_text(json.dumps(trees))
     for seed, nll in enumerate((1.0, 1.2)):
         folder = proof.folder_of(tmp_path, "binary filter", seed)
         folder.mkdir()
         (folder / "evaluation.json").write_text("{}")
-        (folder / "judged.json").write_text(json.dumps(judged(nll)))
+        (folder / "judged.json").write_text(json.dumps(judged(nll) | {"data": str(tmp_path)}))
         (folder / "run_config.json").write_text(json.dumps({"max_steps": 800}))
         (folder / "training_log.csv").write_text("step,policy/nll@0.999,heldout/nll\n1,2.0,\n2,1.5,1.6\n")
     written = {}
@@ -43,6 +44,37 @@ def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == [f"proof_heldout_{name}.png" for name in ("accuracy", "calibration", "likelihood")]
     assert written["proof_heldout"][1]["binary filter"]["groups"]["all"]["nll"] == [1.0, 1.2]
+
+
+def test_results_of_other_data_or_settings_are_not_taken_for_these(tmp_path, monkeypatch, capsys):
+    asked, again = [], []
+    monkeypatch.setattr(proof, "run", lambda *command, log: again.append(command[0]))
+    monkeypatch.setattr(proof, "evaluate_folder", lambda folder, data, out: asked.append(data))
+    folder = proof.folder_of(tmp_path, "imitation of all", 0)
+    folder.mkdir()
+    (folder / "evaluation.json").write_text("{}")
+    (folder / "judged.json").write_text(json.dumps(judged(1.0) | {"data": "others"}))
+    with pytest.raises(FileNotFoundError):  # nothing was really judged
+        proof.judge(tmp_path, tmp_path / "these", "x")
+    assert asked == [str(tmp_path / "these")]
+
+    train = ["train", "--out", str(tmp_path), "--data", str(tmp_path), "--seeds", "1"]
+    assert proof.main([*train, "--steps", "8"]) == 0
+    for arm in proof.ARMS:
+        done = proof.folder_of(tmp_path, arm, 0)
+        if done.exists():
+            (done / "evaluation.json").write_text("{}")
+    trained = len(again)
+    assert proof.main([*train, "--steps", "8"]) == 0
+    assert len(again) == trained
+    assert proof.main([*train, "--steps", "9"]) == 1
+    assert "is finished by other settings" in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_says_why_in_a_line(tmp_path):
+    log = tmp_path / "train.log"
+    with pytest.raises(proof.ProofError, match=r"train\.log says: .*error: .*objective\.filtr"):
+        proof.run("trainer.train", "objective.filtr=3", log=log)
 
 
 def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
