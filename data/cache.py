@@ -27,6 +27,7 @@ from tqdm import tqdm
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
 from .index import SCHEMA, DataError, format_folders, has_folders, scan_format
+from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
     CACHE_VERSION,
@@ -35,6 +36,7 @@ from .token_cache import (
     KIND,
     MANIFEST,
     PLACES,
+    UNSTAMPED,
     VOCABULARY,
 )
 from .tokenizer import Tokenizer
@@ -206,6 +208,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         "vocabulary": tokenizer.hash,
         "formats": sorted(job.formats),
         "illegal": job.illegal,
+        "rewards": digests(),
         "unit": job.unit,
         "source": Path(job.source).name,
     }
@@ -215,7 +218,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
     ours = ("parts", VOCABULARY) if _is_ours(out / VOCABULARY, tokenizer) else ("parts",)
     strangers = [name for name in os.listdir(out) if name not in ours and not name.startswith(".")]
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = {"rewards": UNSTAMPED} | json.loads(file.read_text(encoding="utf-8"))
         differing = [key for key in facts if kept.get(key) != facts[key]]
         if differing:
             raise DataError(
@@ -273,6 +276,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "schema": SCHEMA_VERSION,
         "space": job.space,
         "vocabulary": tokenizer.hash,
+        "rewards": digests(),
         "source": Path(job.source).name,
         "battles": sum(part.battles for part in parts),
         "turns": sum(part.turns for part in parts),

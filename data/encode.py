@@ -168,7 +168,7 @@ class Encoder:
         self._check_results(lean)
         legal, forced = _legal_arrays(walk)
         action, n_placeholder, n_illegal = self._actions(actions, walk.choices)
-        shaped, aggressive, binary = np.array(walk.rewards, dtype=np.float64).T.astype(np.float32)
+        rewards = np.array(walk.rewards, dtype=np.float64).T.astype(np.float32)
         word_ids = np.frombuffer(b"".join(words), dtype=np.uint16).reshape(n, self.space.n_words)
         return EncodedBattle(
             words=word_ids,
@@ -176,7 +176,7 @@ class Encoder:
             legal=legal,
             forced=forced,
             action=action,
-            rewards=dict(zip(REWARDS, (shaped, aggressive, binary), strict=True)),
+            rewards=dict(zip(REWARDS, rewards, strict=True)),
             won=last.battle_won,
             lost=last.battle_lost,
             team=walk.team,
@@ -422,7 +422,7 @@ class _Walk:
         self._slept = 0.0
         self._frozen = 0.0
         self.team = 0
-        self.rewards: list[tuple[float, float, float]] = []
+        self.rewards: list[tuple[float, ...]] = []
         self.choices: list[_Choice] = []
 
     def add(self, state: LeanState, words: list[bytes], numbers: list[bytes]) -> None:

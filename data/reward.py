@@ -4,11 +4,15 @@ Formulas: the paper's (arXiv 2504.04395) shaped reward and two variants, as the 
 `shaped`:     damage done + own hp gained + 0.5·(status given − status taken) + (fainted − lost) + 100·(won − defeat)
 `aggressive`: damage done + own hp gained + 2·(fainted − lost) + 200·won
 `binary`:     100·(won − defeat)
+
+Another reward is an entry of `REWARDS` and a value more that `transition` returns, both here.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 # (hp share, status) of a Pokémon.
@@ -59,7 +63,7 @@ REWARDS: dict[str, RewardKind] = {
 }
 
 
-def transition(before: Facts, after: Facts) -> tuple[float, float, float]:
+def transition(before: Facts, after: Facts) -> tuple[float, ...]:
     """The unscaled rewards of before → after, in the order of `REWARDS`.
 
     The own change compares the Pokémon now active with itself before, active or benched; the opponent's change counts
@@ -87,3 +91,20 @@ def transition(before: Facts, after: Facts) -> tuple[float, float, float]:
     shaped = damage + gained + 0.5 * (given - taken) + (fainted - lost) + 100.0 * result
     aggressive = damage + gained + 2.0 * (fainted - lost) + 200.0 * after.won
     return shaped, aggressive, 100.0 * result
+
+
+def digests() -> dict[str, str]:
+    """A digest of each kind's formula: of its values on fixed transitions, so that a comment or a name changes none."""
+    health = ((1.0, NO_STATUS), (0.375, "par"), (0.0, "fnt"))
+    benches = ({}, {"starmie": (0.5, NO_STATUS)}, {"gengar": (0.75, "slp"), "starmie": (0.25, NO_STATUS)})
+    results = ((False, False), (True, False), (False, True))
+    states = [
+        Facts(own, *own_health, bench, len(bench), opponent, *opponent_health, remaining, *result)
+        for own, own_health, bench, opponent, opponent_health, remaining, result in product(
+            ("gengar", "starmie"), health, benches, ("chansey", "jynx"), health, (1, 2), results
+        )
+    ]
+    # All pairs would take seconds; 29 shares no factor with a count above, so that every 29th state is of any sort.
+    values = [transition(before, after) for before in states[::29] for after in states]
+    columns = zip(REWARDS, zip(*values, strict=True), strict=True)
+    return {kind: hashlib.sha256(repr(column).encode()).hexdigest()[:12] for kind, column in columns}

@@ -36,6 +36,7 @@ from .index import (
 from .parallel import map_pieces
 from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
+from .reward import digests
 from .schema import BadBattle
 from .token_cache import CACHE_VERSION, INDEX, TokenCache, is_cache
 from .tokenizer import Tokenizer
@@ -88,7 +89,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
         cached = root if is_cache(root) else _cached_archives(root, formats, config)
         if cached is not None:
             cache = TokenCache(cached)
-            cache.check(config.space, tokenizer)
+            cache.check(config.space, tokenizer, config.reward)
             rejected = cache.manifest["rejects"]
             ledger.add_names(len(cache) + rejected["count"], [])
             named = [Reject(*reject) for reject in rejected["files"]]
@@ -163,13 +164,14 @@ def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> Enco
 
 def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -> Path | None:
     """The token cache of a folder of `{format}.tar.gz` as a download leaves them, made at its first use; none where the
-    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times."""
+    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times
+    and by what is made of them."""
     if not root.is_dir():
         return None
     archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
     if not archives or has_folders(root):
         return None
-    facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION]
+    facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     for name, file in archives.items():
         status = file.stat()
         facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])

@@ -2,7 +2,7 @@
 
 A shard is an Arrow stream with one row per battle (`datasets.load_dataset("arrow", data_files=…)` opens it): the
 index's columns, `outcome`, `team`, and per turn `words` (uint16 ids), `codes` (uint8), `hp` (float32), `action` (int8),
-`legal` (uint16: bits 0–12 the legal set, bit 15 a forced switch) and the three rewards (float32, the last 0).
+`legal` (uint16: bits 0–12 the legal set, bit 15 a forced switch) and every kind of reward (float32, the last 0).
 
 Numbers lie on grids, but for hp: a code is a place in its slot's table of float32 values (`code_tables`), the same for
 every cache of a version. A value that is on no table (a level of 300, say) is kept beside as (turn, slot, float32).
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from .index import SCHEMA, DataError
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
-from .reward import REWARDS
+from .reward import REWARDS, digests
 from .schema import N_ACTIONS, SCHEMA_VERSION
 from .tokenizer import UNKNOWN_ID, Tokenizer
 
@@ -31,6 +31,8 @@ VOCABULARY = "vocabulary.json"
 INDEX = "index.bin"
 FORCED_BIT = 15
 EMPTY_CODE = 255
+# `reward.digests` of the caches that do not say theirs, which are older than that stamp.
+UNSTAMPED = {"shaped": "68d8f1d12843", "aggressive": "5b4636e06939", "binary": "560ef5154f46"}
 WON, LOST = 1, 0
 NO_RESULT = -1
 
@@ -238,8 +240,8 @@ class TokenCache:
             batches = self._shards[shard] = self._open(shard)
         return CachedBattle(batches[batch], row, self._codes)
 
-    def check(self, space: str, tokenizer: Tokenizer) -> None:
-        """Compare the cache with a run's observation space and vocabulary. Raises `DataError`: which differs."""
+    def check(self, space: str, tokenizer: Tokenizer, reward: str) -> None:
+        """Compare the cache with a run's space, vocabulary and reward kind. Raises `DataError`: which differs."""
         if self.manifest["space"] != space:
             raise DataError(
                 f"{self.path}: holds observations of space {self.manifest['space']!r}, data.space is {space!r}; make a "
@@ -249,6 +251,11 @@ class TokenCache:
             raise DataError(
                 f"{self.path}: was made with vocabulary {self.manifest['vocabulary'][:12]}, this run's is "
                 f"{tokenizer.hash[:12]}; set data.vocabulary to {self.path / VOCABULARY}, or make the cache again"
+            )
+        if self.manifest.get("rewards", UNSTAMPED).get(reward) != digests()[reward]:
+            raise DataError(
+                f"{self.path}: reward {reward!r} had another formula, or none, when it was made; make a cache in a new "
+                "folder"
             )
 
     def _open(self, shard: int) -> list[_Batch]:
@@ -307,7 +314,7 @@ def _views(batch: pa.RecordBatch, codes: Codes, file: str, vocabulary: int) -> _
         hp=flat("hp"),
         action=flat("action"),
         legal=flat("legal"),
-        rewards={kind: flat(f"reward_{kind}") for kind in REWARDS},
+        rewards={kind: flat(f"reward_{kind}") for kind in REWARDS if f"reward_{kind}" in batch.schema.names},
         outcome=batch.column("outcome").to_numpy(),
         team=batch.column("team").to_numpy(),
         exact=exact,

@@ -24,6 +24,7 @@ from data.index import DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.replay_file import read_lean
+from data.reward import REWARDS, RewardKind, digests, transition
 from data.token_cache import TokenCache, codes_of, legal_bits
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
@@ -264,6 +265,55 @@ def test_a_cache_is_compared_with_the_run(folder, tmp_path):
         DataConfig(path=str(tmp_path / "c"), formats=["gen9ou"], heldout_share=0.0, max_reject_share=0.5), TOKENIZER
     )
     assert set(some.formats()) == {"gen9ou"}
+
+
+def redefine(monkeypatch, formulas):
+    monkeypatch.setattr("data.reward.transition", formulas)
+    monkeypatch.setattr("data.encode.transition", formulas)
+
+
+def test_a_cache_of_another_reward_is_refused(folder, tmp_path, monkeypatch):
+    """A formula changed in reward.py is neither served from older arrays, nor taken for a cache that is done."""
+    cache_of(folder, tmp_path / "c")
+    before = digests()
+
+    def doubled(a, b):
+        shaped, *others = transition(a, b)
+        return 2 * shaped, *others
+
+    redefine(monkeypatch, doubled)
+    assert {kind for kind, digest in digests().items() if digest != before[kind]} == {"shaped"}
+    with pytest.raises(DataError, match="reward 'shaped' had another formula"):
+        dataset_of(tmp_path / "c", tmp_path)
+    assert len(dataset_of(tmp_path / "c", tmp_path, reward="binary")) == 50
+    with pytest.raises(DataError, match="begun with another rewards"):
+        cache_of(folder, tmp_path / "c")
+    cache_of(folder, tmp_path / "d")
+    assert len(dataset_of(tmp_path / "d", tmp_path)) == 50
+
+
+def test_a_reward_kind_is_added_in_one_file(folder, tmp_path, monkeypatch):
+    cache_of(folder, tmp_path / "c")
+    kind = RewardKind("fainted", win=0.0, loss=0.0, max_abs_step=1.0, max_abs_return=6.0)
+    monkeypatch.setitem(REWARDS, "fainted", kind)
+    redefine(monkeypatch, lambda a, b: (*transition(a, b), float(a.opponents_remaining - b.opponents_remaining)))
+    with pytest.raises(DataError, match="reward 'fainted' had another formula, or none"):
+        dataset_of(tmp_path / "c", tmp_path, reward="fainted")
+    assert len(dataset_of(tmp_path / "c", tmp_path)[0].reward("shaped")) > 0
+    cache_of(folder, tmp_path / "d")
+    raw, cached = (dataset_of(path, tmp_path, reward="fainted") for path in (folder, tmp_path / "d"))
+    assert np.array_equal(raw[1].reward("fainted"), cached[1].reward("fainted"))
+    assert raw[1].reward("fainted").any()
+
+
+def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, monkeypatch):
+    cache_of(folder, tmp_path / "c")
+    for name in ("manifest.json", "job.json"):
+        facts = json.loads((tmp_path / "c" / name).read_text())
+        del facts["rewards"]
+        (tmp_path / "c" / name).write_text(json.dumps(facts))
+    assert len(dataset_of(tmp_path / "c", tmp_path)) == 50
+    assert cache_of(folder, tmp_path / "c")["battles"] == 50
 
 
 @pytest.mark.parametrize(
