@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ class TurnwiseAgent:
         allowed = window[-1]["legal"]
         if legal is not None:
             allowed = allowed & np.asarray(legal, dtype=bool)[: len(allowed)]
-        return self._decision(states[-1], out.logits[-1], out.q_values[-1], allowed)
+        return self._decision(states[-1], lane, out.logits[-1], out.q_values[-1], allowed)
 
     @torch.inference_mode()
     def decide_all(self, states: Sequence, actions: Sequence[int]) -> list[Decision]:
@@ -159,7 +160,7 @@ class TurnwiseAgent:
                 cache.length[0] = 0
                 fed = lane.turns[-(self._max_turns // 2) - 1 :]
             out = self.network.step(self._to_device(self._stack([fed])), cache, slot)
-            decisions.append(self._decision(state, out.logits[-1], out.q_values[-1], fed[-1]["legal"]))
+            decisions.append(self._decision(state, lane, out.logits[-1], out.q_values[-1], fed[-1]["legal"]))
         return decisions
 
     @torch.inference_mode()
@@ -269,7 +270,9 @@ class TurnwiseAgent:
         weights = np.exp((masked - masked.max()) / self.temperature)
         return int(np.random.default_rng(seed).choice(len(weights), p=weights / weights.sum()))
 
-    def _decision(self, state: Any, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray) -> Decision:
+    def _decision(
+        self, state: Any, lane: _Lane, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray
+    ) -> Decision:
         config = self.network.config
         mask = torch.tensor(legal, device=logits.device)
         # Nothing allowed: no probability anywhere, and values by the policy over all actions, which stay finite.
@@ -278,7 +281,10 @@ class TurnwiseAgent:
         mean_q = q_values.double().mean(1) / config.reward_scale
         values = (probs * mean_q).sum(-1).tolist()
         index = self._gamma_index
-        action = self._sample(logits[index].double().cpu().numpy(), legal, self.seed)
+        # No battle's seed is known here: each state draws by what is seen in it and by its place in the battle.
+        turn = lane.turns[-1]
+        seen = zlib.crc32(turn["numbers"].tobytes(), zlib.crc32(turn["words"].tobytes()))
+        action = self._sample(logits[index].double().cpu().numpy(), legal, (self.seed, lane.count, seen))
         probs = torch.where(mask, probs, 0.0)
         per_gamma = dict(zip(config.gammas, values, strict=True))
         return Decision(

@@ -216,6 +216,20 @@ def test_sampling_is_a_function_of_the_seed(tokenizer):
     assert any(play(5) != play(seed) for seed in range(6, 10))
 
 
+def test_decisions_are_drawn_from_the_policy_each_by_a_number_of_its_own(tokenizer):
+    """Over many states the cumulative shares of what is chosen cover 0 to 1: no one number draws for all of them."""
+    acting = TurnwiseAgent(network_for(tokenizer), tokenizer, temperature=1.0, seed=3)
+    states = long_battle(10, 28)
+    decisions = acting.decide_all(states, [-1] * len(states))
+    below = [sum(d.probabilities[: d.action]) for d in decisions]
+    above = [low + d.probabilities[d.action] for low, d in zip(below, decisions, strict=True)]
+    assert max(below) > min(above)
+    assert [d.action for d in acting.decide_all(states, [-1] * len(states))] == [d.action for d in decisions]
+    assert acting.decide(states).action == decisions[-1].action
+    repeated = acting.decide_all([states[0]] * 28, [-1] * 28)
+    assert len({d.action for d in repeated}) > 1
+
+
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
 def test_a_temperature_that_is_none_is_refused(tokenizer, temperature):
     with pytest.raises(ValueError, match=f"temperature={temperature}: give a number of 0 or more"):
