@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import ENDINGS, DataError, format_of_archive
+from .index import ENDINGS, FORMAT, DataError, format_of_archive, has_folders
 from .replay_file import MAX_BYTES, is_battle_file
 
 log = logging.getLogger(__name__)
 
 MAX_MEMBERS = 50_000_000
+_FOLDER = re.compile(r"gen[0-9]+[a-z0-9]+", re.ASCII)  # which can be nothing but a format's
 
 
 class Member(NamedTuple):
@@ -30,19 +32,33 @@ class Member(NamedTuple):
 
 
 def archives_under(source: Path) -> dict[str, Path]:
-    """Archives by format, where `source` is one or a folder of them; empty where it is neither.
+    """Archives by format, where `source` is one or a folder of them; empty where format folders lie there.
 
     Raises:
-        DataError: no such file or folder.
+        DataError: no such file or folder, an archive whose name tells no format, two of one format.
     """
     if source.is_file():
         if not source.name.endswith(ENDINGS):
             raise DataError(f"{source}: is no archive of battles; give a folder or a {', '.join(ENDINGS)}")
-        return {format_of_archive(source.name): source}
-    if not source.is_dir():
+        files = [source]
+    elif not source.is_dir():
         raise DataError(f"{source}: is no folder and no archive; give one of battle files")
-    files = sorted(entry.name for entry in os.scandir(source) if entry.is_file() and entry.name.endswith(ENDINGS))
-    return {format_of_archive(name): source / name for name in files}
+    elif has_folders(source):
+        return {}
+    else:
+        files = sorted(file for file in source.iterdir() if file.is_file() and file.name.endswith(ENDINGS))
+    found: dict[str, Path] = {}
+    for file in files:
+        name = format_of_archive(file.name)
+        if not FORMAT.fullmatch(name):
+            raise DataError(f"{file}: its name tells no format; call it FORMAT.tar.gz, such as gen1ou.tar.gz")
+        if name in found:
+            raise DataError(
+                f"{source}: {found[name].name} and {file.name} are both of {name}; keep one, or give each a folder of "
+                "its own (data.sources)"
+            )
+        found[name] = file
+    return found
 
 
 def members(
@@ -57,7 +73,8 @@ def members(
     that are no battles come with a reason and aren't read.
 
     Raises:
-        DataError: the archive is cut or spoilt, or has too many members. Members before that were given.
+        DataError: the archive is cut or spoilt, has too many members, or battles in another format's folder. Members
+            before that were given.
     """
     count = 0
     try:
@@ -70,6 +87,12 @@ def members(
                     continue
                 name = PurePosixPath(info.name).name
                 reason = _reason(info, name, max_bytes, wanted)
+                folder = PurePosixPath(info.name).parent.name
+                if not reason and folder != format_of_archive(file.name) and _FOLDER.fullmatch(folder):
+                    raise DataError(
+                        f"{file}: holds {_printable(info.name)}, of {folder}, and its name tells the format of all; "
+                        f"call it {folder}.tar.gz, or unpack it where it holds several"
+                    )
                 yield Member(_printable(name), reason, lambda info=info: _read(tar, info, file))
                 # tarfile keeps every member it has seen: millions of them would fill the memory.
                 tar.members = []

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import SCHEMA, DataError, format_folders, has_folders, scan_format
+from .index import SCHEMA, DataError, format_folders, scan_format
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -127,7 +127,7 @@ class _Units:
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
     source = Path(job.source)
     archives = archive.archives_under(source)
-    if archives and (source.is_file() or not has_folders(source)):
+    if archives:
         chosen = {name: file for name, file in archives.items() if not job.formats or name in job.formats}
         _check_formats(job, archives)
         for name, file in chosen.items():

@@ -61,7 +61,7 @@ _NAME = (
     r"(?P<clock>-(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])?_(?P<result>WIN|LOSS)\.json(?:\.lz4)?$"
 )
 ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
-_FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
+FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
 class DataError(ValueError):
@@ -112,7 +112,7 @@ def format_folders(root: Path) -> dict[str, Path]:
     direct = 0
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.is_dir() and _FORMAT.fullmatch(entry.name):
+            if entry.is_dir() and FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
             elif entry.name.endswith(ENDINGS):
                 archives.append(entry.name)
@@ -144,7 +144,7 @@ def format_of_archive(name: str) -> str:
 def has_folders(root: Path) -> bool:
     """Whether a folder holds one that could be a format's."""
     with os.scandir(root) as entries:
-        return any(entry.is_dir() and _FORMAT.fullmatch(entry.name) for entry in entries)
+        return any(entry.is_dir() and FORMAT.fullmatch(entry.name) for entry in entries)
 
 
 def open_index(

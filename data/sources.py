@@ -27,7 +27,6 @@ from .index import (
     FormatIndex,
     cache_root,
     folder_for,
-    has_folders,
     locked,
     open_index,
     pair_draws,
@@ -169,7 +168,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -
     if not root.is_dir():
         return None
     archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
-    if not archives or has_folders(root):
+    if not archives:
         return None
     facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     for name, file in archives.items():

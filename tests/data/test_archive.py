@@ -133,6 +133,42 @@ def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path
         dataset_of(tmp_path / "d", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "inside", "match"),
+    [
+        (
+            "all.tar.gz",
+            ("gen1ou", "gen9ou"),
+            r"holds parsed/gen1ou/.*, of gen1ou, .* call it gen1ou\.tar\.gz",
+        ),
+        ("gen1ou.tar.gz", ("gen1ou", "gen9ou"), r"holds parsed/gen9ou/.*, of gen9ou"),
+        ("gen1ou_plain.tar", ("gen1ou",), r"gen1ou_plain\.tar: its name tells no format"),
+    ],
+)
+def test_an_archive_of_another_format_than_its_name_is_refused(folder, tmp_path, name, inside, match):
+    """It would be taken, all of it, for battles of its name's format: filters and tables would be wrong in silence."""
+    file = tmp_path / "tars" / name
+    file.parent.mkdir()
+    with tarfile.open(file, "w:gz" if name.endswith("gz") else "w") as tar:
+        for battle_format in inside:
+            tar.add(folder / battle_format, arcname=f"parsed/{battle_format}")
+    with pytest.raises(DataError, match=match):
+        cache_of(file, tmp_path / "c")
+    with pytest.raises(DataError, match=match):
+        dataset_of(file.parent, tmp_path)
+
+
+def test_two_archives_of_one_format_are_refused(folder, tmp_path):
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar", "gen1ou")
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar.gz", "gen1ou")
+    with pytest.raises(DataError, match=r"gen1ou\.tar and gen1ou\.tar\.gz are both of gen1ou; keep one"):
+        cache_of(tmp_path / "tars", tmp_path / "c")
+    with pytest.raises(DataError, match="both of gen1ou"):
+        dataset_of(tmp_path / "tars", tmp_path)
+    assert cache_of(tmp_path / "tars" / "gen1ou.tar", tmp_path / "one")["battles"] == 10
+
+
 def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
     good = next((folder / "gen1ou").glob("gen1ou-*"))
     archive = tmp_path / "gen1ou.tar.gz"
