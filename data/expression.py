@@ -10,6 +10,7 @@ Allowed: numbers, texts, True and False, `and or not`, comparisons (chained too)
 from __future__ import annotations
 
 import ast
+import re
 from functools import reduce
 
 import numpy as np
@@ -31,6 +32,7 @@ _COMPARE = {
     ast.GtE: ("greater_equal", np.greater_equal),
 }
 MAX_LENGTH = 2_000
+_ISO = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2}(T[0-9:]*)?)?)?", re.ASCII)
 _Value = np.ndarray | pa.ChunkedArray | str | float | bool
 
 
@@ -146,6 +148,8 @@ class _Evaluation:
         return np.asarray(value, dtype=np.float64)
 
     def _compare(self, left: ast.AST, op: ast.cmpop, right: ast.AST) -> np.ndarray:
+        if "date" in (getattr(side, "id", "") for side in (left, right)):
+            self._check_dates((*ast.walk(left), *ast.walk(right)))
         if isinstance(op, (ast.In, ast.NotIn)):
             if not isinstance(right, (ast.Tuple, ast.List)) or not all(isinstance(e, ast.Constant) for e in right.elts):
                 raise self._refused(right)
@@ -166,6 +170,12 @@ class _Evaluation:
             return compare(np.asarray(a), np.asarray(b))
         found = getattr(pc, name)(a, b)
         return found.to_numpy() if isinstance(found, pa.ChunkedArray) else np.asarray(found.as_py())
+
+    def _check_dates(self, nodes: tuple[ast.AST, ...]) -> None:
+        """Dates compare as texts, where '11-22-2026', as files are named, is before every one."""
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not _ISO.fullmatch(node.value):
+                raise DataError(f"{self.where}: {node.value!r} is no date of the index's form; give 2026-11-22 or 2026")
 
     def _refused(self, node: ast.AST) -> DataError:
         shown = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__

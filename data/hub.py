@@ -166,7 +166,7 @@ def battles_card(repo: str, licence: str, stats: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {count:,} |" for name, count in stats["formats"].items())
     most = max(stats["ratings"].values(), default=1)
     ratings = "\n".join(
-        f"{rating:>6} {'#' * max(1, round(40 * n / most)):<40} {n:,}" for rating, n in stats["ratings"].items()
+        f"{rating:>7} {'#' * max(1, round(40 * n / most)):<40} {n:,}" for rating, n in stats["ratings"].items()
     )
     return f"""---
 license: {licence}
@@ -181,7 +181,7 @@ recorded with Turnwise.
 | --- | --- |
 {rows}
 
-Ratings (by 100; battles without one count as 1000):
+Ratings (by 100; filters take a battle without one for 1000):
 
 ```
 {ratings}

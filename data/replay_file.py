@@ -39,7 +39,7 @@ class BadBattleFile(BadBattle):
 
 
 class BattleName(NamedTuple):
-    """What a battle file's path tells. `rating` is 1000 where the name gives none; `date` is as written."""
+    """What a battle file's path tells. `rating` is 1000 where it is not `rated`; `date` is as written."""
 
     format: str
     battle_id: str
@@ -48,6 +48,7 @@ class BattleName(NamedTuple):
     opponent: str
     date: str
     result: str
+    rated: bool = True
 
 
 def parse_name(path: str | os.PathLike[str]) -> BattleName:
@@ -78,8 +79,9 @@ def parse_name(path: str | os.PathLike[str]) -> BattleName:
         raise BadBattleFile(path, "name.date", f"is {date!r}", "it must be MM-DD-YYYY or MM-DD-YYYY-HH:MM:SS")
     if not battle_id:
         raise BadBattleFile(path, "name.battle_id", "is empty", "give the battle an id")
-    elo = int(rating) if _RATING.fullmatch(rating) else DEFAULT_RATING
-    return BattleName(os.path.basename(folder), battle_id, elo, player, opponent, date, result)
+    rated = bool(_RATING.fullmatch(rating))
+    elo = int(rating) if rated else DEFAULT_RATING
+    return BattleName(os.path.basename(folder), battle_id, elo, player, opponent, date, result, rated)
 
 
 def iso_date(date: str) -> str:

@@ -34,8 +34,8 @@ def folder_stats(
     """Read every battle under a folder and count.
 
     Returns:
-        plain JSON: files, formats, ratings (by 100), years, turns {mean, p50, p99, max, total, histogram}, actions by
-        kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
+        plain JSON: files, formats, ratings (by 100, and unrated), years, turns {mean, p50, p99, max, total, histogram},
+        actions by kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
         unknown_words {count, share, most}, rejects {count, by_reason, files}.
 
     Raises:
@@ -111,7 +111,7 @@ def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> tuple[Cou
             continue
         turns.append(len(encoded))
         counts["format", name.format] += 1
-        counts["rating", str(name.rating // RATING_STEP * RATING_STEP)] += 1
+        counts["rating", str(name.rating // RATING_STEP * RATING_STEP) if name.rated else "unrated"] += 1
         counts["year", name.date[6:10]] += 1
         last = battle.states[len(encoded) - 1]
         counts["won" if encoded.won else "lost" if encoded.lost else "cut short"] += 1

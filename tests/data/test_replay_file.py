@@ -60,11 +60,11 @@ def refused(path, field, reason="", **options):
         (NAME, BattleName("gen1ou", "gen1ou-12", 1500, "Red", "Blue", "01-31-2024", "WIN")),
         (
             "a [b] C-9_Unrated_R-1_vs_B_12-01-2026-07:38:29_LOSS.json",
-            BattleName("gen1ou", "a [b] C-9", 1000, "R-1", "B", "12-01-2026-07:38:29", "LOSS"),
+            BattleName("gen1ou", "a [b] C-9", 1000, "R-1", "B", "12-01-2026-07:38:29", "LOSS", rated=False),
         ),
         (
             "x_99999999999999999999_a_vs_b_12-01-2026_LOSS.json",
-            BattleName("gen1ou", "x", 1000, "a", "b", "12-01-2026", "LOSS"),
+            BattleName("gen1ou", "x", 1000, "a", "b", "12-01-2026", "LOSS", rated=False),
         ),
         ("x_-20_a_vs_b_12-01-2026_LOSS.json", BattleName("gen1ou", "x", -20, "a", "b", "12-01-2026", "LOSS")),
     ],

@@ -101,6 +101,8 @@ def test_stats(folder, tmp_path, capsys):
     assert stats["files"] == 22
     assert stats["battles"] == 21
     assert stats["formats"]["gen1ou"] == 5
+    unrated = len(list(folder.glob("*/*_Unrated_*")))
+    assert stats["ratings"]["unrated"] == unrated > 0
     assert stats["unknown_words"]["most"] == {"frogs": 1}
     assert stats["rejects"]["by_reason"] == {"lz4": 1}
     assert stats["cut_short"] >= 1
