@@ -28,7 +28,7 @@ import msgspec
 from tqdm import tqdm
 
 from battle.errors import BattleError
-from battle.recorder import Recorder, content, open_journal
+from battle.recorder import Recorder, claim, content, open_journal
 from battle.schedule import at_least_one
 from battle.simulator import Event, Simulator
 
@@ -168,7 +168,6 @@ class Importer:
         self.reasons: collections.Counter[str] = collections.Counter()
         self.bad_files: list[str] = []
         self.battles = self.views = self.states = self.blanks = self.unknown = 0
-        out.mkdir(parents=True, exist_ok=True)
         self.journal = out / JOURNAL
         self.done = self._read_journal()
         self.skipped = 0
@@ -307,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{path}: no such file: give .jsonl, .jsonl.gz or .inputlog files")
     started = time.monotonic()
     try:
-        with Simulator(processes=args.processes) as sim:
+        with claim(args.out), Simulator(processes=args.processes) as sim:
             importer = Importer(sim, args.out)
             importer.run(read_logs(args.files))
     except BattleError as error:

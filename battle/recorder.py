@@ -22,6 +22,7 @@ import msgspec
 
 from battle.errors import BattleError
 from battle.play import Outcome, View
+from data.lock import FolderHeld, hold
 
 
 class CannotRecord(BattleError):  # noqa: N818
@@ -44,6 +45,20 @@ def content(states: list[bytes], actions: list[int], meta: dict[str, Any]) -> by
     """The JSON of a battle file from ready state JSON."""
     tail = msgspec.json.encode({"actions": actions, "meta": meta})
     return b'{"states":[' + b",".join(states) + b"]," + tail[1:]
+
+
+def claim(out: Path) -> TextIO:
+    """Hold the folder of a journal for this command; returns its lock, to be kept open until the command ends.
+
+    Raises CannotRecord where another command records there, or nothing can be written."""
+    try:
+        return hold(out)
+    except FolderHeld as error:
+        raise CannotRecord(
+            f"{out}: another command records there ({error}): wait for its end, or give another --out"
+        ) from error
+    except OSError as error:
+        raise CannotRecord(f"{out}: {error.strerror}: free some space or choose another --out") from error
 
 
 def open_journal(path: Path) -> TextIO:

@@ -27,7 +27,7 @@ from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import PlayerSpec, make_player, parse_players
-from battle.recorder import Recorder, open_journal, run_id
+from battle.recorder import Recorder, claim, open_journal, run_id
 from battle.schedule import LEAD_RULES, at_least_one, leads, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     wins: collections.Counter[str] = collections.Counter()
     refused = files = 0
     started = time.monotonic()
-    with Simulator(processes=args.processes) as sim:
+    with claim(args.out), Simulator(processes=args.processes) as sim:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}

@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -24,7 +26,8 @@ from data.replay_file import parse_name, read_battle
 from data.schema import legal_actions
 from data.tokenizer import Tokenizer
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"
 OU = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
 
 
@@ -181,6 +184,39 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
     assert len(contents(whole)) == 12
     with pytest.raises(BattleError, match="begun with another players"):
         selfplay.run(arguments(parts, 8, players=["a=random"]))
+
+
+HOLDER = """
+import sys, time, pathlib
+from data.lock import hold
+held = hold(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("command", [selfplay, import_inputlogs])
+def test_a_folder_is_one_commands_to_record_in(tmp_path, command, capsys):
+    """Two at once would record each battle twice, under two dates."""
+    out = tmp_path / "out"
+    (tmp_path / "a.jsonl").write_text("")
+    asked = {
+        selfplay: ["--players", "random", "--formats", "gen1ou", "--battles", "1"],
+        import_inputlogs: [str(tmp_path / "a.jsonl")],
+    }[command]
+    first = subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert first.stdout.readline() == b"held\n"
+        assert command.main([*asked, "--out", str(out)]) == 1
+        assert f"{out}: another command records there (process {first.pid} on " in capsys.readouterr().out
+    finally:
+        first.kill()
+        first.wait(20)
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert command.main([*asked, "--out", str(blocked)]) == 1
+    assert f"error: {blocked}: File exists: " in capsys.readouterr().out
 
 
 def test_selfplay_goes_on_after_a_kill_in_mid_line(tmp_path):
