@@ -83,7 +83,8 @@ class Journal:
         head, *rest = self.path.read_text(encoding="utf-8").splitlines()
         found = json.loads(head)
         self.run = found.pop("run")
-        different = [key for key in fingerprint if found.get(key) != fingerprint[key]]
+        # What an older journal does not say is taken for the same.
+        different = [key for key in fingerprint if found.get(key, fingerprint[key]) != fingerprint[key]]
         if different:
             raise BattleError(
                 f"{self.path}: was begun with another {', '.join(different)}: repeat that command to go on with it, "
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Plays what is still to be played; a report."""
     specs = parse_players(args.players)
     pool = Pool(specs, [make_player(spec) for spec in specs], args)
-    fingerprint = {key: getattr(args, key) for key in ("players", "formats", "seed", "draft", "lead", "explore")}
+    asked = ("players", "formats", "seed", "draft", "lead", "explore", "turn_limit")
     stopped = False
 
     def stop(*_: object) -> None:
@@ -145,6 +146,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
+        # The sets themselves: a folder of teams may have changed under its name.
+        fingerprint = {key: getattr(args, key) for key in asked} | {"teams": seed_of(teams)}
         journal = Journal(args.out / JOURNAL, fingerprint)
         for name in args.formats:
             journal.remove_unnoted(args.out, name, args.seed)

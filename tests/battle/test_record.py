@@ -20,7 +20,7 @@ from battle.interface import Observation
 from battle.play import Match, Outcome, View, play
 from battle.players import BASELINES, UnknownPlayer, make_player, parse_player
 from battle.recorder import CannotRecord, Recorder
-from battle.teams import load_teams, team_files
+from battle.teams import OWN, load_teams, team_files
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
 from data.schema import legal_actions
@@ -184,6 +184,13 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
     assert len(contents(whole)) == 12
     with pytest.raises(BattleError, match="begun with another players"):
         selfplay.run(arguments(parts, 8, players=["a=random"]))
+    with pytest.raises(BattleError, match="begun with another turn_limit, teams"):
+        selfplay.run(arguments(parts, 8, turn_limit=3, teams=OWN / "gen1ou" / "evaluation"))
+    journal = parts / selfplay.JOURNAL
+    head, *rest = journal.read_text().splitlines()
+    older = {key: value for key, value in json.loads(head).items() if key not in ("turn_limit", "teams")}
+    journal.write_text("\n".join([json.dumps(older), *rest]) + "\n")
+    assert selfplay.run(arguments(parts, 6))["battles"] == 0
 
 
 HOLDER = """
