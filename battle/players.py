@@ -24,7 +24,8 @@ BASELINES: dict[str, Callable[[], Agent]] = {
 ALL_BASELINES = (*BASELINES, SIMPLE_HEURISTICS)
 
 
-# What may stand behind a name: for a model, for the searching player, and (weight) for whoever is in a pool.
+# What may stand behind a name: for a model, for the searching player, and (weight) for whoever is in a pool. The
+# baselines have nothing to set.
 _MODEL = {"temperature": float, "gamma": float, "seed": int, "device": str}
 _SEARCH = {"plies": int, "determinizations": int, "seed": int}
 
@@ -51,7 +52,8 @@ def parse_player(text: str) -> PlayerSpec:
         label, source = text.split("=", 1)
     source, _, tail = source.partition(":")
     options: dict[str, Any] = {}
-    known = _SEARCH | {"weight": float} if source == SEARCH else _MODEL | {"weight": float}
+    own = _SEARCH if source == SEARCH else {} if source in ALL_BASELINES else _MODEL
+    known = own | {"weight": float}
     for part in filter(None, tail.split(",")):
         key, found, value = part.partition("=")
         if not found or key not in known:

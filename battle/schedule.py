@@ -21,6 +21,23 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def none_or_more(text: str) -> int:
+    """A count on the command line that may be 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 0 or more")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A share on the command line."""
+    try:
+        if 0 <= float(text) <= 1:  # not NaN
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
+
+
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from anything printable."""
     digest = hashlib.sha256("|".join(str(part) for part in parts).encode()).digest()

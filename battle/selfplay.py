@@ -28,7 +28,7 @@ from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, claim, open_journal, run_id
-from battle.schedule import LEAD_RULES, at_least_one, leads, seed_of
+from battle.schedule import LEAD_RULES, at_least_one, leads, none_or_more, seed_of, share
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
 
@@ -113,13 +113,15 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=__doc__.split("\n", 1)[0])
     made.add_argument("--players", nargs="+", required=True, help="[label=]baseline or folder[:temperature=…,weight=…]")
     made.add_argument("--formats", nargs="+", required=True)
-    made.add_argument("--battles", type=int, required=True)
+    made.add_argument("--battles", type=at_least_one, required=True)
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
-    made.add_argument("--draft", type=int, default=0, help="teams of a format to draft from the sets, beside them")
+    made.add_argument(
+        "--draft", type=none_or_more, default=0, help="teams of a format to draft from the sets, beside them"
+    )
     made.add_argument("--lead", choices=LEAD_RULES, default="random")
-    made.add_argument("--explore", type=float, default=0.0, help="share of decisions made at random among the legal")
+    made.add_argument("--explore", type=share, default=0.0, help="share of decisions made at random among the legal")
     made.add_argument("--lanes", type=at_least_one, default=64)
     made.add_argument("--processes", type=at_least_one, default=1)
     made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)

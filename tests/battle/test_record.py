@@ -153,9 +153,11 @@ def test_players_by_name(tmp_path):
     with pytest.raises(UnknownPlayer, match="no such folder"):
         make_player(parse_player(str(tmp_path / "nowhere")))
     with pytest.raises(UnknownPlayer, match="temperature"):
-        parse_player("random:heat=3")
+        parse_player("runs/x:heat=3")
     with pytest.raises(UnknownPlayer, match="no number"):
-        parse_player("random:temperature=hot")
+        parse_player("runs/x:temperature=hot")
+    with pytest.raises(UnknownPlayer, match="option 'temperature=1' is not one of weight="):
+        parse_player("random:temperature=1")  # it has none, and would play as ever
     with pytest.raises(UnknownPlayer, match="temperature='nan' is no number"):
         parse_player("runs/x:temperature=nan")
 
@@ -168,6 +170,25 @@ def arguments(out, battles, **changes):
         ]
     )
     return argparse.Namespace(**(vars(args) | changes))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "mend"),
+    [
+        ("--explore", "2", "from 0 to 1"),
+        ("--explore", "-1", "from 0 to 1"),
+        ("--explore", "nan", "from 0 to 1"),
+        ("--explore", "some", "from 0 to 1"),
+        ("--battles", "0", "of 1 or more"),
+        ("--draft", "-3", "of 0 or more"),
+    ],
+)
+def test_selfplay_refuses_what_cannot_be(tmp_path, option, value, mend, capsys):
+    command = ["--players", "random", "--formats", "gen1ou", "--battles", "1", "--out", str(tmp_path), option, value]
+    with pytest.raises(SystemExit):
+        selfplay.main(command)
+    assert f"argument {option}: '{value}': give a " in (said := capsys.readouterr().err)
+    assert mend in said
 
 
 def test_selfplay_goes_on_where_it_was(tmp_path):
