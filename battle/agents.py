@@ -369,13 +369,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
     parser.add_argument("--gamma", type=float, help="whose policy acts (default: the model's)")
     arguments = parser.parse_args(argv)
-    text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
     try:
+        text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
         content = json.loads(text)
         states = content["states"] if isinstance(content, dict) and "states" in content else content
         agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma)
         decision = agent.decide(states if isinstance(states, list) else [states])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {arguments.state}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(decision), indent=1))

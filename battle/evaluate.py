@@ -27,7 +27,7 @@ from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, gxe, wilson
 from battle.recorder import Recorder, run_id
-from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
+from battle.schedule import LEAD_RULES, at_least_one, pair, report_file, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
 
@@ -211,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--lanes", type=at_least_one, default=64, help="battles at a time")
     made.add_argument("--processes", type=at_least_one, default=1, help="Node processes")
     made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
-    made.add_argument("--json", type=Path, help="write the report here too")
+    made.add_argument("--json", type=report_file, help="write the report here too")
     made.add_argument("--record", type=Path, help="write battle files of the evaluation here (for looking at)")
     return made
 
@@ -253,12 +253,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         report = run(args)
-    except (BattleError, FileNotFoundError, ValueError) as error:
+    except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}")
         return 1
     print(table(report))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from battle.errors import BattleError
 from battle.recorder import Recorder, claim, content, open_journal
-from battle.schedule import at_least_one
+from battle.schedule import at_least_one, report_file
 from battle.simulator import Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--processes", type=at_least_one, default=1)
-    parser.add_argument("--json", type=Path, help="write the report here too")
+    parser.add_argument("--json", type=report_file, help="write the report here too")
     parser.add_argument("-v", "--verbose", action="store_true", help="one line for each battle left out")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
@@ -309,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with claim(args.out), Simulator(processes=args.processes) as sim:
             importer = Importer(sim, args.out)
             importer.run(read_logs(args.files))
-    except BattleError as error:
+    except (BattleError, OSError) as error:
         print(f"error: {error}")
         return 1
     report = importer.report(time.monotonic() - started)

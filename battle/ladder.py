@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results = live(args)
         else:
             results = live(args)
-    except (BattleError, FileNotFoundError, ValueError) as error:
+    except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}")
         return 1
     print(json.dumps({name: results.count(name) for name in ("won", "lost", "tie", "void")}))

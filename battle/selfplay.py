@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         report = run(args)
-    except (BattleError, FileNotFoundError, ValueError) as error:
+    except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}")
         return 1
     print(json.dumps(report))

@@ -23,7 +23,7 @@ from battle.interface import Agent
 from battle.play import Match, Outcome, play
 from battle.players import BASELINES
 from battle.recorder import Recorder
-from battle.schedule import pair, seed_of
+from battle.schedule import at_least_one, pair, report_file, seed_of
 from battle.simulator import Simulator
 from battle.teams import Team, load_teams
 from data.encode import Encoder
@@ -126,10 +126,10 @@ def soak(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m battle.soak", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
-    parser.add_argument("--battles", type=int, default=1000, help="per format")
+    parser.add_argument("--battles", type=at_least_one, default=1000, help="per format")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--teams", type=Path, help="a folder of teams instead of our own")
-    parser.add_argument("--json", type=Path, help="write the report here too")
+    parser.add_argument("--json", type=report_file, help="write the report here too")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     report: dict[str, Any] = {}

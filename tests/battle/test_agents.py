@@ -258,3 +258,5 @@ def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, 
     path.write_text(json.dumps(state))
     assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 1
     assert "weather" in capsys.readouterr().err
+    assert main(["--checkpoint", str(tmp_path), "--state", str(tmp_path / "none.json")]) == 1
+    assert "none.json: [Errno 2] No such file" in capsys.readouterr().err

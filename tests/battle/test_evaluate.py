@@ -113,6 +113,15 @@ def test_no_opponent_is_left_out_for_its_name(capsys):
     assert [(row["player"], row["opponent"]) for row in report["results"]] == [("random", "boss")]
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_play(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "report.json"):
+        with pytest.raises(SystemExit) as end:
+            evaluate.main(["--agent", "random", "--against", "boss", "--json", str(place)])
+        assert end.value.code == 2
+        assert f"argument --json: '{place}': cannot be written: give another file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--battles", "--lanes", "--processes", "--turn-limit"])
 @pytest.mark.parametrize("value", ["0", "-2", "some"])
 def test_a_count_of_nothing_is_refused(option, value, capsys):
