@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.appending import whole_or_not
 from trainer.limits import positive, refuse_unless
 
 LOG = "skipped_batches.jsonl"
@@ -101,5 +102,5 @@ class SkipLedger:
         rows = torch.cat(windows)
         rows = rows[rows[:, 0] >= 0].tolist()
         battles = [{"file": str(self.path_of(row)), "start": start, "turns": turns} for row, start, turns in rows]
-        with open(self.file, "a", encoding="utf-8") as handle:
+        with whole_or_not(self.file), open(self.file, "a", encoding="utf-8") as handle:
             handle.write(json.dumps({"step": step, "process": self.rank, "battles": battles}) + "\n")

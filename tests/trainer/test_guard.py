@@ -18,9 +18,9 @@ import torch
 from tests.trainer.conftest import SMALL
 from tests.trainer.planted import plant
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint, course, loop
+from trainer import checkpoint, course, guard, loop
 from trainer.config import ConfigError, load_config
-from trainer.guard import GuardConfig, SpikeGuard, TooManySkipsError
+from trainer.guard import GuardConfig, SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.loop import Run
 from trainer.state import gather
 from trainer.stop import STOPPED, StopRequest
@@ -62,6 +62,14 @@ def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, 
     state, _ = checkpoint.read(checkpoint.step_folder(tmp_path, 9))
     assert state.updates == 6
     assert all(value.isfinite().all() for value in state.network.values())
+
+
+def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, caplog):
+    (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
+    ledger = SkipLedger(tmp_path, GuardConfig(), 0, lambda row: f"battle {row}")
+    ledger.note(3, torch.tensor(1.0), [{"windows": torch.tensor([[0, 0, 5]])}])
+    assert ledger.review() == [3]
+    assert "a row could not be written" in caplog.text
 
 
 def test_too_many_in_a_row_go_back_once_and_on_with_other_data(battles, tmp_path, monkeypatch):

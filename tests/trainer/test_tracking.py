@@ -1,10 +1,12 @@
 """Trackers, through real runs: one wandb run over two processes and over a resume; failing ones stop nothing."""
 
+import contextlib
 import csv
 import fcntl
 import json
 import os
 import pty
+import resource
 import struct
 import subprocess
 import sys
@@ -167,6 +169,50 @@ def test_hours_before_a_resume_count_and_those_of_a_new_run_do_not(tmp_path):
     row = Meter(2.5, 4.0).row()
     assert row["cost/dollars"] == pytest.approx(4 * row["time/hours"])
     assert row["time/hours"] == pytest.approx(2.5, abs=0.01)
+
+
+@contextlib.contextmanager
+def room_for(size):
+    """As on a disk that is full: a file can grow to `size` bytes and no further."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_rows_and_neither_the_run_nor_the_log(tmp_path, caplog):
+    path = tmp_path / "training_log.csv"
+    log = CsvLog(path, 0)
+    log.write({"step": 10, "time/hours": 1.5})
+    whole = path.read_bytes()
+    with room_for(len(whole) + 3):  # half a row
+        log.write({"step": 20, "time/hours": 2.5})
+        log.write({"step": 30, "time/hours": 3.5, "heldout/nll": 2.25})  # a column that the file lacks
+    assert path.read_bytes() == whole
+    assert caplog.text.count(f"{path}: a row could not be written") == 2
+    log.write({"step": 40, "time/hours": 4.5, "heldout/nll": 1.25})
+    log.write({"step": 50, "time/hours": 5.5})
+    assert path.read_text().splitlines() == ["step,time/hours,heldout/nll", "10,1.5,", "40,4.5,1.25", "50,5.5,"]
+
+
+def test_a_row_cut_by_a_kill_is_dropped_and_hours_stay(tmp_path):
+    path = tmp_path / "training_log.csv"
+    path.write_text("step,time/hours\r\n10,10.0\r\n10,1")
+    log = CsvLog(path, 10)
+    assert log.hours == 10.0
+    log.write({"step": 20, "time/hours": 11.0})
+    assert path.read_text().splitlines() == ["step,time/hours", "10,10.0", "20,11.0"]
+
+
+def test_a_resume_writes_no_row_again(tmp_path):
+    """Rows are cut off at the end, so that a kill or a full disk finds the rows before them as they were."""
+    path = tmp_path / "training_log.csv"
+    path.write_text("step,time/hours\r\n" + "".join(f"{step},{step}.5\r\n" for step in range(1, 11)))
+    with room_for(0):
+        CsvLog(path, 9)
+    assert [row.split(",")[0] for row in path.read_text().splitlines()[1:]] == [str(step) for step in range(1, 10)]
 
 
 @pytest.mark.slow
