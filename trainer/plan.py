@@ -21,13 +21,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from data.collate import PackLayout
 from data.observation import space_named
-from data.schema import N_ACTIONS
+from data.sampler import PackShape, pack_shape
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import ConfigError, RunConfig, load_config, scale_to_world
 from trainer.finetune import starting_model
 from trainer.flops import PEAK_FLOPS, flops_per_turn
+from trainer.limits import positive
 from trainer.metrics import duration
 from trainer.muon import matrices_of
 from trainer.objective import OfflineRL, Targets
@@ -43,18 +45,23 @@ RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
 
 @dataclass(frozen=True)
 class Gpu:
-    """Of the vendor's data sheets: memory in GiB, dense bf16 peak in FLOP/s, NVLink in bytes/s a direction."""
+    """Of the vendor's data sheets: memory in GiB, dense peaks in FLOP/s (fp32 without TF32, which torch leaves off),
+    NVLink in bytes/s a direction."""
 
     memory: float
-    peak: float
+    bf16: float
+    fp32: float
     link: float
+
+    def peak(self, bf16: bool) -> float:
+        return self.bf16 if bf16 else self.fp32
 
 
 GPUS = {
-    "h100-80gb": Gpu(79.6, PEAK_FLOPS["H100"], 450e9),
-    "h200-141gb": Gpu(139.8, PEAK_FLOPS["H200"], 450e9),
-    "a100-80gb": Gpu(79.3, PEAK_FLOPS["A100"], 300e9),
-    "a100-40gb": Gpu(39.4, PEAK_FLOPS["A100"], 300e9),
+    "h100-80gb": Gpu(79.6, PEAK_FLOPS["H100"], 67e12, 450e9),
+    "h200-141gb": Gpu(139.8, PEAK_FLOPS["H200"], 67e12, 450e9),
+    "a100-80gb": Gpu(79.3, PEAK_FLOPS["A100"], 19.5e12, 300e9),
+    "a100-40gb": Gpu(39.4, PEAK_FLOPS["A100"], 19.5e12, 300e9),
 }
 GPUS_PER_NODE = 8
 
@@ -69,7 +76,7 @@ class Counted:
     working_bytes: float
     flops: float  # of a training step, a turn
     averaged: int = 0  # parameters of the weights' average (optim.ema)
-    one_moment: int = 0  # parameters with one moment instead of two (Muon's)
+    moments: int = 0  # numbers that the optimizer keeps of the gradients: AdamW's two a parameter
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,19 @@ def count(config: RunConfig) -> Counted:
     layer = sum(p.numel() for p in network.model.trunk.layers[0].parameters())
     parameters = sum(p.numel() for p in network.parameters())
     whole = config.objective.target == "network"
+    flops = flops_per_turn(network.config, pack, whole)
+    recomputed = 0.0
+    if config.model.gradient_checkpointing:
+        recomputed = flops["trunk"] + (flops["encoder"] if network.config.turn_encoder == "transformer" else 0.0)
+    once = sum(p.numel() for p in matrices_of(network.model.trunk))
     return Counted(
         parameters,
         layer,
         sum(p.numel() for p in Targets(network, whole).parameters()),
         working_bytes(config, network),
-        flops_per_turn(network.config, pack, whole)["train"],
+        flops["train"] + recomputed,
         averaged=parameters if config.optim.ema > 0 else 0,
-        one_moment=sum(p.numel() for p in matrices_of(network.model.trunk)) if config.optim.name == "muon" else 0,
+        moments={"adamw": 2 * parameters, "muon": 2 * parameters - once, "sgd": 0}[config.optim.name],
     )
 
 
@@ -120,18 +132,9 @@ def _resolved(config: RunConfig) -> tuple[RunConfig, Tokenizer]:
 
 def empty_pack(config: RunConfig, turns: int) -> dict[str, torch.Tensor]:
     """A pack's shapes without content, on the meta device."""
-    space = space_named(config.data.space)
-    shapes = {
-        "words": (torch.int32, (turns, space.n_words)),
-        "numbers": (torch.float32, (turns, space.n_numbers)),
-        "legal": (torch.bool, (turns, N_ACTIONS)),
-        "cu_seqlens": (torch.int32, (turns // 64 + 2,)),
-    }
-    shapes |= dict.fromkeys(("prev_action", "action"), (torch.int64, (turns,)))
-    shapes |= dict.fromkeys(("prev_reward", "reward"), (torch.float32, (turns,)))
-    shapes |= dict.fromkeys(("position", "segment"), (torch.int32, (turns,)))
-    shapes |= dict.fromkeys(("prev_action_known", "action_known", "decision", "done"), (torch.bool, (turns,)))
-    return {name: torch.empty(size, dtype=dtype, device="meta") for name, (dtype, size) in shapes.items()}
+    shape = PackShape(turns, turns // 64 + 1, config.data.max_turns)
+    layout = PackLayout(shape, space_named(config.data.space))
+    return layout.tensors(torch.empty(layout.nbytes, dtype=torch.uint8, device="meta"))
 
 
 class LivePeak(TorchDispatchMode):
@@ -183,29 +186,29 @@ def working_bytes(config: RunConfig, network: TurnwiseForOfflineRL) -> float:
 def memory(counted: Counted, stage: str, world: int, turns: int, bf16: bool) -> dict[str, float]:
     """Bytes on each GPU by part, for one process with packs of `turns` turns.
 
-    plain: fp32 parameters, gradients, two moments (DDP: a second copy of the gradients in its buckets). ZeRO: these
-    in the run's precision, fp32 masters and moments shared out; stage 2 shares the gradients, stage 3 and
-    FSDP2 the parameters too, two layers of which are whole at a time.
+    plain: fp32 parameters, gradients, the optimizer's moments (DDP: a second copy of the gradients in its buckets).
+    ZeRO: parameters and gradients in the run's precision, fp32 masters and moments shared out; stage 2 shares the
+    gradients, stage 3 and FSDP2 the parameters too, two layers of which are whole at a time.
     """
     p, wide = counted.parameters, 2 if bf16 else 4
-    whole_layers = 2 * counted.layer
+    whole_layers, moments = 2 * counted.layer, 4 * counted.moments
     parts = {
         "plain": {
             "parameters": 4 * p,
             "gradients": 4 * p * (1 if world == 1 else 2),
-            "optimizer": 8 * p - 4 * counted.one_moment,
+            "optimizer": moments,
         },
-        "zero1": {"parameters": wide * p, "gradients": wide * p, "optimizer": 12 * p / world},
-        "zero2": {"parameters": wide * p, "gradients": wide * p / world, "optimizer": 12 * p / world},
+        "zero1": {"parameters": wide * p, "gradients": wide * p, "optimizer": (4 * p + moments) / world},
+        "zero2": {"parameters": wide * p, "gradients": wide * p / world, "optimizer": (4 * p + moments) / world},
         "zero3": {
             "parameters": wide * (p / world + whole_layers),
             "gradients": wide * (p / world + counted.layer),
-            "optimizer": 12 * p / world,
+            "optimizer": (4 * p + moments) / world,
         },
         "fsdp2": {
             "parameters": 4 * (p / world + whole_layers),
             "gradients": 4 * (p / world + counted.layer),
-            "optimizer": 8 * p / world,
+            "optimizer": moments / world,
         },
     }[stage]
     if stage.startswith("zero"):
@@ -214,17 +217,17 @@ def memory(counted: Counted, stage: str, world: int, turns: int, bf16: bool) -> 
     return {**parts, "targets": 4 * counted.targets, "average": 4 * counted.averaged, "working": working}
 
 
-def communicated(counted: Counted, stage: str, world: int, accumulate: int) -> float:
+def communicated(counted: Counted, stage: str, world: int, accumulate: int, bf16: bool) -> float:
     """Bytes that each GPU sends in one optimizer step, ring collectives: an all-reduce costs twice its tensor, a
     gather or scatter once, times (W − 1)/W. Stage 3 and FSDP2 gather for every micro-batch's forward and backward."""
     if world == 1:
         return 0.0
-    p, ring = counted.parameters, (world - 1) / world
+    p, ring, wide = counted.parameters, (world - 1) / world, 2 if bf16 else 4
     per_step = {
         "plain": 2 * 4 * p,
-        "zero1": 2 * p + 2 * p,
-        "zero2": (2 * accumulate + 2) * p,
-        "zero3": 3 * 2 * p * accumulate,
+        "zero1": 2 * wide * p,
+        "zero2": wide * (accumulate + 1) * p,
+        "zero3": 3 * wide * p * accumulate,
         "fsdp2": (2 * 4 * accumulate + 4) * p,
     }
     return per_step[stage] * ring
@@ -233,20 +236,41 @@ def communicated(counted: Counted, stage: str, world: int, accumulate: int) -> f
 def turns_per_s(counted: Counted, stage: str, world: int, config: RunConfig, gpu: Gpu, assumed: Assumed) -> float:
     """Turns a second of the whole world: compute at the assumed share of the peak, and what of the communication does
     not hide behind it."""
-    turns = turns_a_step(config)
-    compute = counted.flops * turns / (gpu.peak * assumed.mfu)
+    turns, bf16 = turns_a_pack(config) * config.batch.accumulate, config.precision != "fp32"
+    compute = counted.flops * turns / (gpu.peak(bf16) * assumed.mfu)
     link = gpu.link if world <= GPUS_PER_NODE else min(gpu.link, assumed.network)
-    exposed = max(0.0, communicated(counted, stage, world, config.batch.accumulate) / link - assumed.overlap * compute)
-    return turns * world / (compute + exposed)
+    sent = communicated(counted, stage, world, config.batch.accumulate, bf16)
+    return turns * world / (compute + max(0.0, sent / link - assumed.overlap * compute))
 
 
-def turns_a_step(config: RunConfig) -> float:
-    """Turns that one process trains on in an optimizer step."""
-    return (config.batch.turns or config.batch.battles * TURNS_PER_BATTLE) * config.batch.accumulate
+def turns_a_pack(config: RunConfig) -> int:
+    """Turns that one process trains on in a micro-batch. Raises ValueError where no pack can be made so."""
+    return pack_shape(config.batch, config.data.max_turns, TURNS_PER_BATTLE).turns
+
+
+def battles_of_the_run(config: RunConfig, world: int, battles: float) -> float:
+    """Battles trained on, each as often as it comes: by `epochs`, or by `max_steps` where that ends the run before.
+
+    Raises ConfigError where neither is given.
+    """
+    a_step = turns_a_pack(config) * config.batch.accumulate * world / TURNS_PER_BATTLE
+    ends = [
+        number * each for number, each in ((config.epochs, battles), (config.max_steps, a_step)) if number is not None
+    ]
+    if not ends:
+        raise ConfigError("epochs and max_steps are both null: give one, so that the run ends")
+    return min(ends)
+
+
+def stages_of(config: RunConfig, world: int) -> list[str]:
+    """The stages that the run can be launched at."""
+    if config.optim.name == "muon":  # it needs whole matrices
+        return ["plain"]
+    return [stage for stage in STAGES if stage != "fsdp2" or world > 1]
 
 
 def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
-    """The share of the peak of the nearest record (in FLOPs a turn) taken on that GPU; an assumption without one."""
+    """The share of bf16's peak of the nearest record (in FLOPs a turn) taken on that GPU; an assumption without one."""
     if not RECORD.exists():
         return Assumed()
     key = gpu_name.split("-")[0].upper()
@@ -254,7 +278,7 @@ def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
     for record in json.loads(RECORD.read_text(encoding="utf-8")).values():
         if key in str(record["hardware"]["device"]):
             own = record["default"]["flops_per_turn"]["train"]
-            share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.peak
+            share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.bf16
             found.append((abs(own - flops), share, record["name"]))
     if not found:
         return Assumed()
@@ -267,18 +291,20 @@ def report(
 ) -> tuple[str, bool]:
     """The plan in words, and whether any stage fits on every number of GPUs."""
     gpu, counted, bf16 = GPUS[gpu_name], count(config), config.precision != "fp32"
-    assumed = replace(recorded_share(gpu_name, gpu, counted.flops), network=network)
-    epochs = config.epochs or 1.0
+    known = recorded_share(gpu_name, gpu, counted.flops) if bf16 else Assumed(mfu_source="assumed: records are of bf16")
+    assumed = replace(known, network=network)
+    ends = {"epochs": config.epochs, "steps": config.max_steps}
+    length = " or ".join(f"{number:g} {name}" for name, number in ends.items() if number is not None)
     lines = [
         f"{counted.parameters / 1e6:.1f}M parameters, {counted.flops / 1e9:.3f} GFLOP a turn trained on, "
         f"{counted.working_bytes / 2**20:.2f} MiB of working memory a turn in fp32",
         f"{config.batch.battles} battles × {config.batch.accumulate} micro-batches a step ({TURNS_PER_BATTLE:.0f} "
         f"turns a battle), {'on each GPU' if config.batch_scaling == 'multiply' else 'shared out among the GPUs'} "
         f"(batch_scaling: {config.batch_scaling})",
-        f"assumed: {100 * assumed.mfu:.0f}% of {gpu.peak / 1e12:.0f} TFLOP/s ({assumed.mfu_source}); "
+        f"assumed: {100 * assumed.mfu:.0f}% of {gpu.peak(bf16) / 1e12:.0f} TFLOP/s ({assumed.mfu_source}); "
         f"{gpu.link / 1e9:.0f} GB/s inside a machine of {GPUS_PER_NODE}, {assumed.network / 1e9:.0f} GB/s out "
         f"of one; {100 * assumed.overlap:.0f}% of the compute hides communication; ${dollars:.2f} a GPU-hour",
-        f"{battles:,.0f} battles, {epochs:g} epochs",
+        f"{battles:,.0f} battles, {length}{', what comes first' if None not in ends.values() else ''}",
         "",
         f"{'GPUs':>5} {'stage':<6} {'GiB a GPU':>10}  {'of which optimizer':>18} {'working':>12} "
         f"{'sent a step':>12} {'battles/s':>10} {'scaling':>8} {'time':>8} {'cost':>9}",
@@ -288,18 +314,15 @@ def report(
     for world in gpus:
         fits_here = False
         shared = scale_to_world(config, world)
-        per_pack = turns_a_step(shared) / shared.batch.accumulate
-        for stage in STAGES:
-            if stage == "fsdp2" and world == 1:
-                continue
-            parts = memory(counted, stage, world, int(per_pack), bf16)
+        for stage in stages_of(config, world):
+            parts = memory(counted, stage, world, turns_a_pack(shared), bf16)
             needed = sum(parts.values()) / GIB + OVERHEAD_GIB
             fits = needed <= gpu.memory
             fits_here |= fits
             speed = turns_per_s(counted, stage, world, shared, gpu, assumed) / TURNS_PER_BATTLE
             scaling = speed / alone[stage] / world
-            seconds = battles * epochs / speed
-            sent = communicated(counted, stage, world, shared.batch.accumulate) / GIB
+            seconds = battles_of_the_run(shared, world, battles) / speed
+            sent = communicated(counted, stage, world, shared.batch.accumulate, bf16) / GIB
             lines.append(
                 f"{world:>5} {stage:<6} {needed:>10.1f}  {parts['optimizer'] / GIB:>18.1f} "
                 f"{parts['working'] / GIB:>12.1f} {sent:>8.2f} GiB {speed:>10,.0f} {scaling:>7.0%} "
@@ -322,12 +345,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dollars", type=float, default=2.50, help="price of a GPU-hour")
     parser.add_argument("--network", type=float, default=3200, help="Gbit/s out of one machine of 8 GPUs")
     parser.add_argument("settings", nargs="*", metavar="a.b=c")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # settings and options in any order
     try:
         config = load_config(arguments.config, arguments.settings)
         gpus = [int(number) if number.strip().isdecimal() else 0 for number in arguments.gpus.split(",")]
         if not all(gpus):
             raise ConfigError(f"--gpus {arguments.gpus}: give numbers of GPUs: 1,8,64")
+        for name in ("battles", "dollars", "network"):
+            if not positive(getattr(arguments, name)):
+                raise ConfigError(f"--{name} {getattr(arguments, name):g}: give a number above 0")
         text, fits = report(
             config, gpus, arguments.gpu, arguments.battles, arguments.dollars, arguments.network / 8 * 1e9
         )

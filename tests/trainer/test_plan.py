@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
 """
 
 
-@pytest.mark.parametrize("options", [[], ["optim.name=muon", "optim.ema=0.9"]])
+@pytest.mark.parametrize("options", [[], ["optim.name=muon", "optim.ema=0.9"], ["optim.name=sgd"]])
 def test_counted_parts_are_those_of_a_run(battles, tmp_path, options):
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=2", "eval.every=0", *options]
     run = Run(load_config(None, settings))
@@ -88,15 +89,17 @@ def test_more_processes_hold_no_more_each(stage):
     counted = plan.Counted(parameters=10**9, layer=2 * 10**7, targets=10**6, working_bytes=1e6, flops=6e9)
     totals = [sum(plan.memory(counted, stage, world, 1000, bf16=True).values()) for world in (2, 8, 64)]
     assert totals == sorted(totals, reverse=True)
-    sent = [plan.communicated(counted, stage, world, 2) for world in (1, 2, 8)]
+    sent = [plan.communicated(counted, stage, world, 2, bf16=True) for world in (1, 2, 8)]
     assert sent[0] == 0 < sent[1] < sent[2]
 
 
 def test_communication_by_hand():
     """One billion parameters on four GPUs, two micro-batches, three quarters of each ring's tensor."""
     counted = plan.Counted(parameters=10**9, layer=0, targets=0, working_bytes=0, flops=0)
-    sent = {stage: plan.communicated(counted, stage, 4, 2) for stage in plan.STAGES}
+    sent = {stage: plan.communicated(counted, stage, 4, 2, bf16=True) for stage in plan.STAGES}
     assert sent == {"plain": 6e9, "zero1": 3e9, "zero2": 4.5e9, "zero3": 9e9, "fsdp2": 15e9}
+    sent = {stage: plan.communicated(counted, stage, 4, 2, bf16=False) for stage in plan.STAGES}
+    assert sent == {"plain": 6e9, "zero1": 6e9, "zero2": 9e9, "zero3": 18e9, "fsdp2": 15e9}
 
 
 def test_command_says_what_cannot_fit(capsys):
@@ -111,16 +114,55 @@ def test_command_says_what_cannot_fit(capsys):
     assert "enormous" in capsys.readouterr().err
 
 
+def rows_of_plan(capsys, gpus, *settings):
+    """(GPUs, stage) → the words of that row."""
+    assert plan.main(["--gpus", gpus, *settings]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    return {(line[0], line[1]): line for line in lines if line and line[0] in gpus.split(",")}
+
+
+@pytest.mark.parametrize("setting", ["objective.filter=winners", "objective.discount_forced=false"])
+def test_every_objective_is_planned(capsys, setting):
+    assert ("1", "plain") in rows_of_plan(capsys, "1", "model.preset=tiny", setting)
+
+
+def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
+    """200 steps of 16 battles, in packs of 768 turns, whatever the number of battles there are."""
+    quickstart = load_config(ROOT / "launch" / "runs" / "quickstart.yaml")
+    trained_on = pytest.approx(200 * 768 / plan.TURNS_PER_BATTLE)
+    assert plan.battles_of_the_run(quickstart, 1, 4e6) == trained_on
+    assert plan.battles_of_the_run(replace(quickstart, epochs=3.0), 1, 4e6) == trained_on
+    assert plan.battles_of_the_run(replace(quickstart, epochs=0.5), 1, 100) == 50
+    assert plan.main(["--config", str(ROOT / "launch" / "runs" / "quickstart.yaml"), "--gpus", "1"]) == 0
+    assert "4,000,000 battles, 200 steps\n" in capsys.readouterr().out
+    assert plan.main(["epochs=null", "--gpus", "1", "model.preset=tiny"]) == 1
+    assert "both null" in capsys.readouterr().err
+
+
+def test_recomputing_and_fp32_take_longer(capsys):
+    def battles_per_s(setting):
+        return float(rows_of_plan(capsys, "1", "model.preset=tiny", setting)["1", "plain"][7].replace(",", ""))
+
+    plain, recomputing, wide = map(battles_per_s, ("seed=0", "model.gradient_checkpointing=true", "precision=fp32"))
+    assert 0.7 * plain < recomputing < 0.95 * plain
+    assert wide == pytest.approx(plain * 67 / 989, rel=0.01)
+
+
+def test_what_a_run_refuses_is_not_planned(capsys):
+    assert set(rows_of_plan(capsys, "1,8", "optim.name=muon", "model.preset=tiny")) == {("1", "plain"), ("8", "plain")}
+    assert plan.main(["batch.turns=100", "model.preset=tiny"]) == 1
+    assert "batch.turns is 100" in capsys.readouterr().err
+    for option in ("--battles", "--dollars", "--network"):
+        assert plan.main([option, "-3"]) == 1
+        assert f"{option} -3: give a number above 0" in capsys.readouterr().err
+
+
 def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys):
     """Kept, eight GPUs work on an eighth each and send as much: slower than eight whole batches, with less memory."""
-    found = {}
-    for scaling in ("keep", "multiply"):
-        assert plan.main(["--gpus", "1,8", "model.preset=base", f"batch_scaling={scaling}"]) == 0
-        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-        found[scaling] = {(line[0], line[1]): line for line in lines if line and line[0] in ("1", "8")}
+    found = {s: rows_of_plan(capsys, "1,8", "model.preset=base", f"batch_scaling={s}") for s in ("keep", "multiply")}
     assert found["keep"]["1", "zero1"] == found["multiply"]["1", "zero1"]
-    kept, grown = (found[scaling]["8", "zero1"] for scaling in ("keep", "multiply"))
-    assert float(kept[4]) == pytest.approx(float(grown[4]) / 8, abs=0.1)
+    kept, grown = (found[scaling]["8", "plain"] for scaling in ("keep", "multiply"))
+    assert float(kept[4]) == pytest.approx(float(grown[4]) * 768 / 5248, abs=0.1)  # 16 × 41 turns, in whole 128s
     assert float(kept[7].replace(",", "")) < float(grown[7].replace(",", ""))
     assert plan.main(["--gpus", "6"]) == 1
     assert "shared evenly" in capsys.readouterr().err
