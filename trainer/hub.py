@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
@@ -29,6 +29,7 @@ DATA_FILES = ("schema.py", "observation.py", "tokenizer.py", "reward.py", "encod
 AGENT_FILE = "agents.py"
 VOCABULARY = "vocabulary.json"
 WEIGHTS = "model.safetensors"
+CALIBRATION = "calibration.json"
 CARD = "README.md"
 
 
@@ -50,7 +51,7 @@ def take_out(source: Path, target: Path) -> None:
     target = target.resolve()
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target}: is a file: give a folder")
-    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, "calibration.json"}
+    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, CALIBRATION}
     if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
         raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     target.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
-    for name in ("config.json", VOCABULARY, "calibration.json"):
+    for name in ("config.json", VOCABULARY, CALIBRATION):
         if (folder / name).exists():
             shutil.copy2(folder / name, target / name)
     shutil.copymode(target / "config.json", target / WEIGHTS)
@@ -113,19 +114,26 @@ def documents(folder: Path, repo: str, licence: str | None, run: Path | None, pa
 def push(
     folder: Path, repo: str, licence: str | None, private: bool, run: Path | None, message: str = "A trained agent"
 ) -> str:
-    """Upload a model folder with its card, in one commit, and return the commit's address.
+    """Upload a model folder with its card, in one commit, and return the commit's address. Hidden files stay behind, as
+    those that `pull` leaves; what tells of an earlier agent, and has no successor here, leaves the repository.
 
     run: the folder of the run that the card tells of, or None. Raises what `data.hub_errors.HUB_ERRORS` names.
     """
+    from trainer.card import CURVE  # here: the trainer's checkpoints need none
+
     api = HfApi()
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     contents: dict[str, bytes | Path] = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        name.as_posix(): path for name, path in files.items() if not any(part.startswith(".") for part in name.parts)
     }
     code = {name: text.encode() for name, text in code_copies().items()}
     packed = run is None and (folder / CARD).exists()  # its card knows more than can be found out now
     contents = code | contents | ({} if packed else documents(folder, repo, licence, run))
+    # Win chances and the curve are of one agent: beside other weights they would be untrue.
+    stale = {CALIBRATION, CURVE}.difference(contents).intersection(api.list_repo_files(repo))
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+    operations += [CommitOperationDelete(name) for name in sorted(stale)]
     return str(api.create_commit(repo, operations, commit_message=message).commit_url)
 
 

@@ -103,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
                 elif entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.hub.uploads[repo][entry["value"]["path"]] = content
+                elif entry["key"] == "deletedFile":
+                    del self.hub.uploads[repo][entry["value"]["path"]]
                 elif entry["key"] == "lfsFile":
                     if entry["value"]["oid"] not in self.hub.lfs:
                         return self.answer({"error": "an LFS file of the commit was never uploaded"}, 400)

@@ -51,11 +51,13 @@ def signed_in(hub, folder):
 
 @pytest.fixture(scope="module")
 def exchanged(trained, hub, tmp_path_factory):
-    """What was pushed as me/agent and pulled to `pulled`, packed in `packed` and pushed as me/packed."""
+    """What was pushed as me/agent, pulled to `pulled` and pushed from there as me/again, packed in `packed` and pushed
+    as me/packed."""
     folder = tmp_path_factory.mktemp("exchanged")
     pulled, packed = folder / "pulled", folder / "packed"
     commands = [
         ["push", str(trained), "--to", "me/agent"], ["pull", "me/agent", "--to", str(pulled)],
+        ["push", str(pulled), "--to", "me/again"],
         ["pack", str(trained), "--to", str(packed)], ["push", str(packed), "--to", "me/packed"],
     ]  # fmt: skip
     done = subprocess.run(
@@ -63,7 +65,7 @@ def exchanged(trained, hub, tmp_path_factory):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [code for code, _ in results] == [0] * 4, (results, done.stderr)
+    assert [code for code, _ in results] == [0] * 5, (results, done.stderr)
     return folder
 
 
@@ -81,6 +83,11 @@ def test_a_pushed_agent_comes_back_byte_for_byte(trained, exchanged, hub):
         for folder in (trained / "model", exchanged / "pulled")
     ]
     assert torch.equal(*outputs)
+
+
+def test_a_pulled_agent_is_pushed_again_without_what_the_pull_left_beside_it(exchanged, hub):
+    assert (exchanged / "pulled" / ".cache").is_dir()
+    assert hub.uploads["me/again"] == hub.uploads["me/agent"]
 
 
 def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained, exchanged, hub, tmp_path):

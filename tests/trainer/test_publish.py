@@ -58,6 +58,20 @@ def test_a_fault_of_the_hub_is_tried_again(hub, trained, tmp_path, caplog):
     assert "model.safetensors" in hub.uploads["me/agent"]
 
 
+def test_a_push_leaves_nothing_of_an_earlier_agent(hub, trained):
+    publisher = Publisher(HubConfig(push=True, to="me/agent", every=1), trained)
+    publisher.finish(trained / "model", 120)
+    theirs = hub.uploads["me/agent"]
+    theirs["notes.md"] = b"their own"
+    assert "calibration.json" in theirs
+    publisher.offer(trained / "step_00000060", 60)  # a checkpoint is not calibrated
+    publisher.thread.join()
+    assert publisher.pushed == [120, 60]
+    assert "calibration.json" not in theirs
+    assert theirs["notes.md"] == b"their own"
+    assert theirs["model.safetensors"] == (trained / "step_00000060" / "model" / "model.safetensors").read_bytes()
+
+
 @pytest.mark.slow
 def test_a_push_that_never_succeeds_ends_no_run(hub, battles, tmp_path, caplog):
     hub.refuse_commits = 100
