@@ -74,28 +74,29 @@ def available_implementations(device: torch.device | str) -> list[str]:
     return [*found, "sdpa", "eager"]
 
 
-def choose_implementation(name: str, device: torch.device | str) -> str:
+def choose_implementation(name: str, device: torch.device | str, fp32: bool = False) -> str:
     """Resolve `auto` to the best implementation present, or check that the named one can run on `device`; a kernel of
-    the Hub is loaded.
+    the Hub is loaded. fp32: the model computes in fp32, so attention must too.
 
-    Raises ValueError naming what is present.
+    Raises ValueError naming what is present, or that the one named cannot compute in fp32.
     """
     present = available_implementations(device)
     if name == "auto":
-        return present[0]
-    if name in present:
-        return name
-    if name in IMPLEMENTATIONS:
+        return "sdpa" if fp32 else present[0]
+    if name in IMPLEMENTATIONS and name not in present:
         raise ValueError(
             f"model.attention={name!r} cannot run on {device}: present are {', '.join(present)}, or 'auto'"
         )
     try:
-        return load_implementation(name)
+        load_implementation(name)
     except (ImportError, ValueError) as error:
         raise ValueError(
             f"model.attention={name!r}: {error}\nPresent on {device} are {', '.join(present)}, or 'auto'; a kernel of "
             "the Hub is named as in kernels-community/flash-attn2"
         ) from error
+    if fp32 and is_varlen(name):
+        raise ValueError(f"model.attention={name!r} computes in bf16, not fp32: choose 'auto', or another precision")
+    return name
 
 
 def load_implementation(name: str) -> str:

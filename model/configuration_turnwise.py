@@ -106,6 +106,11 @@ class TurnwiseConfig(PretrainedConfig):
                 f"config.num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}: "
                 "choose num_heads = hidden_size / 64"
             )
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"config.num_heads={self.num_heads} makes heads {self.hidden_size // self.num_heads} wide, and rotary "
+                "positions turn pairs: choose num_heads = hidden_size / 64, or another even width"
+            )
         if self.encoder_width % self.encoder_heads:
             raise ValueError(
                 f"config.encoder_heads={self.encoder_heads} does not divide encoder_width={self.encoder_width}: "

@@ -68,6 +68,9 @@ class ModelChoice:
             ("value_bins", self.value_bins is None or self.value_bins >= 2, "2 or more"),
             ("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1"),
             ("gammas", bool(self.gammas) and all(0 <= g < 1 for g in self.gammas), "discounts from 0 to below 1"),
+            ("gammas", len(set(self.gammas)) == len(self.gammas), "each discount once"),
+            # A model to start from brings discounts of its own.
+            ("act_gamma", self.init_from is not None or self.act_gamma in self.gammas, "one of model.gammas"),
         ]
         refuse_unless("model.", self, rules)
 
@@ -177,6 +180,7 @@ class RunConfig:
     def check(self) -> None:
         """Raises ValueError naming the key, of this or of a part. `data` and `batch` look at themselves when made."""
         rules = [
+            ("output", bool(self.output), "a folder"),
             ("seed", 0 <= self.seed < 2**63, "0 or more, below 2⁶³"),
             ("epochs", self.epochs is None or positive(self.epochs), "a number above 0, or null"),
             ("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more, or null"),

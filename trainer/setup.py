@@ -188,7 +188,7 @@ def build_network(
         network = TurnwiseForOfflineRL(sizes).to(device)
     else:
         network = start.network().to(device)
-    network.attention = choose_implementation(config.model.attention, device)
+    network.attention = choose_implementation(config.model.attention, device, config.precision == "fp32")
     if config.model.gradient_checkpointing:
         network.gradient_checkpointing_on()
     return network

@@ -9,11 +9,14 @@ from transformers import modeling_flash_attention_utils
 from transformers.integrations import hub_kernels
 
 from data.observation import SPACES
+from data.tokenizer import Tokenizer
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
+from trainer.config import load_config
+from trainer.setup import build_network
 
 NEGLIGIBLE = 1e-5
 
@@ -164,6 +167,21 @@ def test_a_name_that_leads_to_no_kernel_is_an_error_that_says_what_is_present(mo
         attention.choose_implementation("kernels-community/flash-attn2", "cpu")
 
 
+@pytest.mark.parametrize("name", ["flash_attention_2", "kernels-community/flash-attn2"])
+def test_a_run_in_fp32_computes_attention_in_fp32(kernel_of_the_hub, monkeypatch, name):
+    """Also where the kernels are there that know bf16 alone: they are not taken unasked, and refused when asked for."""
+    monkeypatch.setitem(attention._FLASH, "flash_attention_2", varlen_kernel.flash_attn_varlen_func)
+    assert attention.choose_implementation("auto", "cuda") == "flash_attention_2"
+    assert attention.choose_implementation("auto", "cuda", fp32=True) == "sdpa"
+    assert attention.choose_implementation("flex_attention", "cuda", fp32=True) == "flex_attention"
+    assert attention.choose_implementation(name, "cuda") == name
+    with pytest.raises(ValueError, match=f"model.attention='{name}' computes in bf16, not fp32"):
+        attention.choose_implementation(name, "cuda", fp32=True)
+    config = load_config(None, ["precision=fp32", "model.preset=tiny", "model.attention=kernels-community/flash-attn2"])
+    with pytest.raises(ValueError, match="computes in bf16"):
+        build_network(config, Tokenizer.load(), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "varlen_attn", "kernels-community/flash-attn2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_flash_kernels_never_meet_fp32(implementation, dtype):
@@ -289,7 +307,8 @@ def test_auto_model_loads_remote_code_without_the_repository(tmp_path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"num_heads": 3}, "num_heads"), ({"turn_encoder": "rnn"}, "turn_encoder"), ({"value_head": "x"}, "value_head"),
+        ({"num_heads": 3}, "num_heads"), ({"hidden_size": 100, "num_heads": 4}, "heads 25 wide"),
+        ({"turn_encoder": "rnn"}, "turn_encoder"), ({"value_head": "x"}, "value_head"),
         ({"layout": None}, "layout"), ({"act_gamma": 0.5}, "act_gamma"), ({"value_min": 2000.0}, "value_min"),
         ({"value_spacing": "log"}, "value_spacing"),
     ],
