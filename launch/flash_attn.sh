@@ -9,9 +9,8 @@
 # repository). Asks for nvcc, and in the environment of $PYTHON (default: .venv's, where there is one) for torch,
 # setuptools, wheel, packaging and ninja.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-version=$(sed -n 's/^flash-attn==//p' requirements-gpu.txt)
-arch=90 width=64 sdist="" out=.
+root=$(cd "$(dirname "$0")/.." && pwd)
+arch=90 width=64 sdist="" out=$root
 usage() { sed -n '2,10p' "$0" | cut -c3-; exit 2; }
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
@@ -27,6 +26,8 @@ done
 case $width in 64 | 96 | 128) ;; *) usage ;; esac
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+cd "$root"
+version=$(sed -n 's/^flash-attn==//p' requirements-gpu.txt)
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
   if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi

@@ -9,7 +9,6 @@
 # All is left in one folder (--out, or $OUT, or ./gpu_check_out), at most 8 files with one preset; begin with summary.md.
 # Exit status: 0 all stages passed, 1 a stage failed (the summary says which), 2 nothing could be run.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 
 cpu=no presets="" engine=auto data=data/sample seconds="" out=${OUT:-gpu_check_out}
 usage() { sed -n '2,11p' "$0" | cut -c3-; exit 2; }
@@ -22,7 +21,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --presets) presets=$2 ;;
     --engine) engine=$2 ;;
-    --data) data=$2 ;;
+    --data) data=$(realpath -m -- "$2") ;;
     --seconds) seconds=$2 ;;
     --out) out=$2 ;;
   esac
@@ -33,6 +32,7 @@ case $engine in auto | plain | deepspeed) ;; *) usage ;; esac
 readonly limit=530 # seconds for everything
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+cd "$(dirname "$0")/.."
 log=$out/log.txt
 summary=$out/summary.md
 scratch=$(mktemp -d)

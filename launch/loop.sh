@@ -18,50 +18,55 @@ done
 out=${1:?usage: launch/loop.sh OUT ROUNDS [key=value …]}
 rounds=${2:?usage: launch/loop.sh OUT ROUNDS [key=value …]}
 shift 2
-python=${PYTHON:-.venv/bin/python}
+root=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # paths stay those of the caller's folder
+python=${PYTHON:-$root/.venv/bin/python}
 formats=${FORMATS:-gen1ou gen2ou gen3ou gen4ou gen9ou}
 record=${RECORD:-$formats}
 battles=${BATTLES:-1000}
 eval_battles=${EVAL_BATTLES:-100}
-config=${CONFIG:-launch/runs/quickstart.yaml}
+config=${CONFIG:-$root/launch/runs/quickstart.yaml}
 start=${START:-type_switch:weight=8 most_damage:weight=1 boss:weight=1}
 agent=${AGENT:-temperature=0.5,weight=4}
 fixed=${FIXED:-random boss most_damage type_switch}
 later=${LATER:-optim.lr=4e-4}
 
-players=$start
+# A path as a text of YAML, whatever is in it.
+quoted() { printf "'%s'" "${1//\'/\'\'}"; }
+
 sources=""
-checkpoint=""
+# Of the round before: its agent as a player, and what a training that goes on from it is told.
+player=()
+more=()
 for round in $(seq 1 "$rounds"); do
   here=$out/round$round
   mkdir -p "$here"
 
   # Record. selfplay keeps a journal: it plays only what is missing.
   # shellcheck disable=SC2086
-  "$python" -m battle.selfplay --players $players --formats $record --battles "$battles" --seed "$round" \
+  "$python" -m battle.selfplay --players "${player[@]}" $start --formats $record --battles "$battles" --seed "$round" \
     --out "$here/battles"
 
   # Train on all rounds so far, each as much as it holds: the better baselines' battles stay. A later round goes on from the
   # model before it, so that its steps are added and not begun anew.
-  sources=${sources:+$sources, }"{path: $here/battles}"
-  more=${checkpoint:+model.init_from=$checkpoint $later}
+  sources=${sources:+$sources, }"{path: $(quoted "$here/battles")}"
   if [ ! -e "$here/trained" ]; then
-    # shellcheck disable=SC2086
-    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$here/run" \
-      eval.choose=last "$@" $more
+    "$python" -m trainer.train --config "$config" "data.path=''" "data.sources=[$sources]" "output=$(quoted "$here/run")" \
+      eval.choose=last "$@" "${more[@]}"
     touch "$here/trained"
   fi
-  checkpoint=$here/run
 
   # Evaluate against a pool outside the loop, with teams that were never recorded.
   if [ ! -e "$here/play.json" ]; then
     # shellcheck disable=SC2086
-    "$python" -m battle.evaluate --agent "round$round=$checkpoint" --against $fixed --formats $formats \
+    "$python" -m battle.evaluate --agent "round$round=$here/run" --against $fixed --formats $formats \
       --battles "$eval_battles" --json "$here/play.json"
   fi
 
   # The next round is played by this one's agent and the baselines.
-  players="round$round=$checkpoint:$agent $start"
+  player=("round$round=$here/run:$agent")
+  # shellcheck disable=SC2206
+  more=("model.init_from=$(quoted "$here/run")" $later)
   battles=${LATER_BATTLES:-$battles}
 done
 

@@ -10,17 +10,20 @@ set -euo pipefail
 
 out=${1:?usage: launch/starter.sh OUT [key=value …]}
 shift
-python=${PYTHON:-.venv/bin/python}
+out=$(realpath -m -- "$out")
+root=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # paths stay those of the caller's folder
+python=${PYTHON:-$root/.venv/bin/python}
 run=$out/starter
 
 if [ ! -e "$out/cache/manifest.json" ]; then
   "$python" -m launch.proof record --out "$out" --battles "${BATTLES:-11200}" --searched "${SEARCHED:-100}"
 fi
 if [ ! -e "$run/evaluation.json" ]; then
-  "$python" -m trainer.train --config launch/runs/starter.yaml "data.path=$out/cache" "output=$run" "$@"
+  "$python" -m trainer.train --config "$root/launch/runs/starter.yaml" "data.path=$out/cache" "output=$run" "$@"
 fi
 if [ ! -e "$run/play.json" ]; then
   "$python" -m battle.evaluate --agent "starter=$run" --against all --formats gen1ou gen2ou gen3ou gen4ou gen9ou \
     --battles "${EVAL_BATTLES:-500}" --json "$run/play.json"
 fi
-"$python" -m trainer.hub pack "$run" --to "${TARGET:-battle/starter}"
+"$python" -m trainer.hub pack "$run" --to "${TARGET:-$root/battle/starter}"

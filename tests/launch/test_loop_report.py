@@ -1,10 +1,61 @@
-"""The loop's report: pooled rates, gains with their intervals, and what it says of an empty folder."""
+"""The loop's script, its commands noted and not run; its report: pooled rates, gains with their intervals."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from launch import loop_report
+from trainer.config import load_config
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+
+
+def test_the_loop_goes_round_in_any_folder_from_any_folder(tmp_path):
+    """Blanks, commas, brackets and quotes in OUT; relative to where it is called."""
+    noted = tmp_path / "noted"
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport sys, json\nprint(json.dumps(sys.argv[1:]), file=open({str(noted)!r}, 'a'))\n"
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "LATER": "optim.lr=1e-4 optim.warmup_steps=7"}
+    out = "o, it's [mine] #1"
+    command = ["bash", str(LAUNCH / "loop.sh"), out, "2", "max_steps=5"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
+    commands = [json.loads(line) for line in noted.read_text().splitlines()]
+    assert [words[1] for words in commands] == [
+        *["battle.selfplay", "trainer.train", "battle.evaluate"] * 2, "launch.loop_report"
+    ]  # fmt: skip
+    (_, first, _, record, second, evaluate, _) = commands
+    assert f"round1={out}/round1/run:temperature=0.5,weight=4" in record
+    assert record[record.index("--out") + 1] == f"{out}/round2/battles"
+    assert f"round2={out}/round2/run" in evaluate
+    configs = [load_config(words[3], words[4:]) for words in (first, second)]
+    assert [source["path"] for source in configs[1].data.sources] == [f"{out}/round{n}/battles" for n in (1, 2)]
+    assert [config.output for config in configs] == [f"{out}/round{n}/run" for n in (1, 2)]
+    assert [config.model.init_from for config in configs] == [None, f"{out}/round1/run"]
+    assert [config.max_steps for config in configs] == [5, 5]
+    assert (configs[1].optim.lr, configs[1].optim.warmup_steps) == (1e-4, 7)
+
+
+def test_paths_of_the_gpu_check_are_those_of_the_caller(tmp_path):
+    """Its first look finds a package missing, and it ends: what it looked at and where it wrote is seen by then."""
+    python = tmp_path / "python"
+    python.write_text("#!/usr/bin/env bash\npwd\nexit 3\n")
+    python.chmod(0o755)
+    command = ["bash", os.path.relpath(LAUNCH / "gpu_check.sh", tmp_path), "--cpu", "--out", "found here"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert str(LAUNCH.parent) in done.stdout
+    assert (tmp_path / "found here" / "summary.md").exists()
+    done = subprocess.run([*command, "--unknown"], cwd=tmp_path, capture_output=True, text=True)
+    assert "--data DIR" in done.stdout
 
 
 def rows(wins):
