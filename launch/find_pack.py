@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=4096, help="battles of the largest try")
     parser.add_argument("--child", nargs=2, metavar=("BATTLES", "OUT"), help=argparse.SUPPRESS)
     parser.add_argument("settings", nargs="*", metavar="a.b=c")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if options.child:
         battles, out = options.child
         Path(out).write_text(json.dumps(try_pack(options.settings, options.config, int(battles))))

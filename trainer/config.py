@@ -280,8 +280,9 @@ def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") ->
         if key not in hints:
             raise ConfigError(f"{source}: unknown key {name!r}{_nearest(str(key), hints)}")
         inner = _dataclass_of(hints[key])
-        if inner is not None and isinstance(value, dict):
-            merge(tree.setdefault(key, {}), value, inner, source, f"{name}.")
+        if inner is not None and isinstance(value, dict | None):
+            # Nothing at all: a section whose keys are all commented out.
+            merge(tree.setdefault(key, {}), value or {}, inner, source, f"{name}.")
         elif isinstance(value, str) and float in (hints[key], *get_args(hints[key])):
             tree[key] = _number(value, name, source)
         else:

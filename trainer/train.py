@@ -4,6 +4,7 @@ The same under `accelerate launch -m trainer.train`, `torchrun -m trainer.train`
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_path", help="folder of battle files: the same as data.path=DIR")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     parser.add_argument("settings", nargs="*", metavar="a.b=c", help="settings laid over the file's")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)  # settings and options in any order
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "filelock", "fsspec", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = list(arguments.settings)
     if arguments.data_path:
-        settings.append(f"data.path={arguments.data_path}")
+        # As a text of YAML, which JSON's is: a path may hold what means something there.
+        settings.append(f"data.path={json.dumps(arguments.data_path, ensure_ascii=False)}")
     try:
         with StopRequest().listen() as stop:
             config = load_config(arguments.config, settings)

@@ -1,10 +1,13 @@
 """Configuration: order of sources, and every kind of mistake refused with its place and the nearest name."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from trainer import loop
 from trainer.config import ConfigError, load_config, scale_to_world, to_tree
+from trainer.train import main as train_main
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
 
@@ -15,6 +18,21 @@ def test_defaults_then_file_then_command_line(tmp_path):
     config = load_config(path, ["optim.lr=2e-4", "data.formats=[gen1ou, gen2ou]", "max_steps=5"])
     assert (config.optim.lr, config.optim.warmup_steps, config.optim.grad_clip) == (2e-4, 7, 1.0)
     assert (config.model.preset, config.data.formats, config.max_steps) == ("tiny", ["gen1ou", "gen2ou"], 5)
+
+
+def test_an_empty_section_is_the_defaults(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("hub:\n  # to: me/agent\nmodel: {preset: tiny}\n")
+    assert load_config(path) == load_config(None, ["model.preset=tiny"])
+    assert load_config(path, ["hub.push=true"]).hub.push
+
+
+@pytest.mark.parametrize("folder", ["data/sample #1", "2024", "[mine]", 'a "b" c: d', "où est-il"])
+def test_a_path_is_taken_as_it_is_and_options_stand_anywhere(monkeypatch, folder):
+    asked = []
+    monkeypatch.setattr(loop, "Run", lambda config, stop: asked.append(config) or SimpleNamespace(train=lambda: 0))
+    assert train_main(["epochs=null", "--data_path", folder, "max_steps=1"]) == 0
+    assert (asked[0].data.path, asked[0].epochs, asked[0].max_steps) == (folder, None, 1)
 
 
 def test_the_resolved_configuration_loads_again(tmp_path):
