@@ -62,7 +62,7 @@ class TrainStep:
                 for name, value in part.items():
                     metrics[name] = metrics[name] + value if name in metrics else value
                 if self.spikes is not None and place == len(packs) - 1:
-                    loss = self._poisoned_if_spike(loss, metrics["loss/total"])
+                    loss = self._poisoned_if_spike(loss, metrics)
                 accelerator.backward(loss * scale)
 
         metrics.update(self._update(detailed))
@@ -72,9 +72,12 @@ class TrainStep:
             self.average.update(objective.network, step)
         return metrics
 
-    def _poisoned_if_spike(self, loss: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """A spiking step's loss becomes NaN: every engine skips the update of a gradient that is not finite."""
-        spike = self.spikes.is_spike(self.accelerator.reduce(whole, reduction="sum"), 0)
+    def _poisoned_if_spike(self, loss: torch.Tensor, metrics: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A spiking step's loss becomes NaN: every engine skips the update of a gradient that is not finite. Judged by
+        what the guard takes the logarithm of, the terms that are positive; MaxQ's takes values off the loss."""
+        config = self.objective.config
+        judged = config.policy_weight * metrics["loss/policy"] + config.critic_weight * metrics["loss/critic"]
+        spike = self.spikes.is_spike(self.accelerator.reduce(judged, reduction="sum"), 0)
         return loss * torch.where(spike > 0, torch.nan, 1.0)
 
     def _update(self, detailed: bool) -> dict[str, torch.Tensor]:

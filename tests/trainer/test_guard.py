@@ -133,6 +133,24 @@ def test_a_spiking_batch_is_skipped(battles, tmp_path, monkeypatch):
     assert np.asarray(saved["spikes"])[2].tolist() == [13, 13]
 
 
+def test_a_loss_is_judged_by_its_positive_terms(battles, tmp_path, monkeypatch):
+    """MaxQ takes values off the loss: below 0 it has no logarithm, and the first loss above 0 were a spike."""
+    judged, real = [], SpikeGuard.is_spike
+
+    def noted(guard, value, which):
+        if which == 0:
+            judged.append(value.item())
+        return real(guard, value, which)
+
+    monkeypatch.setattr(SpikeGuard, "is_spike", noted)
+    maxq = ["objective.maxq_weight=1.0e6", "objective.filter_warmup=0", "objective.critic_weight=0.5"]
+    assert run_of(battles, tmp_path, "max_steps=4", "guard.spike=6", *maxq).train() == 0
+    rows = rows_of(tmp_path)
+    parts = [float(row["loss/policy"]) + 0.5 * float(row["loss/critic"]) for row in rows]
+    assert judged == pytest.approx(parts)
+    assert max(abs(float(row["loss/total"]) - part) for row, part in zip(rows, parts, strict=True)) > 0.1
+
+
 @pytest.mark.parametrize("settings", [["guard.spike=-1"], ["guard.skips_in_a_row=0"], ["guard.spikes=3"]])
 def test_bad_guards_are_refused(settings):
     with pytest.raises(ValueError, match="guard"):
