@@ -199,10 +199,12 @@ class Run:
                 clock.restart()
             if stopping:
                 progress.close()
+                profiler.close()
                 log.warning("told to stop: saving step %d; start again with the same command to go on", done)
                 return STOPPED
             step = done
         progress.close()
+        profiler.close()
         if self.best is None:
             # Resumed at or past the end, from a checkpoint that no evaluation had reached.
             self._evaluate(step)

@@ -161,13 +161,19 @@ class Profiler:
         if self.steps and index == 1:
             self.profiler = torch.profiler.profile()
             self.profiler.start()
-        elif self.profiler is not None and index == 1 + self.steps:
-            self.profiler.stop()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
-            key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-            (self.folder / "table.txt").write_text(self.profiler.key_averages().table(sort_by=key, row_limit=40))
-            self.profiler = None
+        elif index == 1 + self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Write the steps profiled so far; to be called at the run's end too, which may come before `steps` do."""
+        if self.profiler is None:
+            return
+        self.profiler.stop()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
+        key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        (self.folder / "table.txt").write_text(self.profiler.key_averages().table(sort_by=key, row_limit=40))
+        self.profiler = None
 
 
 class Clock:

@@ -280,7 +280,7 @@ def test_a_run_goes_to_wandb_offline_and_is_profiled(battles, tmp_path, monkeypa
     monkeypatch.setenv("WANDB_MODE", "offline")
     settings = [
         *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=3", "eval.every=0", "log.every=1",
-        "log.wandb=true", "log.profile=1",
+        "log.wandb=true", "log.profile=4",  # more than there are steps: those that there are
     ]  # fmt: skip
     assert Run(load_config(None, settings)).train() == 0
     (logged,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")

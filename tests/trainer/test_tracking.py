@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
@@ -23,7 +24,7 @@ from tests.trainer.conftest import SMALL
 from trainer import tracking
 from trainer.config import LogConfig, load_config
 from trainer.loop import Run
-from trainer.metrics import CsvLog, Meter
+from trainer.metrics import CsvLog, Meter, Profiler
 from trainer.setup import free_port
 from trainer.tracking import Trackers
 
@@ -213,6 +214,19 @@ def test_a_resume_writes_no_row_again(tmp_path):
     with room_for(0):
         CsvLog(path, 9)
     assert [row.split(",")[0] for row in path.read_text().splitlines()[1:]] == [str(step) for step in range(1, 10)]
+
+
+@pytest.mark.parametrize(("asked", "additions"), [(2, 2), (9, 4)])
+def test_the_steps_after_the_first_are_profiled(tmp_path, asked, additions):
+    """As many as were asked for, or as there are."""
+    profiler = Profiler(asked, tmp_path)
+    for index in range(5):
+        profiler.step_begins(index)
+        torch.add(torch.ones(2), 1)
+    profiler.close()
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert sum(event["name"] == "aten::add" for event in events) == additions
+    assert "aten::add" in (tmp_path / "table.txt").read_text()
 
 
 @pytest.mark.slow
