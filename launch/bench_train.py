@@ -30,9 +30,10 @@ import torch
 from data.loader import make_loader
 from data.sampler import PackShape
 from launch.bench_table import MODES, PARTS, ratios, table
-from launch.machine import cpu_name, peak_rss
+from launch.machine import cpu_name, cpu_seconds, peak_rss
 from launch.part_clock import PartClock, TimedStep
 from launch.prior_recipe import attend_by_rows, pad_to_longest, prior_recipe
+from launch.record import RECORDS, commit
 from model.attention import is_varlen
 from model.modeling_turnwise import PRESETS
 from trainer.config import load_config
@@ -40,7 +41,6 @@ from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
 
 ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "launch" / "records"
 
 
 class Bench:
@@ -98,7 +98,8 @@ class Bench:
     def train(self, packs: Iterator[dict], steps: int, from_loader: bool) -> dict:
         """Train `steps` optimizer steps; medians of seconds a step, in all and by part."""
         seen = []
-        cpu = time.process_time()
+        spent = cpu_seconds if from_loader else time.process_time  # its workers' share too, where they work
+        cpu = spent()
         self.clock.take()
         self.clock.marks.clear()
         self.clock.mark("")
@@ -118,7 +119,7 @@ class Bench:
         return {
             "seconds": seconds,
             "slowest_s": max(sum(step.values()) for step in parts),
-            "cpu_s": (time.process_time() - cpu) / steps,
+            "cpu_s": (spent() - cpu) / steps,
             "parts_s": {name: statistics.median(step.get(name, 0.0) for step in parts) for name in names},
             **(contents(seen, self.run.config.batch.accumulate) if from_loader else {}),
         }
@@ -202,16 +203,6 @@ def settings(options: argparse.Namespace) -> list[str]:
         else [f"batch.battles={battles}", "batch.accumulate=1"]
     )
     return [*common, *of_mode, *options.set]
-
-
-def commit() -> str:
-    """The commit measured, with a + where files of the measured rooms differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        return "not a git checkout"
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "model", "trainer", "data"]).returncode
-    return head.stdout.strip() + ("+" if changed else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

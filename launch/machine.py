@@ -1,13 +1,25 @@
 """What a benchmark says of the machine and of its own process."""
 
+import os
 import platform
 import resource
+import time
 from pathlib import Path
+
+import psutil
 
 
 def peak_rss() -> int:
     """Largest resident set of this process so far, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def cpu_seconds() -> float:
+    """CPU seconds that this process, its threads and its child processes, ended ones too, have taken so far."""
+    ended = os.times()
+    living = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    children = sum(times.user + times.system for times in living)
+    return time.process_time() + ended.children_user + ended.children_system + children
 
 
 def cpu_name() -> str:

@@ -52,7 +52,8 @@ class TimedStep(TrainStep):
             step.config,
             step.seed,
             step.total_steps,
-            average=step.average,
+            step.spikes,
+            step.average,
         )
         self.clock, self.call, self.since = clock, step.module, "optimizer"
         self.module = self._forward

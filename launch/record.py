@@ -22,19 +22,24 @@ import torch
 from launch.machine import cpu_name
 from trainer.evaluate import as_text
 
-RECORDS = Path(__file__).parent / "records"
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "launch" / "records"
 
 
 def hardware() -> str:
     """GPUs and processors of this machine, in words."""
     gpus = [f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"] if torch.cuda.is_available() else []
-    return ", ".join([*gpus, f"{os.cpu_count()} × {cpu_name()}", "shared with other work"])
+    return ", ".join([*gpus, f"{os.cpu_count()} × {cpu_name()}"])
 
 
 def commit() -> str:
-    """Short hash of this checkout's commit; empty where there is no git."""
-    out = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return out.stdout.strip()
+    """The commit measured, with a + where files of the measured rooms differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return "not a git checkout"
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "model", "trainer", "data", "battle"]).returncode
+    return head.stdout.strip() + ("+" if changed else "")
 
 
 def write_record(name: str, command: str, results: Any, versions: dict[str, str], folder: Path | None = None) -> Path:
@@ -46,6 +51,7 @@ def write_record(name: str, command: str, results: Any, versions: dict[str, str]
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
         "versions": {"python": platform.python_version(), **versions},
         "results": results,
     }

@@ -1,15 +1,23 @@
 """The bench of training measures what it says: the prior's padded layout computes the packed loss."""
 
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from launch import bench_train
+from launch import bench_train, record
+from launch.machine import cpu_seconds
+from launch.part_clock import PartClock, TimedStep
 from launch.prior_recipe import attend_by_rows, pad_to_longest
 from model.attention import choose_implementation
 from tests.packs import random_pack, tiny_network
+from trainer.guard import GuardConfig, SpikeGuard
 from trainer.objective import ObjectiveConfig, OfflineRL
+from trainer.optim import OptimConfig
+from trainer.step import TrainStep
 
 LENGTHS = [5, 31, 2, 17, 9]  # windows; three rows of padding follow
 
@@ -61,6 +69,33 @@ def test_prior_layouts_give_the_packed_loss_and_gradients(encoder, by_rows):
     (packed, expected), (padded, gradients) = results
     torch.testing.assert_close(padded, packed, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_timed_step_is_the_step():
+    guard = SpikeGuard(GuardConfig(spike=6.0), torch.device("cpu"))
+    parts = (SimpleNamespace(distributed_type="NO"), torch.nn.Linear(2, 2), None, None)
+    step = TrainStep(*parts, OptimConfig(), 3, 100, guard, object())
+    timed = vars(TimedStep(step, PartClock(torch.device("cpu"))))
+    assert {name: timed[name] for name in vars(step) if name != "module"} == {
+        name: part for name, part in vars(step).items() if name != "module"
+    }
+
+
+def test_cpu_seconds_are_those_of_child_processes_too():
+    before = cpu_seconds()
+    work = "import time\nwhile time.process_time() < 0.4: pass\nprint(flush=True)\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    living = cpu_seconds() - before
+    child.communicate(b"\n")
+    assert 0.35 < living <= cpu_seconds() - before + 0.02
+
+
+def test_a_record_names_this_checkouts_commit_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = ["git", "-C", str(record.ROOT), "rev-parse", "--short", "HEAD"]
+    expected = subprocess.run(head, capture_output=True, text=True).stdout.strip() or "not a git checkout"
+    assert record.commit().rstrip("+") == bench_train.commit().rstrip("+") == expected
 
 
 def test_both_modes_are_recorded_with_their_ratio(tmp_path, monkeypatch):
