@@ -50,7 +50,7 @@ class TurnwisePreTrainedModel(PreTrainedModel):
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Critics):
-            # Zero output weights: every critic starts at the middle of the support, every policy uniform.
+            # Zero output weights: every critic starts at the middle of the support, whatever the state.
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, Rows | Rotary):
