@@ -68,7 +68,7 @@ def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, cap
     (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
     ledger = SkipLedger(tmp_path, GuardConfig(), 0, lambda row: f"battle {row}")
     ledger.note(3, torch.tensor(1.0), [{"windows": torch.tensor([[0, 0, 5]])}])
-    assert ledger.review() == [3]
+    assert ledger.take() == [3]
     assert "a row could not be written" in caplog.text
 
 
