@@ -8,7 +8,7 @@
 # START (players of round 1, who stay in every round), AGENT (the agent's options when it records), FIXED (opponents
 # outside the loop, the same in every round), LATER (overrides of the training run from round 2 on, which starts from the
 # last round's model), NAME (of a record), PYTHON.
-# A round that is there already is not done again, so a stopped loop goes on where it was.
+# A round that is there already is not done again, so a stopped loop goes on where it was, by the same settings.
 set -euo pipefail
 
 told="launch/loop.sh OUT $(printf '%q ' "${@:2}")"
@@ -41,6 +41,12 @@ more=()
 for round in $(seq 1 "$rounds"); do
   here=$out/round$round
   mkdir -p "$here"
+  asked=$(printf '%q ' "$record" "$battles" "$start" "$agent" "$config" "$later" "$fixed" "$formats" "$eval_battles" "$@")
+  if [ -e "$here/asked" ] && [ "$(cat "$here/asked")" != "$asked" ]; then
+    echo "error: $here was made by other settings (its file asked): give another OUT" >&2
+    exit 1
+  fi
+  printf '%s' "$asked" > "$here/asked"
 
   # Record. selfplay keeps a journal: it plays only what is missing.
   # shellcheck disable=SC2086

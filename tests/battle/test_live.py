@@ -301,7 +301,7 @@ def test_a_search_on_the_ladder_is_made_again_after_a_break(tmp_path, watched):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("how", ["restarted", "left"])
+@pytest.mark.parametrize("how", ["restarted", pytest.param("left", marks=pytest.mark.slow)])
 def test_a_battle_that_the_server_no_longer_has_is_void(tmp_path, watched, how):
     class Ends(Watched):
         asked = 0
@@ -455,7 +455,7 @@ def test_a_run_that_still_trains_plays_by_its_newest_checkpoint(tmp_path, saved_
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("rule", ladder.LEADS)
+@pytest.mark.parametrize("rule", ["random", "value", pytest.param("first", marks=pytest.mark.slow)])
 def test_the_lead_follows_its_rule(server, tmp_path, saved_model, rule):
     (tmp_path / "team").mkdir()
     source = team_files("gen9ou", None, "training")[0]

@@ -40,7 +40,10 @@ def gist(outcomes):
     ]
 
 
-@pytest.mark.parametrize("battle_format", ["gen1ou", "gen9ou", "gen9randombattle"])
+@pytest.mark.parametrize(
+    "battle_format",
+    ["gen9ou", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gen1ou", "gen9randombattle"))],
+)
 def test_a_battle_is_a_function_of_its_seed(simulator, battle_format):
     first = gist(battles(simulator, battle_format, 4))
     assert first == gist(battles(simulator, battle_format, 4, lanes=2))

@@ -38,6 +38,13 @@ def test_the_loop_goes_round_in_any_folder_from_any_folder(tmp_path):
     assert [source["path"] for source in configs[1].data.sources] == [f"{out}/round{n}/battles" for n in (1, 2)]
     assert [config.output for config in configs] == [f"{out}/round{n}/run" for n in (1, 2)]
     assert [config.model.init_from for config in configs] == [None, f"{out}/round1/run"]
+    # Further rounds go on; other settings would be told of an older result.
+    subprocess.run([*command[:3], "3", command[4]], cwd=tmp_path, env=environment, check=True, timeout=60)
+    for changed in ([*command[:4], "max_steps=6"], command):
+        other = environment if changed is not command else {**environment, "BATTLES": "7"}
+        done = subprocess.run(changed, cwd=tmp_path, env=other, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert "was made by other settings" in done.stderr
     assert [config.max_steps for config in configs] == [5, 5]
     assert (configs[1].optim.lr, configs[1].optim.warmup_steps) == (1e-4, 7)
 

@@ -143,6 +143,7 @@ def test_a_kernel_of_the_hub_is_taken_by_its_name_and_equals_eager(kernel_of_the
         assert varlen_kernel.met == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_a_kernel_of_the_hub_breaks_no_graph(kernel_of_the_hub):
     """Forward and backward. flash-attn's own kernel is called in the same way, through an `autograd.Function`, which
     the compiler does not follow where one tensor is given twice."""

@@ -140,6 +140,7 @@ def test_bf16_under_deepspeed_stays_with_plain_bf16(engine, tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_others_within_a_minute(tmp_path):
     """kill -9 of one of two, in mid-training: the launch ends by itself and says who."""
     row = Row("torchrun", 2, "plain")
