@@ -79,6 +79,7 @@ class Run:
         self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
         self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
+        self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
         self._prepare()
 
@@ -139,6 +140,7 @@ class Run:
         csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
         self._start_telling(start, csv_log)
         progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
+        self._tell(self.owed, csv_log, progress, start)
         warner = FilterWarning(config.objective.filter)
         clock, order = Clock(self.tokenizer.unknown_id), 0
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
@@ -244,7 +246,7 @@ class Run:
         self._make_way(run["step"])
         if run.get("owes_evaluation"):
             # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
-            self._evaluate(run["step"])
+            self.owed = {"step": run["step"], **self._evaluate(run["step"])}
             self._save(run["step"], owes_evaluation=False)
         if self.main:
             log.info("resumed from %s at step %d", folder, run["step"])

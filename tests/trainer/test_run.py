@@ -222,6 +222,23 @@ def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path):
     assert (tmp_path / "model" / "config.json").exists()
 
 
+def test_an_evaluation_that_a_stop_left_out_has_its_row(battles, tmp_path):
+    settings = [*SMALL, f"data.path={battles}", "max_steps=3", "eval.every=1", "log.every=5"]
+    whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
+    assert whole.train() == 0
+    stopped = Run(load_config(None, [*settings, parts]))
+    real = stopped._stop_agreed
+    stopped._stop_agreed = lambda done: setattr(stopped.stop, "asked", done == 2) or real(done)
+    assert stopped.train() == STOPPED
+    assert Run(load_config(None, [*settings, parts])).train() == 0
+    scores = [
+        [(row["step"], row["heldout/nll"]) for row in rows_of(tmp_path / name) if row["heldout/nll"]]
+        for name in ("whole", "parts")
+    ]
+    assert scores[0] == scores[1]
+    assert [step for step, _ in scores[0]] == ["1", "2", "3"]
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trained, tmp_path, caplog):
     shutil.copytree(trained, tmp_path / "run")
     older, newest = checkpoint.list_checkpoints(tmp_path / "run")
