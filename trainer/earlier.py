@@ -19,7 +19,8 @@ def make_way(output: Path, step: int) -> Path | None:
     of it, else the checkpoints. It would pass for the new run's: as its newest, its best, its agent. Returns the place,
     or None where there was nothing. Raises OSError.
     """
-    beyond = [folder for folder in output.glob(f"{PREFIX}*") if int(folder.name.removeprefix(PREFIX)) > step]
+    numbered = {folder: folder.name.removeprefix(PREFIX) for folder in output.glob(f"{PREFIX}*")}
+    beyond = [folder for folder, number in numbered.items() if number.isdecimal() and int(number) > step]
     if step == 0 and (beyond or (output / "model").exists()):
         beyond += [output / name for name in LEFT if (output / name).exists()]
     if not beyond:

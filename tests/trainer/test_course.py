@@ -87,6 +87,7 @@ def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(battles, tmp_pat
     ]
     assert train_main([*settings, "max_steps=6"]) == 0
     (tmp_path / "play.json").write_text("{}")
+    (tmp_path / "step_by_step.txt").write_text("somebody's own")
     theirs = (tmp_path / "model" / "model.safetensors").read_bytes()
     assert train_main([*settings, "max_steps=4", "checkpoint.every=2", "resume=never", "seed=7"]) == 0
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000004"]
@@ -97,6 +98,7 @@ def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(battles, tmp_pat
     assert (before / "model" / "model.safetensors").read_bytes() == theirs
     assert {"step_00000006", "training_log.csv", "evaluation.json", "play.json"} <= {p.name for p in before.iterdir()}
     assert not (tmp_path / "play.json").exists()
+    assert (tmp_path / "step_by_step.txt").exists()
     # The same again: there is nothing beyond its end.
     assert train_main([*settings, "max_steps=4", "checkpoint.every=2", "seed=7"]) == 0
     assert not (tmp_path / "before_2").exists()
