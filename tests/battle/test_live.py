@@ -136,6 +136,7 @@ def test_a_battle_goes_on_after_its_connection_was_cut(server, tmp_path):
     assert battle.states[-1].battle_won == (results["a"] == ["won"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
     with LocalServer(free_port()) as server:

@@ -98,6 +98,7 @@ def test_a_record_names_this_checkouts_commit_from_any_folder(tmp_path, monkeypa
     assert record.commit().rstrip("+") == bench_train.commit().rstrip("+") == expected
 
 
+@pytest.mark.slow
 def test_both_modes_are_recorded_with_their_ratio(tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
     arguments = ["--steps", "1", "--warmup", "1", "--battles", "2", "--workers", "0", "--records", str(tmp_path)]

@@ -77,6 +77,7 @@ def test_joining_keeps_ids_and_adds_nothing_twice():
     assert joined(a, a).hash == a.hash
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_fetched_by_its_name(trained, battles, tmp_path):
     files = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
     hub = StandInHub({"me/agent": files})

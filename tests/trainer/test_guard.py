@@ -215,7 +215,8 @@ def listens(pid, number):
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
-        ("start-up", signal.SIGUSR1), ("training", signal.SIGTERM),
+        ("training", signal.SIGTERM),
+        pytest.param("start-up", signal.SIGUSR1, marks=pytest.mark.slow),
         pytest.param("training", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("start-up", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("training", signal.SIGUSR1, marks=pytest.mark.slow),
