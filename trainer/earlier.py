@@ -4,13 +4,16 @@ import logging
 from pathlib import Path
 
 from trainer.checkpoint import PREFIX
+from trainer.guard import LOG
+from trainer.provenance import ABOUT
+from trainer.tracking import RUN_ID
 
 log = logging.getLogger(__name__)
 PLACE = "before_"
 # What a run and the commands beside it write, its checkpoints apart.
 LEFT = (
-    "model", "training_log.csv", "evaluation.json", "play.json", "report.html", "run_config.json", "about.json",
-    "skipped_batches.jsonl", "wandb_run.json", "tensorboard", "profile",
+    "model", "training_log.csv", "evaluation.json", "play.json", "play_before.json", "report.html", "run_config.json",
+    ABOUT, LOG, RUN_ID, "tensorboard", "profile",
 )  # fmt: skip
 
 
