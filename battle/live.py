@@ -164,9 +164,10 @@ class LivePlayer(Player):
         while self.begun < battles:  # a challenge made once too often is the next battle's
             await self.ps_client.logged_in.wait()
             await self.ps_client.challenge(opponent, self._format, self.next_team)
-            async with self._battle_start_condition:
+            begins = self._battle_start_condition
+            async with begins:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._battle_start_condition.wait(), again)
+                    await asyncio.wait_for(begins.wait_for(lambda: self.begun >= battles), again)
         await self._battle_count_queue.join()
 
     async def close(self) -> None:
