@@ -17,6 +17,7 @@ N rows, S words, F numbers, R segments:
 | action_known | bool [N] | recorded, and a decision of this window |
 | decision | bool [N] | the window holds this state and its successor (row i + 1) |
 | reward | float32 [N] | of the transition i → i + 1, unscaled; 0 where no decision |
+| cloned | bool [N] | the policy clones this battle (`data.clone`); false on padding |
 | done | bool [N] | decision whose successor ends the battle with a result |
 | outcome | int8 [N] | 1 won, 0 lost, −1 no result or padding |
 | valid | bool [N] | a real turn |
@@ -77,6 +78,7 @@ class PackLayout:
             "action_known": (np.bool_, (n,)),
             "decision": (np.bool_, (n,)),
             "reward": (np.float32, (n,)),
+            "cloned": (np.bool_, (n,)),
             "done": (np.bool_, (n,)),
             "outcome": (np.int8, (n,)),
             "valid": (np.bool_, (n,)),
@@ -144,6 +146,7 @@ class _Builder:
     def __init__(self, dataset: BattleDataset, shape: PackShape, layout: PackLayout) -> None:
         self.shape = shape
         self.kind = dataset.config.reward
+        self.cloned = dataset.cloned
         self.used = 0
         self.count = 0
         self.buffer = np.zeros(layout.nbytes, dtype=np.uint8)
@@ -177,6 +180,7 @@ class _Builder:
         if battle.won or battle.lost:
             a["done"][self.used + length - 2] = start + length == len(battle)
             a["outcome"][rows] = battle.won
+        a["cloned"][rows] = self.cloned[place]
         a["valid"][rows] = True
         a["position"][rows] = np.arange(length)
         a["segment"][rows] = self.count

@@ -74,6 +74,8 @@ class DataConfig:
         rescan: scan every folder anew.
         turns: find every battle's length at the start: `auto` (up to 20,000 files), `always` or `never`.
         filter: which battles to take, an expression over the index's columns (`expression.py`).
+        clone: of those, which ones the policy clones: an expression, as `player == 'planner'`; empty: all. The others
+            teach the critics alone.
         weight: how often a battle is drawn against others, an expression; at most once an epoch.
         format_weights: the same by format; formats not named have 1.
         sources: several folders instead of `path`, each `{path, weight, filter, formats}`; weights are shares of the
@@ -99,6 +101,7 @@ class DataConfig:
     rescan: bool = False
     turns: str = "auto"
     filter: str = ""
+    clone: str = ""
     weight: str = ""
     format_weights: dict[str, float] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)

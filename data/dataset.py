@@ -17,7 +17,7 @@ from .observation import BLANK, ObservationSpace, space_named
 from .rejects import Reject, RejectLedger, TooManyRejects
 from .replay_file import BadBattleFile
 from .sampler import MIN_WINDOW
-from .sources import SPLITS, choose_rows, encode_file, open_sources
+from .sources import SPLITS, choose_rows, cloned_rows, encode_file, open_sources
 from .token_cache import CachedBattle
 from .tokenizer import Tokenizer
 
@@ -61,6 +61,7 @@ class BattleDataset:
 
     `index` is a Hugging Face `datasets.Dataset` over memory-mapped Arrow files; `rows` are this split's rows in it.
     `lengths` is int32 [len(self)]: states per battle, 0 where it was rejected; or none where lengths aren't known.
+    `cloned` is bool [len(self)]: battles whose actions the policy clones (`data.clone`).
     """
 
     def __init__(self, config: DataConfig, tokenizer: Tokenizer, split: str = "train") -> None:
@@ -87,6 +88,12 @@ class BattleDataset:
             raise DataError(
                 f"data.path {self.name}: no battle on the {split} side of {len(self.index)}; give more battles, "
                 f"another data.filter, or another data.heldout_share than {config.heldout_share}"
+            )
+        self.cloned = cloned_rows(self.sources, config, self.rows)
+        if not self.cloned.any():
+            raise DataError(
+                f"data.clone: {config.clone!r} holds for none of {len(self)} battles on the {split} side; give one "
+                "that holds for some, or leave it empty to clone all"
             )
         turns = self._column("turns")
         self.lengths: np.ndarray | None = None if (turns == UNKNOWN_TURNS).any() else turns
@@ -198,7 +205,7 @@ class BattleDataset:
             return self
         places = np.sort(np.argsort(self.keys, kind="stable")[:n])
         part = copy.copy(self)
-        part.rows, part.keys = self.rows[places], self.keys[places]
+        part.rows, part.keys, part.cloned = self.rows[places], self.keys[places], self.cloned[places]
         part.rates = None if self.rates is None else self.rates[places]
         part.lengths = None if self.lengths is None else self.lengths[places]
         part._measured = None

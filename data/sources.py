@@ -107,13 +107,18 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
     return Sources(parts, datasets.concatenate_datasets(tables) if len(tables) > 1 else tables[0])
 
 
+def index_table(index: datasets.Dataset) -> pa.Table:
+    """The Arrow table behind an index."""
+    return index.data.table if hasattr(index.data, "table") else index.data
+
+
 def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows of one side of the split that pass the filters, and how often each is drawn.
 
     Returns:
         rows uint32 [n] of the index; rates float64 [n] in (0, 1], times per epoch, or none: once each.
     """
-    table = sources.index.data.table if hasattr(sources.index.data, "table") else sources.index.data
+    table = index_table(sources.index)
     if config.split_by == "players":
         draws = pair_draws(table["player"], table["opponent"])
     else:
@@ -131,6 +136,11 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
             chosen[mine] &= pc.is_in(part["format"], value_set=pa.array(wanted)).to_numpy()
     rows = np.flatnonzero(chosen).astype(np.uint32)
     return rows, _rates(sources, config, table, rows)
+
+
+def cloned_rows(sources: Sources, config: DataConfig, rows: np.ndarray) -> np.ndarray:
+    """Whether the policy clones each of `rows`, bool [n], by `data.clone`."""
+    return filter_mask(config.clone, index_table(sources.index), "data.clone")[rows]
 
 
 def _rates(sources: Sources, config: DataConfig, table: pa.Table, rows: np.ndarray) -> np.ndarray | None:

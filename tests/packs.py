@@ -45,6 +45,7 @@ def random_pack(turns=256, longest=100, seed=0, lengths=None, segments=None, spa
         "action_known": known,
         "decision": ~last,
         "reward": torch.where(last, 0.0, torch.randn(turns, generator=g)),
+        "cloned": torch.rand(turns, generator=g) > 0.2,
         "done": done,
         "outcome": torch.where(terminal[segment], segment % 2, -1).to(torch.int8),
         "valid": torch.ones(turns, dtype=torch.bool),

@@ -28,8 +28,8 @@ class Decisions:
     """One row per decision of the packs read, as NumPy columns; gathered by `collect`.
 
     nll, rank (of the recorded action, 0 is best), uniform_nll, legal (bool [n,A]), action, kind (index of KINDS),
-    row (of the dataset's index), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ, unscaled), advantages
-    fp32 [n,G] (Q of the recorded action − V, unscaled).
+    row (of the dataset's index), cloned (bool), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ,
+    unscaled), advantages fp32 [n,G] (Q of the recorded action − V, unscaled).
     """
 
     columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -73,6 +73,7 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
             action=action[kept],
             kind=kind[kept],
             row=window_rows[np.minimum(cpu_pack["segment"].numpy(), len(window_rows) - 1)][kept],
+            cloned=cpu_pack["cloned"].numpy()[kept],
             outcome=cpu_pack["outcome"].numpy()[kept],
             values=values.float().cpu().numpy()[kept],
             advantages=(q_taken - values).float().cpu().numpy()[kept],
@@ -125,13 +126,13 @@ def calibrate(network: TurnwiseForOfflineRL, packs: Iterable[dict]) -> dict:
 
 
 def policy_rows(decisions: dict[str, np.ndarray], frequency: np.ndarray, battles: np.ndarray, groups: dict) -> list:
-    """Accuracy and likelihood per group, with baselines and 95% intervals.
+    """Accuracy and likelihood of cloned battles' decisions per group, with baselines and 95% intervals.
 
     battles: int [n], unit of the bootstrap. groups: name → bool [n]. Groups without a decision are left out.
     """
     legal = decisions["legal"]
     n_legal = legal.sum(1)
-    choice = n_legal >= 2
+    choice = (n_legal >= 2) & decisions["cloned"]
     taken = np.arange(len(legal)), decisions["action"]
     weights = legal * frequency[: legal.shape[1]]
     frequent = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)

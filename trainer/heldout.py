@@ -109,17 +109,17 @@ def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:
 
 
 def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, accelerator) -> dict:
-    """Held-out NLL and top-1 over decisions with a choice, shared among processes; what "best checkpoint" means.
+    """Held-out NLL and top-1 over cloned battles' decisions with a choice, shared among processes.
 
-    Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win chance without any fit, stands from the
-    outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al. 2015). Raises ValueError where there is
-    nothing to score.
+    The first is what "best checkpoint" means. Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win
+    chance without any fit, stands from the outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al.
+    2015). Raises ValueError where there is nothing to score.
     """
     config = network.config
     long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
     mine = even_share(all_packs(heldout), accelerator.process_index, accelerator.num_processes)
     decisions = collect(network, mine)
-    choice = decisions["legal"].sum(1) >= 2
+    choice = (decisions["legal"].sum(1) >= 2) & decisions["cloned"]
     counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
     gaps = [gap for g in long for gap in calibration_gaps(decisions, g, config.reward_kind)]
     sums = torch.tensor([float(x) for x in (*counted, *gaps)], dtype=torch.float64)

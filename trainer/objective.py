@@ -110,9 +110,10 @@ class OfflineRL(nn.Module):
 
     @staticmethod
     def masks(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """bool [N] each. An unrecorded action is no target for either; a turn with nothing legal has no policy loss."""
+        """bool [N] each. An unrecorded action is no target for either; a turn with nothing legal has no policy loss,
+        nor one of a battle that teaches the critics alone (`data.clone`)."""
         critic = batch["action_known"] & batch["decision"]
-        return critic & batch["legal"].any(-1), critic
+        return critic & batch["cloned"] & batch["legal"].any(-1), critic
 
     def forward(self, batch, denominators: torch.Tensor, critic_subset: torch.Tensor, filtering: torch.Tensor):
         config, network = self.config, self.network

@@ -74,9 +74,10 @@ def check_pack(pack, data, shape):
             assert pack["prev_action_known"][row] == before_known
             assert pack["prev_action"][row] == (battle.action[t - 1] if before_known else 0)
             assert pack["prev_reward"][row] == (battle.rewards[kind][t - 1] if t else 0)
+            assert pack["cloned"][row] == data.cloned[place]
             assert pack["outcome"][row] == (1 if battle.won else 0 if battle.lost else -1)
         at += length
-    for key in ("valid", "decision", "action_known", "prev_action_known", "legal", "done", "forced"):
+    for key in ("valid", "decision", "action_known", "prev_action_known", "legal", "done", "forced", "cloned"):
         assert not pack[key][at:].any()
     assert (pack["words"][at:] == TOKENIZER.pad_id).all()
     assert (pack["outcome"][at:] == -1).all()
@@ -85,7 +86,8 @@ def check_pack(pack, data, shape):
 @pytest.mark.parametrize("plan", ["packed", "battles"])
 @pytest.mark.parametrize("reward", ["shaped", "binary"])
 def test_packs_hold_what_their_windows_say(folder, tmp_path, plan, reward):
-    data = dataset(folder, tmp_path, reward=reward, space="teampreview")
+    data = dataset(folder, tmp_path, reward=reward, space="teampreview", clone="won")
+    assert 0 < data.cloned.sum() < len(data)
     loader = make_loader(data, BatchConfig(battles=8, accumulate=2, plan=plan), seed=1, max_steps=4)
     packs = list(loader)
     assert len(packs) == len(loader) == 8

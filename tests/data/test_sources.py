@@ -1,5 +1,6 @@
 """Several sources of battles: mixed, filtered and weighted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ def test_some_battles_are_of_all_formats_and_stay_the_same_ones(folder, tmp_path
         assert data.keys[places[part.path(i)]] == part.keys[i]
         if part.lengths[i]:
             assert len(part[i]) == part.lengths[i]
+    wins = BattleDataset(replace(config, clone="won"), TOKENIZER)
+    for of_them in (wins, wins.some(20)):
+        assert of_them.cloned.tolist() == [of_them.info(i)["won"] for i in range(len(of_them))]
     assert {part.path(i) for i in range(20)} < {data.some(30).path(i) for i in range(30)}
     assert data.some(None) is data.some(len(data)) is data
 
@@ -70,6 +74,10 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
         assert weighted.rates[i] == expected
     with pytest.raises(DataError, match=r"data\.filter"):
         BattleDataset(DataConfig(**base, filter="elo > 3"), TOKENIZER)
+    with pytest.raises(
+        DataError, match=r"data\.clone: \"player == 'nobody'\" holds for none of \d+ battles on the train"
+    ):
+        BattleDataset(DataConfig(**base, clone="player == 'nobody'"), TOKENIZER)
     with pytest.raises(DataError, match="no battle"):
         BattleDataset(DataConfig(**base, filter="rating > 90000"), TOKENIZER)
 

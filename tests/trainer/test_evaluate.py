@@ -33,6 +33,7 @@ def test_columns_equal_a_plain_loop_over_the_turns(decisions):
             assert columns["rank"][row] == sum(p > probs[action] for p in probs)
             kind = 2 if pack["forced"][t] else 3 if action >= 9 else 1 if action >= 4 else 0
             assert columns["kind"][row] == kind
+            assert columns["cloned"][row] == pack["cloned"][t]
             assert columns["row"][row] == 100 * i + int(pack["segment"][t])
             mean_q = out.q_values[t].double().mean(1) / 10.0
             value = (out.logits[t].double().softmax(-1) * mean_q).sum(-1)
@@ -56,7 +57,8 @@ def test_report_groups_and_baselines_by_hand(decisions):
     calibration = {"gammas": {}, "action_frequency": frequency.tolist()}
     result = report(columns, calibration, (0.9, 0.99, 0.999, 0.9999), 0.999, about)
     rows = {row["group"]: row for row in result["policy"]}
-    chosen = [i for i in range(len(columns["nll"])) if columns["legal"][i].sum() >= 2]
+    chosen = [i for i in range(len(columns["nll"])) if columns["legal"][i].sum() >= 2 and columns["cloned"][i]]
+    assert len(chosen) < sum(columns["legal"].sum(1) >= 2)
     assert rows["all"]["decisions"] == len(chosen)
     assert rows["all"]["nll"][0] == pytest.approx(np.mean([columns["nll"][i] for i in chosen]))
     assert rows["all"]["uniform_top1"][0] == pytest.approx(np.mean([1 / columns["legal"][i].sum() for i in chosen]))

@@ -182,7 +182,7 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
         if not (pack["action_known"][n] and pack["decision"][n]):
             continue
         n_critic += 1
-        counted = bool(pack["legal"][n].any())
+        counted = bool(pack["legal"][n].any() and pack["cloned"][n])
         n_policy += counted
         a = int(pack["action"][n])
         for g in range(G):
