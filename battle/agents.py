@@ -49,14 +49,16 @@ _TURN = {
 class Decision:
     """What the agent thinks of one state; every policy and value names its discount γ.
 
-    action: id, 0–12, of the policy at `gamma`; words: the same for a reader ("switch to gengar").
-    probabilities: that policy over all actions, illegal ones 0. values: per γ the expected shaped return from here,
-    unscaled. q_values: at `gamma`, per action. win_chance: calibrated on training battles, None if never fitted.
+    action: id, 0–12, of the policy at `gamma` and `beta`; words: the same for a reader ("switch to gengar").
+    probabilities: that policy over all actions, illegal ones 0. values: per γ the expected shaped return from here by
+    the policy without β, unscaled. q_values: at `gamma`, per action. win_chance: calibrated on training battles, None
+    if never fitted.
     """
 
     action: int
     words: str
     gamma: float
+    beta: float
     probabilities: list[float]
     values: dict[float, float]
     q_values: list[float]
@@ -75,9 +77,11 @@ class _Lane:
 class TurnwiseAgent:
     """A policy over many battles at once, each in a lane with its own key-value cache.
 
-    gamma: whose policy acts (None: the model's default). temperature: 0 plays the most likely action, otherwise
-    samples from the policy sharpened by it. Equal states, seeds and lanes give equal actions. Raises ValueError where
-    a stamp, gamma or temperature does not fit.
+    gamma: whose policy acts (None: the model's default). beta: how far it leans on its critics, per unit of unscaled
+    return (None: the model's default): the policy at play is π(a)·exp(β·Q(a)), the best one of those equally far from
+    π (one step of policy improvement: Peng et al. 2019, eq. 7; Brandfonbrener et al. 2021). temperature: 0 plays the
+    most likely action, otherwise samples from that policy sharpened by it. Equal states, seeds and lanes give equal
+    actions. Raises ValueError where a stamp, gamma, beta or temperature does not fit.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class TurnwiseAgent:
         network: TurnwiseForOfflineRL,
         tokenizer: Tokenizer,
         gamma: float | None = None,
+        beta: float | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         calibration: dict | None = None,
@@ -94,6 +99,9 @@ class TurnwiseAgent:
         _check_stamps(config, tokenizer, name)
         if not 0 <= temperature < math.inf:  # NaN, too
             raise ValueError(f"{name}: temperature={temperature}: give a number of 0 or more")
+        self.beta = config.act_beta if beta is None else beta
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"{name}: beta={beta}: give a number of 0 or more")
         self.network, self.name, self.temperature, self.seed = network.eval(), name, temperature, seed
         self._gamma_index = config.gamma_index(gamma)
         self.gamma = config.gammas[self._gamma_index]
@@ -111,7 +119,7 @@ class TurnwiseAgent:
     def from_pretrained(cls, folder_or_name: str | Path, *, device: str = "cpu", dtype: str = "float32", **options):
         """Load a model folder, a checkpoint that holds one, or a model of the Hugging Face Hub.
 
-        options: gamma, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree.
+        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree.
         """
         folder = _model_folder(folder_or_name)
         tokenizer = Tokenizer.load(folder / "vocabulary.json")
@@ -177,8 +185,8 @@ class TurnwiseAgent:
                 self._add_turn(lane, _read(seen.raw))
         self._slide(slots, lanes)
         turns = self._stack([lane.turns[-1:] for lane in lanes])
-        out = self.network.step(self._to_device(turns), self._cache, self._slots(slots), with_q=False)
-        logits = out.logits[:, self._gamma_index].double().cpu().numpy()
+        out = self.network.step(self._to_device(turns), self._cache, self._slots(slots), with_q=self.beta > 0)
+        logits = self._acting(out.logits, out.q_values).cpu().numpy()
         own = turns["legal"][:, 0]
         allowed = own & np.array([seen.legal for seen in observations], dtype=bool)[:, : own.shape[1]]
         probs = np.exp(logits - logits.max(1, keepdims=True))
@@ -270,28 +278,38 @@ class TurnwiseAgent:
         weights = np.exp((masked - masked.max()) / self.temperature)
         return int(np.random.default_rng(seed).choice(len(weights), p=weights / weights.sum()))
 
+    def _acting(self, logits: torch.Tensor, q_values: torch.Tensor | None) -> torch.Tensor:
+        """Logits of the policy that acts, fp64 [n,A], from those of all discounts [n,G,A] and, where β is above 0, the
+        critics' values [n,G,C,A]."""
+        policy = logits[:, self._gamma_index].double()
+        if self.beta == 0:
+            return policy
+        q = q_values[:, self._gamma_index].double().mean(1) / self.network.config.reward_scale
+        return policy + self.beta * q
+
     def _decision(
         self, state: Any, lane: _Lane, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray
     ) -> Decision:
         config = self.network.config
         mask = torch.tensor(legal, device=logits.device)
         # Nothing allowed: no probability anywhere, and values by the policy over all actions, which stay finite.
-        masked = logits.double().masked_fill(~mask, -torch.inf) if legal.any() else logits.double()
-        probs = masked.softmax(-1)
+        counted = mask if legal.any() else ~mask
+        probs = logits.double().masked_fill(~counted, -torch.inf).softmax(-1)
         mean_q = q_values.double().mean(1) / config.reward_scale
         values = (probs * mean_q).sum(-1).tolist()
         index = self._gamma_index
         # No battle's seed is known here: each state draws by what is seen in it and by its place in the battle.
         turn = lane.turns[-1]
         seen = zlib.crc32(turn["numbers"].tobytes(), zlib.crc32(turn["words"].tobytes()))
-        action = self._sample(logits[index].double().cpu().numpy(), legal, (self.seed, lane.count, seen))
-        probs = torch.where(mask, probs, 0.0)
+        acting = self._acting(logits[None], q_values[None])[0]
+        action = self._sample(acting.cpu().numpy(), legal, (self.seed, lane.count, seen))
         per_gamma = dict(zip(config.gammas, values, strict=True))
         return Decision(
             action=action,
             words=describe_action(state, action),
             gamma=self.gamma,
-            probabilities=probs[index].tolist(),
+            beta=self.beta,
+            probabilities=torch.where(mask, acting.masked_fill(~counted, -torch.inf).softmax(-1), 0.0).tolist(),
             values=per_gamma,
             q_values=mean_q[index].tolist(),
             win_chance=self.win_chance(per_gamma[self.gamma], self.gamma),
@@ -368,12 +386,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
     parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
     parser.add_argument("--gamma", type=float, help="whose policy acts (default: the model's)")
+    parser.add_argument("--beta", type=float, help="how far it leans on its critics (default: the model's)")
     arguments = parser.parse_args(argv)
     try:
         text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
         content = json.loads(text)
         states = content["states"] if isinstance(content, dict) and "states" in content else content
-        agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma)
+        agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma, beta=arguments.beta)
         decision = agent.decide(states if isinstance(states, list) else [states])
     except (ValueError, OSError) as error:
         print(f"error: {arguments.state}: {error}", file=sys.stderr)

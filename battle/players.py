@@ -26,7 +26,7 @@ ALL_BASELINES = (*BASELINES, SIMPLE_HEURISTICS)
 
 # What may stand behind a name: for a model, for the searching player, and (weight) for whoever is in a pool. The
 # baselines have nothing to set.
-_MODEL = {"temperature": float, "gamma": float, "seed": int, "device": str}
+_MODEL = {"temperature": float, "gamma": float, "beta": float, "seed": int, "device": str}
 _SEARCH = {"plies": int, "determinizations": int, "seed": int}
 
 

@@ -106,6 +106,7 @@ class Recorder:
         return {
             "agent": agent.name,
             "gamma": getattr(agent, "gamma", None),
+            "beta": getattr(agent, "beta", None),
             "temperature": getattr(agent, "temperature", None),
             "forced_random": view.explored,
             "seed": match.seed,

@@ -82,6 +82,7 @@ def view_data(
             "players": [name.player, name.opponent] if name and names else ["Player", "Opponent"],
             "agent": Path(agent.name).resolve().name if Path(agent.name).exists() else agent.name,
             "gamma": agent.gamma,
+            "beta": agent.beta,
             "agreed": [sum(judged), len(judged)],
         },
         "gammas": [
@@ -217,10 +218,12 @@ def page_of(data: dict[str, Any]) -> str:
     return page
 
 
-def view(file: Path, checkpoint: str, gamma: float | None = None, names: bool = False) -> str:
+def view(
+    file: Path, checkpoint: str, gamma: float | None = None, beta: float | None = None, names: bool = False
+) -> str:
     """The page of a battle file as an agent sees it. Raises BadBattle, ValueError, FileNotFoundError."""
     battle = read_battle(file)
-    agent = TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma)
+    agent = TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma, beta=beta)
     try:
         name = parse_name(file)
     except BadBattle:
@@ -236,10 +239,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
     parser.add_argument("--out", type=Path, required=True, help="the page to write, .html")
     parser.add_argument("--gamma", type=float, help="whose policy and Q are shown (default: the model's)")
+    parser.add_argument("--beta", type=float, help="how far the policy leans on its critics (default: the model's)")
     parser.add_argument("--names", action="store_true", help="show the players' names")
     arguments = parser.parse_args(argv)
     try:
-        page = view(arguments.battle, arguments.checkpoint, arguments.gamma, arguments.names)
+        page = view(arguments.battle, arguments.checkpoint, arguments.gamma, arguments.beta, arguments.names)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@
 as a number. The presets are the four sizes that the project documents; a test counts their parameters.
 """
 
+import math
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -47,8 +48,10 @@ class TurnwiseConfig(PretrainedConfig):
     Turn encoder:
         turn_encoder: "blocks" (entity by entity, the default) or "transformer" (the Metamon paper's, arXiv 2504.04395).
     Heads:
-        gammas (G discounts, each with its own policy), critics (C), value_head "two_hot" or "scalar",
-        value_bins (K), value_min and value_max in units of the scaled reward, value_spacing "linear" or "symlog".
+        gammas (G discounts, each with its own policy). At play the policy of act_gamma acts, drawn towards what its
+        critics prefer by act_beta, per unit of return: π(a)·exp(act_beta·Q(a)).
+        critics (C), value_head "two_hot" or "scalar", value_bins (K), value_min and value_max in units of the scaled
+        reward, value_spacing "linear" or "symlog".
     """
 
     model_type = "turnwise"
@@ -91,6 +94,7 @@ class TurnwiseConfig(PretrainedConfig):
 
     gammas: list | tuple = (0.9, 0.99, 0.999, 0.9999)
     act_gamma: float = 0.999
+    act_beta: float = 0.0
     critics: int = 4
     head_width: int = 32
     value_head: str = "two_hot"
@@ -131,6 +135,8 @@ class TurnwiseConfig(PretrainedConfig):
             )
         if self.act_gamma not in self.gammas:
             raise ValueError(f"config.act_gamma={self.act_gamma} is not one of config.gammas={list(self.gammas)}")
+        if not 0 <= self.act_beta < math.inf:
+            raise ValueError(f"config.act_beta={self.act_beta}: give a number of 0 or more")
 
     @property
     def n_gammas(self) -> int:

@@ -125,7 +125,8 @@ def _what_it_is(config: TurnwiseConfig) -> str:
         f"- observation space `{config.observation_space}`: {config.n_words} words and {config.n_numbers} numbers a "
         f"turn; {config.n_actions} actions; a window of {config.max_turns} turns\n"
         f"- trunk {config.num_layers} × {config.hidden_size}, turn encoder `{config.turn_encoder}`; one policy and "
-        f"{config.critics} critics for each γ of {list(config.gammas)}; acts by γ = {config.act_gamma}\n"
+        f"{config.critics} critics for each γ of {list(config.gammas)}; acts by γ = {config.act_gamma}, and leans on "
+        f"its critics by β = {config.act_beta}\n"
         f"- reward `{config.reward_kind}`; vocabulary of {config.vocab_size:,} words, `{config.vocabulary_hash[:12]}`"
     )
 

@@ -10,13 +10,13 @@ _SHAPING = (
     "data.", "batch.", "eval.battles",
 )  # fmt: skip
 _APART = {
-    "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch", "data.max_bytes",
-    "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
+    "model.act_beta", "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch",
+    "data.max_bytes", "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
 }  # fmt: skip
 _HARMLESS = ("epochs", "max_steps", "eval.battles")  # where nothing is left to train
 _HELDOUT = (
-    "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.sources", "data.max_turns",
-    "data.files", "eval.battles", "model.act_gamma", "optim.ema",
+    "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.clone", "data.sources",
+    "data.max_turns", "data.files", "eval.battles", "model.act_gamma", "optim.ema",
 )  # fmt: skip
 
 

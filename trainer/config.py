@@ -37,6 +37,7 @@ class ModelChoice:
     dropout: float = 0.0
     gammas: list[float] = field(default_factory=lambda: [0.9, 0.99, 0.999, 0.9999])
     act_gamma: float = 0.999
+    act_beta: float = 0.0  # at play the policy leans on its critics: π·exp(β·Q), Q the unscaled return at act_gamma
     critics: int = 4
     value_head: str = "two_hot"  # two_hot | scalar (PopArt)
     value_bins: int | None = None
@@ -70,6 +71,7 @@ class ModelChoice:
             ("gammas", bool(self.gammas) and all(0 <= g < 1 for g in self.gammas), "discounts from 0 to below 1"),
             ("gammas", len(set(self.gammas)) == len(self.gammas), "each discount once"),
             # A model to start from brings discounts of its own.
+            ("act_beta", not_negative(self.act_beta), "0 or more"),
             ("act_gamma", self.init_from is not None or self.act_gamma in self.gammas, "one of model.gammas"),
         ]
         refuse_unless("model.", self, rules)

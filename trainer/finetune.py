@@ -19,7 +19,7 @@ from trainer.hub import VOCABULARY
 
 log = logging.getLogger(__name__)
 # Of `ModelChoice`: what a run may choose although the weights come from elsewhere.
-_FREE = {"preset", "init_from", "attention", "dropout", "act_gamma", "gradient_checkpointing"}
+_FREE = {"preset", "init_from", "attention", "dropout", "act_beta", "act_gamma", "gradient_checkpointing"}
 _WORD_ROWS = "model.turn_encoder.words.weight"
 
 
@@ -42,6 +42,7 @@ class Start:
         changed = {
             "dropout": model.dropout,
             "act_gamma": model.act_gamma,
+            "act_beta": model.act_beta,
             "max_turns": data.max_turns,
             "heldout_share": data.heldout_share,
             "split_by": data.split_by,

@@ -120,7 +120,7 @@ function drawMind(turn) {
     make("p", "", calibrated ? `chance to win, calibrated, γ = ${gamma}` : `expected return, γ = ${gamma}`),
     verdict(turn),
     ...(rows.length ? [make("div", "columns", make("span", "", "legal actions"),
-      make("span", "", `probability · Q (γ = ${about.gamma})`))] : []),
+      make("span", "", `probability · Q (γ = ${about.gamma}${about.beta ? `, β = ${about.beta}` : ""})`))] : []),
     ...rows,
     make("p", "note", "Bars: the policy's probability. Q: expected return if that is done now, ",
       "green above the state's value, red below. ",

@@ -230,6 +230,42 @@ def test_decisions_are_drawn_from_the_policy_each_by_a_number_of_its_own(tokeniz
     assert len({d.action for d in repeated}) > 1
 
 
+def test_the_acting_policy_is_the_cloned_one_tilted_by_its_critics(tokenizer):
+    """π(a)·exp(β·Q(a)) over the legal actions, from what the plain agent says; β is the model's if not given."""
+    states = long_battle(10, 20)
+    nothing = [-1] * len(states)
+    plain = TurnwiseAgent(network_for(tokenizer), tokenizer).decide_all(states, nothing)
+    for beta in (0.3, 2.0, 1e4):
+        tilted = TurnwiseAgent(network_for(tokenizer), tokenizer, beta=beta)
+        as_saved = TurnwiseAgent(network_for(tokenizer, act_beta=beta), tokenizer)
+        thoughts = tilted.decide_all(states, nothing)
+        for before, after in zip(plain, thoughts, strict=True):
+            q = np.array(before.q_values)
+            weight = np.array(before.probabilities) * np.exp(beta * (q - q.max()))
+            if weight.sum() > 0:  # at the largest β all of it may underflow
+                assert after.probabilities == pytest.approx((weight / weight.sum()).tolist(), abs=1e-5)
+                assert after.action == int(weight.argmax())
+            assert (after.beta, after.values, after.q_values) == (beta, before.values, before.q_values)
+        allowed = [np.where(np.array(d.probabilities) > 0, d.q_values, -np.inf) for d in plain]
+        if beta == 1e4:  # so far that the critics alone decide
+            assert [d.action for d in thoughts] == [int(q.argmax()) for q in allowed]
+        assert [d.action for d in thoughts] != [d.action for d in plain]
+        for one in (tilted, as_saved):
+            played = [one.choose([seen("x", states[t], t == 0)])[0] for t in range(8)]
+            assert played[0] == thoughts[0].action
+            assert played == [one.decide(states[: t + 1], played[:t]).action for t in range(8)]
+    untilted = TurnwiseAgent(network_for(tokenizer, act_beta=5.0), tokenizer, beta=0.0).decide_all(states, nothing)
+    assert [d.action for d in untilted] == [d.action for d in plain]
+
+
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
+def test_a_beta_that_is_none_is_refused(tokenizer, beta):
+    with pytest.raises(ValueError, match=f"beta={beta}: give a number of 0 or more"):
+        TurnwiseAgent(network_for(tokenizer), tokenizer, beta=beta)
+    with pytest.raises(ValueError, match=f"config.act_beta={beta}: give a number of 0 or more"):
+        network_for(tokenizer, act_beta=beta)
+
+
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
 def test_a_temperature_that_is_none_is_refused(tokenizer, temperature):
     with pytest.raises(ValueError, match=f"temperature={temperature}: give a number of 0 or more"):

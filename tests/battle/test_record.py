@@ -146,9 +146,9 @@ def test_anybodys_teams(simulator, tmp_path):
 
 
 def test_players_by_name(tmp_path):
-    spec = parse_player("a=runs/x:temperature=1.2,gamma=0.99,weight=3")
+    spec = parse_player("a=runs/x:temperature=1.2,gamma=0.99,beta=0.2,weight=3")
     assert (spec.label, spec.source, spec.weight) == ("a", "runs/x", 3.0)
-    assert dict(spec.options) == {"gamma": 0.99, "temperature": 1.2}
+    assert dict(spec.options) == {"beta": 0.2, "gamma": 0.99, "temperature": 1.2}
     assert make_player(parse_player("strong=type_switch")).name == "strong"
     with pytest.raises(UnknownPlayer, match="no such folder"):
         make_player(parse_player(str(tmp_path / "nowhere")))
