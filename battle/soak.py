@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import Match, Outcome, play
 from battle.players import BASELINES
@@ -123,15 +124,8 @@ def soak(
     return findings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m battle.soak", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
-    parser.add_argument("--battles", type=at_least_one, default=1000, help="per format")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--teams", type=Path, help="a folder of teams instead of our own")
-    parser.add_argument("--json", type=report_file, help="write the report here too")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Soak every format asked for and print what was found. Raises BattleError, OSError."""
     report: dict[str, Any] = {}
     with Simulator() as sim, tempfile.TemporaryDirectory() as folder:
         sim.check_formats(args.formats)
@@ -145,6 +139,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
             print(json.dumps({battle_format: report[battle_format]}), flush=True)
         report["restarts"] = sim.restarts
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m battle.soak", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--battles", type=at_least_one, default=1000, help="per format")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--teams", type=Path, help="a folder of teams instead of our own")
+    parser.add_argument("--json", type=report_file, help="write the report here too")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        report = run(args)
+    except (BattleError, OSError) as error:
+        print(f"error: {error}")
+        return 1
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if all(entry["sound"] for entry in report.values() if isinstance(entry, dict)) else 1

@@ -114,10 +114,10 @@ def _summary(folders: Sequence[Path], runs: Sequence[RunLog]) -> str:
     settings = [flat(about.get("config", {})) for about in abouts]
     if len(runs) > 1:
         for key in sorted(set().union(*settings)):
-            values = [one.get(key) for one in settings]
+            values = [one.get(key, "–") for one in settings]
             if any(value != values[0] for value in values) and key != "output":
                 for column, value in zip(columns, values, strict=True):
-                    column[key] = str(value)
+                    column[key] = "null" if value is None else str(value)  # as a run file has it
     keys = list(dict.fromkeys(key for column in columns for key in column))
     head = "".join(
         f"<th><i style='background:{COLOURS[i % len(COLOURS)]}'></i>{escape(run.name)}</th>"

@@ -38,9 +38,12 @@ class Trackers:
                 self._guarded(name, "start", begin)
 
     def log(self, row: dict[str, float], step: int) -> None:
-        """Hand a row of metrics to every tracker that still works."""
+        """Hand a row of metrics, `step` among them, to every tracker that still works."""
         for name, tracker in list(self.active.items()):
-            self._guarded(name, "log", lambda tracker=tracker: tracker.log(row, step=step))
+            # wandb leaves out a row whose step is not its greatest, as all are for a while after the guard went back:
+            # its own count goes on, and the pictures' axis is the row's.
+            known = None if name == "wandb" else step
+            self._guarded(name, "log", lambda tracker=tracker, known=known: tracker.log(row, step=known))
 
     def finish(self) -> None:
         """Close them; one that does not come to an end is left behind."""
@@ -95,6 +98,7 @@ class Trackers:
             wandb.teardown()  # its service still holds the id that it could not take up
             tracker = WandBTracker(self.config.project, **common, mode="offline")
             tracker.start()
+        tracker.run.define_metric("*", step_metric="step")
         tracker.store_init_configuration(self.about)
         return tracker
 

@@ -296,6 +296,11 @@ def test_soak(simulator, tmp_path, battle_format):
     assert findings.states > 500
 
 
+def test_soak_of_a_format_that_is_none_says_so(capsys):
+    assert soak.main(["--battles", "2", "--formats", "gen99ou"]) == 1
+    assert capsys.readouterr().out.startswith("error: format 'gen99ou'")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_soak_in_full(tmp_path):

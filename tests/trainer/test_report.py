@@ -37,6 +37,9 @@ def test_two_runs_stand_side_by_side_with_what_differs(trained, tmp_path, capsys
         shutil.copytree(trained, tmp_path / name)
         about = json.loads((tmp_path / name / "about.json").read_text())
         about["config"]["optim"]["lr"] = lr
+        about["config"]["epochs"] = None if name == "slow" else 2.0
+        if name == "slow":  # as a run of a version that had no such setting
+            del about["config"]["model"]["act_beta"]
         (tmp_path / name / "about.json").write_text(json.dumps(about))
     assert main([str(tmp_path / "slow"), str(tmp_path / "fast"), "--out", str(tmp_path / "both")]) == 0
     page = (tmp_path / "both" / "report.html").read_text()
@@ -44,6 +47,8 @@ def test_two_runs_stand_side_by_side_with_what_differs(trained, tmp_path, capsys
     assert "slow against fast" in page
     (row,) = re.findall(r"<tr><th>optim.lr</th><td>([^<]*)</td><td>([^<]*)</td></tr>", page)
     assert row == ("0.0001", "0.01")
+    assert "<tr><th>epochs</th><td>null</td><td>2.0</td></tr>" in page
+    assert "<tr><th>model.act_beta</th><td>–</td><td>0.0</td></tr>" in page
     assert "optim.weight_decay" not in page
     # Two lines in one picture are another picture than one line.
     one, two = (folder / "report" / "losses.png" for folder in (tmp_path / "slow", tmp_path / "both"))

@@ -160,6 +160,16 @@ def test_a_tracker_that_fails_midway_is_left_out(tmp_path, caplog):
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
 
 
+def test_rows_written_again_after_going_back_are_kept(tmp_path):
+    trackers = Trackers(LogConfig(wandb=True), tmp_path, 0, {"commit": "abc"})
+    steps = [1, 2, 3, 2, 3, 4]
+    for step in steps:
+        trackers.log({"step": step, "loss/total": 1.0}, step)
+    trackers.finish()
+    ((_, logged, _),) = wandb_records(tmp_path)
+    assert logged == steps
+
+
 def test_hours_before_a_resume_count_and_those_of_a_new_run_do_not(tmp_path):
     path = tmp_path / "training_log.csv"
     path.write_text("step,time/hours\n10,1.5\n20,2.5\n")
