@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import ENDINGS, FORMAT, DataError, format_of_archive, has_folders
+from .index import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files
 from .replay_file import MAX_BYTES, is_battle_file
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ def archives_under(source: Path) -> dict[str, Path]:
         return {}
     else:
         files = sorted(file for file in source.iterdir() if file.is_file() and file.name.endswith(ENDINGS))
+        if files:
+            refuse_loose_files(source, sum(is_battle_file(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}
     for file in files:
         name = format_of_archive(file.name)

@@ -127,6 +127,7 @@ def format_folders(root: Path) -> dict[str, Path]:
         )
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
+    refuse_loose_files(root, direct, "format folders")
     unread = sorted(name for name in archives if format_of_archive(name) not in folders)
     if unread:
         raise DataError(
@@ -139,6 +140,15 @@ def format_folders(root: Path) -> dict[str, Path]:
 def format_of_archive(name: str) -> str:
     """The format that an archive's file name tells, which ends with one of `ENDINGS`."""
     return name.removesuffix(next(ending for ending in ENDINGS if name.endswith(ending)))
+
+
+def refuse_loose_files(root: Path, count: int, beside: str) -> None:
+    """Raises DataError where battle files lie beside what is read of a folder."""
+    if count:
+        raise DataError(
+            f"data.path {root}: {count} battle files beside {beside} would be left unread: move them to a folder of "
+            "their format's name, or give them as a source of their own (data.sources)"
+        )
 
 
 def has_folders(root: Path) -> bool:

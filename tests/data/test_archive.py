@@ -133,6 +133,21 @@ def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path
         dataset_of(tmp_path / "d", tmp_path)
 
 
+@pytest.mark.parametrize("beside", ["archives", "format folders"])
+def test_battle_files_beside_what_is_read_are_not_left_unread_in_silence(folder, tmp_path, beside):
+    data = tmp_path / "d"
+    if beside == "archives":
+        data.mkdir()
+        tar_of(folder, data / "gen9ou.tar.gz", "gen9ou")
+    else:
+        shutil.copytree(folder / "gen9ou", data / "gen9ou")
+    for file in sorted((folder / "gen1ou").iterdir())[:2]:
+        shutil.copy(file, data)
+    for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
+        with pytest.raises(DataError, match=f"2 battle files beside {beside} would be left unread: move them"):
+            read()
+
+
 @pytest.mark.parametrize(
     ("name", "inside", "match"),
     [
