@@ -120,15 +120,19 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
-    small = {"BATTLES": "30", "SEARCHED": "1", "EVAL_BATTLES": "2", "TARGET": str(tmp_path / "packed")}
-    command = ["bash", "launch/starter.sh", str(tmp_path / "out"), "max_steps=2", "compile=false"]
-    environment = {**os.environ, **small, "PYTHON": sys.executable}
+    small = {"BATTLES": "30", "SEARCHED": "1", "LATER_BATTLES": "40", "EVAL_BATTLES": "2"}
+    settings = ["max_steps=2", "compile=false", "data.heldout_share=0.3"]
+    command = ["bash", "launch/starter.sh", str(tmp_path / "out"), *settings]
+    environment = {**os.environ, **small, "PYTHON": sys.executable, "TARGET": str(tmp_path / "packed")}
     done = subprocess.run(command, cwd=proof.ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"config.json", "model.safetensors", "vocabulary.json", "README.md"} <= {
         path.name for path in (tmp_path / "packed").iterdir()
     }
     assert "| gen9ou | planner | 2 |" in (tmp_path / "packed" / "README.md").read_text()
+    last = json.loads((tmp_path / "out" / "round3" / "run" / "run_config.json").read_text())
+    assert last["model"]["init_from"] == str(tmp_path / "out" / "round2" / "run")
+    assert len(last["data"]["sources"]) == 4
 
 
 def test_nothing_trained_is_said(tmp_path):
