@@ -142,6 +142,10 @@ def _data(facts: RunFacts, licence: str) -> str:
         f"{config['split_by']}. {data['rejected']:,} files rejected; {100 * data['unknown_words']:.2f}% of the words "
         f"unknown, {100 * data['unrecorded_actions']:.1f}% of the actions never revealed."
     ]
+    if config.get("filter"):
+        lines.append(f"Which battles were taken: `{config['filter']}`.")
+    if config.get("clone"):
+        lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
     lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
     if not facts.origins:
         lines.append(

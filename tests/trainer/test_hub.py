@@ -137,6 +137,7 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     about = json.loads((run / "about.json").read_text())
     origin = {"repo": "jakegrigsby/metamon-parsed-replays", "revision": "v4", "licence": "cc-by-nc-4.0"}
     about["data"]["origins"] = [origin]
+    about["config"]["data"] |= {"filter": "rating > 1000", "clone": "won"}
     (run / "about.json").write_text(json.dumps(about))
     results = [
         {"format": "gen1ou", "opponent": "boss", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]},
@@ -145,6 +146,8 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     (run / "play.json").write_text(json.dumps({"results": results}))
     folder = run / "model"
     card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
+    assert "taken: `rating > 1000`" in card.text
+    assert "clones: `won`. The others teach the critics alone" in card.text
     assert (card.data.license, card.data.datasets) == ("cc-by-nc-4.0", [origin["repo"]])
     figures = {result.metric_name: result.metric_value for result in card.data.eval_results}
     table = json.loads((run / "evaluation.json").read_text())["policy"][0]
