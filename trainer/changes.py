@@ -10,8 +10,8 @@ _SHAPING = (
     "data.", "batch.", "eval.battles",
 )  # fmt: skip
 _APART = {
-    "model.act_beta", "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch",
-    "data.max_bytes", "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
+    "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch", "data.max_bytes",
+    "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
 }  # fmt: skip
 _HARMLESS = ("epochs", "max_steps", "eval.battles")  # where nothing is left to train
 _HELDOUT = (
