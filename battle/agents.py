@@ -107,6 +107,7 @@ class TurnwiseAgent:
         self.gamma = config.gammas[self._gamma_index]
         # Read once: a transformers config answers slowly.
         self._max_turns, self._n_actions, self._reward_kind = config.max_turns, config.n_actions, config.reward_kind
+        self._reward_scale = config.reward_scale
         self._encoder = Encoder(config.observation_space, tokenizer)
         self._calibration = calibration
         # Per observation of the last `choose`: what the policy gave to choices that the live request refuses.
@@ -282,10 +283,11 @@ class TurnwiseAgent:
         """Logits of the policy that acts, fp64 [n,A], from those of all discounts [n,G,A] and, where β is above 0, the
         critics' values [n,G,C,A]."""
         policy = logits[:, self._gamma_index].double()
-        if self.beta == 0:
-            return policy
-        q = q_values[:, self._gamma_index].double().mean(1) / self.network.config.reward_scale
-        return policy + self.beta * q
+        return policy if self.beta == 0 else policy + self.beta * self._mean_q(q_values[:, self._gamma_index])
+
+    def _mean_q(self, q_values: torch.Tensor) -> torch.Tensor:
+        """The critics' mean in unscaled return, fp64 [n,A], of their values [n,C,A]."""
+        return q_values.double().mean(1) / self._reward_scale
 
     def _decision(
         self, state: Any, lane: _Lane, logits: torch.Tensor, q_values: torch.Tensor, legal: np.ndarray
@@ -295,7 +297,7 @@ class TurnwiseAgent:
         # Nothing allowed: no probability anywhere, and values by the policy over all actions, which stay finite.
         counted = mask if legal.any() else ~mask
         probs = logits.double().masked_fill(~counted, -torch.inf).softmax(-1)
-        mean_q = q_values.double().mean(1) / config.reward_scale
+        mean_q = self._mean_q(q_values)
         values = (probs * mean_q).sum(-1).tolist()
         index = self._gamma_index
         # No battle's seed is known here: each state draws by what is seen in it and by its place in the battle.
