@@ -48,7 +48,9 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.prior = options, options.mode == "prior"
-        self.run = Run(load_config(None, settings(options)))
+        # Of its own: in the default folder a real run may be training, or have left its checkpoints.
+        self.folder = tempfile.TemporaryDirectory()
+        self.run = Run(load_config(None, [*settings(options), f"output={self.folder.name}"]))
         self.device = self.run.accelerator.device
         network = self.run.objective.network
         self.layout = "packed"

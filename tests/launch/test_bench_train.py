@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from data.lock import hold
 from launch import bench_train, record
 from launch.machine import cpu_seconds
 from launch.part_clock import PartClock, TimedStep
 from launch.prior_recipe import attend_by_rows, pad_to_longest
 from model.attention import choose_implementation
 from tests.packs import random_pack, tiny_network
+from trainer.config import RunConfig
 from trainer.guard import GuardConfig, SpikeGuard
 from trainer.objective import ObjectiveConfig, OfflineRL
 from trainer.optim import OptimConfig
@@ -96,6 +99,17 @@ def test_a_record_names_this_checkouts_commit_from_any_folder(tmp_path, monkeypa
     head = ["git", "-C", str(record.ROOT), "rev-parse", "--short", "HEAD"]
     expected = subprocess.run(head, capture_output=True, text=True).stdout.strip() or "not a git checkout"
     assert record.commit().rstrip("+") == bench_train.commit().rstrip("+") == expected
+
+
+def test_a_bench_beside_a_run_in_the_default_folder(battles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+    (output := Path(RunConfig().output)).mkdir(parents=True)
+    with hold(output):
+        options = bench_train.parse(["--mode", "default", "--data", str(battles), "--battles", "2", "--workers", "0"])
+        bench = bench_train.Bench(options)
+    assert bench.run.output != output
+    assert [path.name for path in output.iterdir()] == [".lock"]
 
 
 @pytest.mark.slow
