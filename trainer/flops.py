@@ -6,12 +6,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.attention import BLOCK
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, from the vendor's data sheets
+# Dense bf16, from the vendor's data sheets. The cards for PCIe slots do less under the same name.
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12,
+    "A100": 312e12,
+}  # fmt: skip
 
 
 def peak_flops(device: str) -> float | None:
     """Dense bf16 peak, FLOP/s, of a GPU by its name (as CUDA gives it); None of one not listed."""
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in device), None)
+    words = f" {device.replace('-', ' ')} "  # whole ones: an A1000 is no A100
+    return next((peak for key, peak in PEAK_FLOPS.items() if f" {key} " in words), None)
 
 
 def flops_per_turn(

@@ -13,7 +13,7 @@ from data.tokenizer import Tokenizer
 from tests.trainer.conftest import SMALL
 from trainer import plan
 from trainer.config import load_config
-from trainer.flops import flops_per_turn
+from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
 from trainer.setup import network_config
 
@@ -38,6 +38,18 @@ for step in range(2):
     run.step(step, run.course.micro(step))
 print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, run.course.shape.turns]))
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H200", 989e12), ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835e12), ("NVIDIA H200 NVL", 835e12), ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA RTX A1000", None), ("NVIDIA GeForce RTX 4090", None),
+    ],
+)  # fmt: skip
+def test_a_peak_is_that_of_the_card_as_cuda_names_it(name, peak):
+    assert peak_flops(name) == peak
 
 
 @pytest.mark.parametrize("options", [[], ["optim.name=muon", "optim.ema=0.9"], ["optim.name=sgd"]])
