@@ -36,6 +36,8 @@ class TurnwisePreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # A deviation is the difference of two statistics that may be near each other: in bf16 nothing is left of it.
+    _keep_in_fp32_modules_strict = ("popart",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

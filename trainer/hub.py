@@ -86,10 +86,12 @@ def copy_model(source: Path, target: Path) -> None:
 def pack(folder: Path, target: Path, run: Path | None) -> None:
     """Write a model to `target` with bf16 weights, its card, and without copies of the code, which `push` adds again.
 
-    run: as in `push`. Every number is rounded to bf16's 8 bits of precision. Raises OSError.
+    run: as in `push`. Every weight is rounded to bf16's 8 bits of precision; PopArt's statistics are not, whose
+    differences are the scale of all values. Raises OSError.
     """
     target.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / WEIGHTS).items()}
+    weights = load_file(folder / WEIGHTS)
+    weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
     for name in ("config.json", VOCABULARY, CALIBRATION):
         if (folder / name).exists():

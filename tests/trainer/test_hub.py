@@ -17,7 +17,8 @@ from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
-from tests.packs import inputs_of, random_pack
+from tests.packs import inputs_of, random_pack, tiny_network
+from trainer import hub as trainer_hub
 from trainer.card import RunFacts, model_card, run_of
 from trainer.hub import main as hub_main
 
@@ -129,6 +130,20 @@ def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(tr
     assert pushed["README.md"] == (packed / "README.md").read_bytes()
     assert b"top-1" in pushed["README.md"]
     assert pushed["agents.py"] == (trained / "model" / "agents.py").read_bytes()
+
+
+def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypatch):
+    """A mean of 600 beside a deviation of 40: rounded to bf16, its statistics say 45."""
+    monkeypatch.setattr(trainer_hub, "documents", lambda *_, **__: {})
+    network = tiny_network(value_head="scalar")
+    network.popart.mean.fill_(600.0)
+    network.popart.second.fill_(600.0**2 + 40.0**2)
+    network.save_pretrained(tmp_path / "model")
+    trainer_hub.pack(tmp_path / "model", tmp_path / "packed", None)
+    for folder, dtype in (("packed", torch.float32), ("model", torch.bfloat16)):
+        loaded = TurnwiseForOfflineRL.from_pretrained(tmp_path / folder, dtype=dtype)
+        assert loaded.critics.weight.dtype == dtype
+        torch.testing.assert_close(loaded.popart.std(), torch.full((4,), 40.0))
 
 
 def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence(trained, tmp_path):
