@@ -276,7 +276,7 @@ def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
     key = gpu_name.split("-")[0].upper()
     found = []
     for record in json.loads(RECORD.read_text(encoding="utf-8")).values():
-        if key in str(record["hardware"]["device"]):
+        if key in str(record["hardware"]["device"]) and "default" in record:  # not one of the prior recipe alone
             own = record["default"]["flops_per_turn"]["train"]
             share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.bf16
             found.append((abs(own - flops), share, record["name"]))

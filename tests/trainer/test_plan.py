@@ -187,8 +187,9 @@ def test_a_record_of_that_gpu_replaces_the_assumption(tmp_path, monkeypatch):
         "name": "bench_train, base, NVIDIA H100", "hardware": {"device": "NVIDIA H100 80GB HBM3"},
         "default": {"flops_per_turn": {"train": 1e9}, "loader_included": {"turns_per_s": 4e5}},
     }  # fmt: skip
+    prior_alone = {"name": "of --mode prior", "hardware": record["hardware"], "prior": record["default"]}
     path = tmp_path / "bench_train.json"
-    path.write_text(json.dumps({record["name"]: record}))
+    path.write_text(json.dumps({each["name"]: each for each in (record, prior_alone)}))
     monkeypatch.setattr(plan, "RECORD", path)
     share = plan.recorded_share("h100-80gb", plan.GPUS["h100-80gb"], 1.2e9)
     assert share.mfu == pytest.approx(4e14 / 989e12)
