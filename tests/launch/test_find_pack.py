@@ -56,8 +56,14 @@ def test_the_command_prints_the_override_of_what_fits(battles, tmp_path, monkeyp
 
 
 @pytest.mark.gpu
-def test_on_cuda_running_out_of_memory_ends_the_doubling(battles, tmp_path, monkeypatch, capsys):
+def test_a_try_that_runs_out_of_cuda_memory_tells_no_peak(battles, tmp_path, monkeypatch):
+    """One try, not a search: `launch/gpu_check.sh` has two minutes for all GPU tests, and a search is ten processes."""
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
     settings = [*(s for s in SMALL if "batch" not in s), "model.preset=small", f"data.path={battles}"]
-    assert find_pack.main(["--memory-gib", "8", "--start", "16", "--most", "2048", *settings]) == 0
-    assert "batch.battles=" in capsys.readouterr().out
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2 * GIB / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        assert try_pack(settings, None, 1024)["peak"] is None
+        assert 0 < try_pack(settings, None, 8)["peak"] <= 2 * GIB
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
