@@ -17,6 +17,7 @@ from torch.utils.benchmark import Timer
 from data.dataset import BattleDataset
 from data.loader import make_loader
 from data.tokenizer import Tokenizer
+from launch.part_clock import kernel_seconds
 from launch.record import hardware, write_record
 from model.attention import PackedLayout, available_implementations, choose_implementation, packed_attention, prepare
 from model.configuration_turnwise import PRESETS, preset
@@ -40,7 +41,8 @@ def differentiate(attend: Callable, layout: PackedLayout, q, k, v, out_gradient)
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Of one call: its kernels' on CUDA, whose launches training overlaps with other work; the wall's on a CPU."""
+    """Of one call: its kernels' on CUDA, whose launches training overlaps with other work; the wall's on a CPU. Raises
+    RuntimeError where kernels cannot be seen."""
     if device.type != "cuda":
         return Timer("run()", globals={"run": run}).blocked_autorange(min_run_time=2).median
     run()
@@ -48,7 +50,10 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
         for _ in range(REPEATS):
             run()
         torch.cuda.synchronize()
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / REPEATS
+    spent = kernel_seconds(profiler)
+    if spent is None:
+        raise RuntimeError("the profiler saw no kernel: there is no CUPTI for it here")
+    return spent / REPEATS
 
 
 def measure(name: str, pack: dict[str, torch.Tensor], tensors: tuple, expected: tuple, max_turns: int) -> dict:
@@ -61,6 +66,8 @@ def measure(name: str, pack: dict[str, torch.Tensor], tensors: tuple, expected: 
         attend = torch.compile(packed_attention, dynamic=False)
         tensors = tuple(t.bfloat16() for t in tensors)
     found = differentiate(attend, layout, *tensors)
+    if not all(t.isfinite().all() for t in found):
+        raise RuntimeError("output or gradients are not finite")  # no NaN is greater than another error
     errors = [
         ((ours.float() - theirs).abs().max() / theirs.abs().max()).item()
         for ours, theirs in zip(found, expected, strict=True)

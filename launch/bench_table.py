@@ -42,7 +42,7 @@ def table(entry: dict) -> str:
     row("battles, turns a step", lambda m: "{battles:.1f}, {turns:.0f}".format(**m["loader_included"]))
     row("padding", lambda m: f"{100 * m['loader_included']['padding_share']:.2f}%")
     row("GFLOP/s of real turns; MFU, without loader", lambda m: efficiency(m["loader_excluded"]))
-    row("GPU busy", lambda m: f"{100 * m['gpu_busy_share']:.1f}%" if m["gpu_busy_share"] is not None else "no GPU")
+    row("GPU busy", lambda m: f"{100 * m['gpu_busy_share']:.1f}%" if m["gpu_busy_share"] is not None else "not seen")
     row("peak memory, GB", lambda m: f"{m['peak_memory_gb']:.2f}")
     row("warm-up (with compilation), s", lambda m: f"{m['warmup_s']:.1f}")
     row("time by part, with loader", lambda m: shares(m["loader_included"]["parts_s"]))

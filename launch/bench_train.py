@@ -31,7 +31,7 @@ from data.loader import make_loader
 from data.sampler import PackShape
 from launch.bench_table import MODES, PARTS, ratios, table
 from launch.machine import cpu_name, cpu_seconds, peak_rss
-from launch.part_clock import PartClock, TimedStep
+from launch.part_clock import PartClock, TimedStep, kernel_seconds
 from launch.prior_recipe import attend_by_rows, pad_to_longest, prior_recipe
 from launch.record import RECORDS, commit
 from model.attention import is_varlen
@@ -126,8 +126,9 @@ class Bench:
             **(contents(seen, self.run.config.batch.accumulate) if from_loader else {}),
         }
 
-    def profile(self, packs: Iterator[dict]) -> float:
-        """Share of the time in which the GPU is busy, over three steps; the operators go to the record's folder."""
+    def profile(self, packs: Iterator[dict]) -> float | None:
+        """Share of the time in which the GPU is busy, over three steps; None where that is not to be seen. The
+        operators go to the record's folder."""
         steps = 3
         torch.cuda.synchronize()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -138,12 +139,12 @@ class Bench:
             torch.cuda.synchronize()
             seconds = time.perf_counter() - started
         self.clock.take()
-        averages = profiler.key_averages()
+        spent = kernel_seconds(profiler)
         self.options.records.mkdir(parents=True, exist_ok=True)
-        table = averages.table(sort_by="self_cuda_time_total", row_limit=40)
+        table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40)
         name = f"bench_train_profile_{self.options.preset}_{self.options.mode}.txt"
         (self.options.records / name).write_text(table, encoding="utf-8")
-        return sum(event.self_device_time_total for event in averages) / 1e6 / seconds
+        return None if spent is None else spent / seconds
 
     def figures(self, included: dict, excluded: dict, detail: dict | None, busy, peak: int, pack: dict) -> dict:
         """The record of this mode."""

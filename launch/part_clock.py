@@ -8,6 +8,11 @@ import torch
 from trainer.step import TrainStep
 
 
+def kernel_seconds(profiler: torch.profiler.profile) -> float | None:
+    """Seconds of all kernels and copies that the profiler saw on the device; None where it saw none, lacking CUPTI."""
+    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 or None
+
+
 class PartClock:
     """Charges time to parts: `mark(name)` charges what passed since the mark before. On CUDA in the device's own time
     (events on its stream), so a part that waits for the host shows and one that runs behind it does not."""

@@ -1,6 +1,9 @@
 """The bench of attention alone: its errors are real ones, its record and table complete."""
 
 import json
+import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from launch import bench_attention
 from launch.bench_attention import differentiate, layer, measure
 from model.attention import available_implementations, packed_attention, prepare
 from tests.packs import random_pack
+
+REAL_SECONDS = bench_attention.seconds
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,31 @@ def test_one_that_fails_is_said_beside_the_others(tmp_path, monkeypatch):
     table = (tmp_path / "attention.md").read_text()
     assert "| sdpa | failed: no such device | | | |" in table
     assert "| eager | 1.000 |" in table
+
+
+def test_a_nan_among_the_gradients_is_a_failure(tmp_path, monkeypatch):
+    class SpoilsKeys(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, k):
+            return k.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.nan
+
+    def attend(q, k, v, layout):
+        return packed_attention(q, SpoilsKeys.apply(k) if layout.implementation == "sdpa" else k, v, layout)
+
+    monkeypatch.setattr(bench_attention, "packed_attention", attend)
+    assert bench_attention.main(["--battles", "4", "--records", str(tmp_path)]) == 1
+    assert "| sdpa | failed: output or gradients are not finite |" in (tmp_path / "attention.md").read_text()
+
+
+def test_kernels_that_nobody_sees_take_no_time_of_zero(monkeypatch):
+    """Where the profiler has no CUPTI it is silent: the times told were 0.000 ms, and the GPU 0.0% busy."""
+    monkeypatch.setattr(bench_attention, "seconds", REAL_SECONDS)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    blind = SimpleNamespace(key_averages=list)
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: nullcontext(blind))
+    with pytest.raises(RuntimeError, match="saw no kernel"):
+        bench_attention.seconds(lambda: None, torch.device("cuda"))
