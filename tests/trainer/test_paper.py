@@ -43,6 +43,15 @@ def test_settings_build_the_stated_size(name, follows):
         assert (config.objective.beta, config.objective.clip) == ((1, 100) if follows == "released" else (0.5, 50))
 
 
+def test_the_discounts_that_the_files_do_not_follow_are_an_override_away():
+    override = "model.gammas=[0.1,0.9,0.95,0.97,0.99,0.995,0.999]"
+    assert override in (PAPER / "small.yaml").read_text(encoding="utf-8")
+    config = load_config(PAPER / "large.yaml", [override])
+    sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10)
+    with torch.device("meta"):
+        assert TurnwiseForOfflineRL(sizes).popart.mean.shape == (7,)
+
+
 def test_the_encoders_head_count_must_divide_its_width():
     config = load_config(PAPER / "small.yaml", ["model.encoder_heads=3"])
     sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10)
