@@ -9,7 +9,8 @@ number of battles:
 
 Three measurements follow one another: with the loader; on packs already on the device; and time by part. Medians over
 steps after a warm-up. Battles are windows (the unit of every figure here), turns are real ones: padding counts for
-nothing, in MFU neither. Writes `launch/records/bench_train.{json,md}`, one entry per preset and device.
+nothing, in MFU neither. Writes `launch/records/bench_train.{json,md}`, one entry per preset and device,
+and per mode where one is measured alone.
 """
 
 import argparse
@@ -226,8 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             results[mode] = json.loads(out.read_text(encoding="utf-8"))
     first = next(iter(results.values()))
+    # An entry of its own: one mode is not to take the place of both and their ratio.
+    alone = [] if options.mode == "both" else [f"{options.mode} alone"]
     entry = {
-        "name": ", ".join(["bench_train", options.preset, first["device"], *options.set]),
+        "name": ", ".join(["bench_train", options.preset, first["device"], *alone, *options.set]),
         "command": "python -m launch.bench_train " + " ".join(argv),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime(started)) + " UTC",

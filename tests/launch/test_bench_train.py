@@ -112,6 +112,22 @@ def test_a_bench_beside_a_run_in_the_default_folder(battles, tmp_path, monkeypat
     assert [path.name for path in output.iterdir()] == [".lock"]
 
 
+def test_a_mode_measured_alone_leaves_the_record_of_both(tmp_path, monkeypatch):
+    known = json.loads((record.RECORDS / "bench_train.json").read_text())["bench_train, tiny, AMD EPYC"]
+
+    def measured(command, **_):
+        mode = command[len(command) - 1 - command[::-1].index("--mode") + 1]
+        Path(command[-1]).write_text(json.dumps(known[mode]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(bench_train, "commit", lambda: "0")
+    monkeypatch.setattr(bench_train.subprocess, "run", measured)
+    for mode in ("both", "default"):
+        assert bench_train.main(["--mode", mode, "--records", str(tmp_path)]) == 0
+    entries = json.loads((tmp_path / "bench_train.json").read_text())
+    assert ["default_over_prior" in entry for entry in entries.values()] == [True, False]
+
+
 @pytest.mark.slow
 def test_both_modes_are_recorded_with_their_ratio(tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
