@@ -223,12 +223,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             out = Path(folder) / "result.json"
             command = [sys.executable, "-m", "launch.bench_train", *argv, "--mode", mode, "--child", str(out)]
             if subprocess.run(command, cwd=ROOT).returncode:
-                print(f"{mode}: failed, see above; nothing is recorded", file=sys.stderr)
+                print(f"{mode}: failed, see above; of it nothing is recorded", file=sys.stderr)
                 return 1
             results[mode] = json.loads(out.read_text(encoding="utf-8"))
+        entry = entry_of(results, options, argv, started)
+        write(entry, options.records)  # now: the other mode may fail, or run out of somebody's time
+    print(table(entry))
+    return 0
+
+
+def entry_of(results: dict[str, dict], options: argparse.Namespace, argv: Sequence[str], started: float) -> dict:
+    """The record of the modes measured so far."""
     first = next(iter(results.values()))
+    both = len(results) == len(MODES)
     # An entry of its own: one mode is not to take the place of both and their ratio.
-    alone = [] if options.mode == "both" else [f"{options.mode} alone"]
+    alone = [] if both else [f"{mode} alone" for mode in results]
     entry = {
         "name": ", ".join(["bench_train", options.preset, first["device"], *alone, *options.set]),
         "command": "python -m launch.bench_train " + " ".join(argv),
@@ -239,17 +248,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         **results,
     }  # fmt: skip
-    if len(results) == len(MODES):
-        entry["default_over_prior"] = ratios(results)
-    record = options.records / "bench_train.json"
-    options.records.mkdir(parents=True, exist_ok=True)
+    return entry | ({"default_over_prior": ratios(results)} if both else {})
+
+
+def write(entry: dict, folder: Path) -> None:
+    """Put the entry into the record, in the place of one of its name, and of the same command's first mode alone."""
+    record = folder / "bench_train.json"
+    folder.mkdir(parents=True, exist_ok=True)
     entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    mine = (entry["command"], entry["date"])
+    entries = {name: old for name, old in entries.items() if (old["command"], old["date"]) != mine}
     entries[entry["name"]] = entry
     record.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     text = "# Training, measured\n\n" + "\n".join(table(entry) for entry in entries.values())
     record.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(table(entry))
-    return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -26,27 +26,31 @@ def flops_per_turn(
 
     A batch gives the shapes; everything runs on the meta device, so nothing is computed. A training step counts the
     forward once, and twice more for what has a gradient. Products and attention are counted, elementwise work is not.
-    Attention is counted as the blocked implementation does it: about BLOCK·3 keys a turn. With `target_network`
-    (`objective.target=network`) the targets have an encoder and a trunk of their own, forward alone.
+    Attention of the trunk is counted for the keys that the batch's turns have, themselves and those before them in
+    their window, whatever else a kernel multiplies; of a batch on the meta device, which has shapes alone, as the
+    blocked implementation does it. With `target_network` (`objective.target=network`) the targets have an encoder and
+    a trunk of their own, forward alone.
     """
     turns = 4 * BLOCK
     with torch.device("meta"):
         meta = TurnwiseForOfflineRL(config)
     meta.attention = "sdpa"
     pack = {k: torch.empty((turns, *v.shape[1:]), dtype=v.dtype, device="meta") for k, v in batch.items()}
-    counted = {}
+    counted, attention = {}, {}
 
-    def count(function, *arguments):
+    def count(function, *arguments, part: str | None = None):
         with FlopCounterMode(display=False) as counter:
             result = function(*arguments)
+        attention[part] = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0) / turns
         return result, counter.get_total_flops() / turns
 
     encoder = meta.model.turn_encoder
     keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward")
     with torch.no_grad():
-        (_, entities), counted["encoder"] = count(encoder, *(pack[k] for k in keys))
-        (hidden, _), both = count(meta.features, pack)
-        counted["trunk"] = both - counted["encoder"]
+        (_, entities), counted["encoder"] = count(encoder, *(pack[k] for k in keys), part="encoder")
+        (hidden, _), both = count(meta.features, pack, part="both")
+        of_blocks = attention["both"] - attention["encoder"]
+        counted["trunk"] = both - counted["encoder"] - of_blocks * (1 - share_of_blocks(batch, config.max_turns))
         _, counted["actor"] = count(meta.actor, hidden, entities)
         _, counted["critics"] = count(meta.critics, hidden, entities)
         _, taken = count(meta.critics, hidden, entities, pack["action"])
@@ -60,3 +64,11 @@ def flops_per_turn(
         counted["targets"] += counted["encoder"] + counted["trunk"]
     counted["train"] = 3 * with_gradient + counted["critics"] + counted["targets"]
     return counted
+
+
+def share_of_blocks(batch: dict[str, torch.Tensor], max_turns: int) -> float:
+    """Keys that the batch's real turns attend to, in those that the blocked implementation multiplies; 1 of shapes."""
+    if batch["position"].is_meta:
+        return 1.0
+    blocks = 1 - (1 - max_turns) // BLOCK  # a turn's own, and what a window can reach back over
+    return (float(batch["position"][batch["valid"]].float().mean()) + 1) / (blocks * BLOCK)

@@ -112,20 +112,36 @@ def test_a_bench_beside_a_run_in_the_default_folder(battles, tmp_path, monkeypat
     assert [path.name for path in output.iterdir()] == [".lock"]
 
 
-def test_a_mode_measured_alone_leaves_the_record_of_both(tmp_path, monkeypatch):
+@pytest.fixture
+def measured(monkeypatch):
+    """The bench's processes, each the record of before in its place; a mode in the set returned fails."""
     known = json.loads((record.RECORDS / "bench_train.json").read_text())["bench_train, tiny, AMD EPYC"]
+    failing = set()
 
-    def measured(command, **_):
+    def child(command, **_):
         mode = command[len(command) - 1 - command[::-1].index("--mode") + 1]
-        Path(command[-1]).write_text(json.dumps(known[mode]))
-        return SimpleNamespace(returncode=0)
+        if mode not in failing:
+            Path(command[-1]).write_text(json.dumps(known[mode]))
+        return SimpleNamespace(returncode=int(mode in failing))
 
     monkeypatch.setattr(bench_train, "commit", lambda: "0")
-    monkeypatch.setattr(bench_train.subprocess, "run", measured)
+    monkeypatch.setattr(bench_train.subprocess, "run", child)
+    return failing
+
+
+def test_a_mode_measured_alone_leaves_the_record_of_both(tmp_path, measured):
     for mode in ("both", "default"):
         assert bench_train.main(["--mode", mode, "--records", str(tmp_path)]) == 0
     entries = json.loads((tmp_path / "bench_train.json").read_text())
     assert ["default_over_prior" in entry for entry in entries.values()] == [True, False]
+
+
+def test_the_first_mode_is_on_record_when_the_second_fails(tmp_path, measured):
+    measured.add("prior")
+    assert bench_train.main(["--records", str(tmp_path)]) == 1
+    (entry,) = json.loads((tmp_path / "bench_train.json").read_text()).values()
+    assert "default alone" in entry["name"]
+    assert "prior" not in entry
 
 
 @pytest.mark.slow

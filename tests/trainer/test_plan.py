@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.trainer.conftest import SMALL
 from trainer import plan
 from trainer.config import load_config
@@ -78,6 +79,23 @@ def test_a_whole_target_network_counts_its_forward(battles):
     parts = flops_per_turn(sizes, plan.empty_pack(config, 64))
     assert parts["encoder"] > 0
     assert network.flops - heads.flops == pytest.approx(parts["encoder"] + parts["trunk"])
+
+
+@pytest.mark.parametrize("max_turns", [64, 65, 128, 200])
+def test_attention_counts_the_keys_that_turns_have(max_turns):
+    """Twice a multiplication for each weight and each of query · key and weight · value, whatever a kernel pads."""
+    config = load_config(None, [*SMALL, f"data.max_turns={max_turns}"])
+    with torch.device("meta"):
+        sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10.0)
+        trunk = TurnwiseForOfflineRL(sizes).model.trunk
+    lengths = [7, 30, max_turns, 1]
+    pack = plan.empty_pack(config, sum(lengths) + 10)
+    pack["position"] = torch.cat([torch.arange(length) for length in (*lengths, 10)])
+    pack["valid"] = torch.arange(sum(lengths) + 10) < sum(lengths)
+    pairs = sum(length * (length + 1) // 2 for length in lengths)
+    matrices = sum(p.numel() for p in trunk.layers.parameters() if p.dim() == 2)
+    by_hand = 2 * matrices + 4 * sizes.num_layers * sizes.hidden_size * pairs / sum(lengths)
+    assert flops_per_turn(sizes, pack)["trunk"] == pytest.approx(by_hand)
 
 
 @pytest.mark.slow
