@@ -1,9 +1,10 @@
 """Time to a held-out likelihood: `python -m launch.bench_likelihood --data ../shared/battles --seconds 240`.
 
 The prior attempt's recipe and the default, each in a process of its own for the same seconds, from the same seed and at
-the same learning rate; held-out battles are looked at on the way. Told: when the default reaches the likelihood that
-prior ends with, and the other way round. Seconds are those of the process on its cores, loading included, evaluation
-not, so other processes disturb them little. Writes `launch/records/time_to_likelihood.{json,md}`.
+the same learning rates, of which each is judged by the one that it ends best with; held-out battles are looked at on
+the way. Told: when the default reaches the likelihood that prior ends with, and the other way round. Seconds are those
+of the process on its cores, loading included, evaluation not, so other processes disturb them little. Writes
+`launch/records/time_to_likelihood.{json,md}`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from trainer.heldout import all_packs
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [
-    "optim.lr=1.0e-3", "optim.warmup_steps=20", "optim.schedule=constant", "optim.weight_decay=0.1",
+    "optim.warmup_steps=20", "optim.schedule=constant", "optim.weight_decay=0.1",
     "data.heldout_share=0.1", "compile=false", "precision=fp32", "seed=0",
 ]  # fmt: skip
 
@@ -113,7 +114,8 @@ def compared(modes: dict[str, dict]) -> dict:
 def table(record: dict) -> str:
     """The record as Markdown."""
     results = record["results"]
-    modes, last = results["modes"], results["modes"]["default"]["course"][-1]
+    last = results["arms"]["default"][0]["course"][-1]
+    arms = [(f"{mode}, lr {arm['lr']:g}", arm) for mode in results["arms"] for arm in results["arms"][mode]]
     lines = [
         "# Time to a held-out likelihood", "",
         f"`{record['command']}`, commit {record['commit']}, {record['date']}; {record['hardware']}. Seconds of the "
@@ -121,10 +123,11 @@ def table(record: dict) -> str:
         f"{last['uniform_nll']:.3f}, slots' frequencies {last['slot_nll']:.3f}.", "",
         "| | steps | turns a core-second | held-out NLL (at seconds) |", "| --- | --- | --- | --- |",
     ]  # fmt: skip
-    for name, mode in modes.items():
-        way = ", ".join(f"{look['nll']:.3f} ({look['seconds']:.0f})" for look in mode["course"])
-        lines.append(f"| {name} | {mode['steps']} | {mode['turns_per_cpu_s']:.0f} | {way} |")
-    lines.append("")
+    for name, arm in arms:
+        way = ", ".join(f"{look['nll']:.3f} ({look['seconds']:.0f})" for look in arm["course"])
+        lines.append(f"| {name} | {arm['steps']} | {arm['turns_per_cpu_s']:.0f} | {way} |")
+    rates = ", ".join(f"{mode} {lr:g}" for mode, lr in results["best_lr"].items())
+    lines += ["", f"Each at the learning rate that it ends best with: {rates}.", ""]
     for name, way in results["time_to_likelihood"].items():
         first, second = (value for key, value in way.items() if key.endswith("_s"))
         told = f"{second:.0f} s: {way['times_faster']:.1f}× faster" if second else "not reached"
@@ -133,7 +136,7 @@ def table(record: dict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure both modes and write the record."""
+    """Measure both modes at each learning rate and write the record."""
     argv = sys.argv[1:] if argv is None else list(argv)
     options = parse(argv)
     if options.child:
@@ -142,11 +145,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path(options.child).write_text(json.dumps(result), encoding="utf-8")
         return 0
     try:
-        modes = {mode: run_child([*argv, "--mode", mode]) for mode in ("prior", "default")}
+        arms = {
+            mode: [run_child([*argv, "--mode", mode, "--lr", str(lr)]) | {"lr": lr} for lr in options.lr]
+            for mode in ("prior", "default")
+        }
     except RuntimeError as error:
         print(f"{error}\nnothing is recorded", file=sys.stderr)
         return 1
-    results = {"modes": modes, "time_to_likelihood": compared(modes)}
+    modes = {mode: min(tried, key=lambda arm: arm["course"][-1]["nll"]) for mode, tried in arms.items()}
+    best = {mode: arm["lr"] for mode, arm in modes.items()}
+    results = {"arms": arms, "best_lr": best, "time_to_likelihood": compared(modes)}
     command = "python -m launch.bench_likelihood " + " ".join(argv)
     path = write_record("time_to_likelihood", command, results, {"torch": torch.__version__})
     text = table(json.loads(path.read_text(encoding="utf-8")))
@@ -159,7 +167,7 @@ def train_arguments(options: argparse.Namespace) -> list[str]:
     """The same as arguments of `launch.bench_train`, whose modes are measured."""
     return [
         "--mode", options.mode, "--preset", options.preset, "--data", str(options.data), "--battles",
-        str(options.battles), "--workers", "0", "--set", *SETTINGS, *options.set,
+        str(options.battles), "--workers", "0", "--set", *SETTINGS, f"optim.lr={options.lr[0]}", *options.set,
     ]  # fmt: skip
 
 
@@ -168,7 +176,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--mode", choices=["prior", "default"], default="default", help=argparse.SUPPRESS)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--data", type=Path, default=Path("data/sample"), help="battle files, or a token cache")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of each mode")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of each mode and rate")
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try for each mode")
     parser.add_argument("--battles", type=int, default=16, help="a step, in both modes; an even number")
     parser.add_argument("--looks", type=int, default=24, help="held-out evaluations on the way")
     parser.add_argument("--heldout", type=int, default=100, help="held-out battles read at each")

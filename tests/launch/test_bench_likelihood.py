@@ -1,12 +1,13 @@
 """Likelihood over time: both modes learn and are scored alike; the ways to each other's likelihood are told right."""
 
+import json
 import math
 
 import pytest
 import torch
 
 from data.tokenizer import Tokenizer
-from launch import bench_train
+from launch import bench_likelihood, bench_train
 from launch.bench_likelihood import compared, course, parse, table, time_to, train_arguments
 from launch.bench_reference import OURS, REFERENCE
 from launch.bench_train import Bench
@@ -35,7 +36,7 @@ def test_each_modes_likelihood_is_looked_for_in_the_others_course():
     def way(*nlls):
         looks = [{"nll": nll, "seconds": 10.0 * (i + 1)} for i, nll in enumerate(nlls)]
         looks[-1] |= {"decisions": 9, "uniform_nll": 1.8, "slot_nll": 1.7}
-        return {"course": looks, "steps": 3, "turns_per_cpu_s": 5.0}
+        return {"course": looks, "steps": 3, "turns_per_cpu_s": 5.0, "lr": 1e-3}
 
     modes = {"prior": way(2.0, 1.9, 1.8), "default": way(1.75, 1.6, 1.5)}
     ways = compared(modes)
@@ -43,9 +44,39 @@ def test_each_modes_likelihood_is_looked_for_in_the_others_course():
     assert ways["prior to default's"]["prior_s"] is None
     assert time_to(modes["default"]["course"], 1.6)["seconds"] == 20.0
     about = {"command": "c", "commit": "0", "date": "d", "hardware": "h"}
-    text = table({**about, "results": {"modes": modes, "time_to_likelihood": ways}})
+    arms = {mode: [arm] for mode, arm in modes.items()}
+    text = table({**about, "results": {"arms": arms, "best_lr": {"prior": 1e-3}, "time_to_likelihood": ways}})
     assert "3.0× faster" in text
     assert "not reached" in text
+
+
+def test_each_mode_is_judged_at_its_best_rate(tmp_path, monkeypatch):
+    """prior ends best at 1e-2 (1.6), default at 1e-3 (1.5): there after 20 s of 20 and 10 s of 20."""
+    last = {("prior", 1e-3): 1.9, ("prior", 1e-2): 1.6, ("default", 1e-3): 1.5, ("default", 1e-2): 1.7}
+
+    def child(arguments):
+        options = parse(arguments)
+        (lr,) = options.lr
+        nll = last[options.mode, lr]
+        assert f"optim.lr={lr}" in bench_train.parse(train_arguments(options)).set
+        looks = [{"nll": nll + 0.1, "seconds": 10.0}, {"nll": nll, "seconds": 20.0}]
+        looks[-1] |= {"decisions": 9, "uniform_nll": 1.8, "slot_nll": 1.7}
+        return {"course": looks, "steps": 3, "turns_per_cpu_s": 5.0}
+
+    def kept(name, command, results, versions):
+        path = tmp_path / f"{name}.json"
+        path.write_text(
+            json.dumps({"command": command, "commit": "0", "date": "d", "hardware": "h", "results": results})
+        )
+        return path
+
+    monkeypatch.setattr(bench_likelihood, "run_child", child)
+    monkeypatch.setattr(bench_likelihood, "write_record", kept)
+    assert bench_likelihood.main(["--lr", "1e-3", "1e-2"]) == 0
+    results = json.loads((tmp_path / "time_to_likelihood.json").read_text())["results"]
+    assert results["best_lr"] == {"prior": 1e-2, "default": 1e-3}
+    assert results["time_to_likelihood"]["default to prior's"]["times_faster"] == 2.0
+    assert "prior, lr 0.001" in (tmp_path / "time_to_likelihood.md").read_text()
 
 
 @pytest.mark.parametrize("case", OURS)
