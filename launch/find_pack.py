@@ -65,7 +65,9 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
         try:
             for step in range(STEPS):
                 run.step(step, [run._to_device(pack) for pack in run.course.micro(step)])
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             gc.collect()
             return {"battles": battles, "turns": turns, "peak": None}
         cuda = run.accelerator.device.type == "cuda"
@@ -74,6 +76,12 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
         run.watchdog.stop()
         peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
     return {"battles": battles, "turns": turns, "peak": peak}
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory was short: PyTorch's for a tensor, or what CUDA, cuBLAS or cuDNN take past its allocator."""
+    short = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in short)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
