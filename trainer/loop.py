@@ -312,7 +312,7 @@ class Run:
         words = (
             f"{self.skips.in_a_row} updates in a row were skipped up to step {done}; their battles: {self.skips.file}"
         )
-        self.saver.finish()
+        self.saver.wait()  # one that found no room leaves those before it to go back to
         folder = self._newest_valid(sound=True)
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"

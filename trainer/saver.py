@@ -35,17 +35,17 @@ class Saver:
         started = time.monotonic()
         state = gather(self.accelerator, *self.parts)
         if self.accelerator.is_main_process:
-            self._wait()
+            self.wait()
             self.thread = threading.Thread(target=self._write, args=(step, state, record), name="saver")
             self.thread.start()
             if not self.background:
-                self._wait()
+                self.wait()
         self.held_s += time.monotonic() - started
 
     def finish(self) -> None:
         """Wait until the last checkpoint is on disk. Raises CheckpointError where it could not be written."""
         started = time.monotonic()
-        self._wait()
+        self.wait()
         self.held_s += time.monotonic() - started
         if self.failure is not None:
             raise checkpoint.CheckpointError(
@@ -58,7 +58,8 @@ class Saver:
         held, self.held_s = self.held_s, 0.0
         return held
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written, or has failed to be."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None

@@ -101,6 +101,21 @@ def test_without_a_checkpoint_to_go_back_to_it_stops(battles, tmp_path, monkeypa
         run.train()
 
 
+def test_going_back_needs_no_newer_checkpoint_that_failed(battles, tmp_path, monkeypatch):
+    plant_in(monkeypatch, lambda place: 9 <= place < 29)
+    write = checkpoint.write
+
+    def full(output, step, *rest):
+        if step == 8:
+            raise OSError(28, "No space left on device")
+        return write(output, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    run = run_of(battles, tmp_path, "max_steps=30", "checkpoint.every=4")
+    assert run.train() == 0
+    assert run.course.drawn(30)[0].packs == 30 + 29 - 4
+
+
 def test_spike_guard_against_a_plain_loop():
     """Mean and variance of logarithms, each with its own count; a spike is left out of both."""
     config = GuardConfig(spike=4.0, spike_memory=20)
