@@ -319,6 +319,7 @@ class Run:
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
         self.went_back = True
         run = self._load(folder, self.course.drawn(done))
+        self._make_way(run["step"])  # one that a stop left in the stretch: it would be the newest again
         log.warning("%s; back to %s, with other data ahead", words, folder)
         return run["step"]
 

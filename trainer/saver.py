@@ -69,7 +69,8 @@ class Saver:
             folder = checkpoint.write(self.output, step, state, record, self.network, self.tokenizer)
             if self.written is not None:
                 self.written(folder, step)
-            checkpoint.prune(self.output, self.keep, record["best"] and record["best"]["step"])
+            if not record["skipping"]:  # the way back out of a stretch of skipped updates stays
+                checkpoint.prune(self.output, self.keep, record["best"] and record["best"]["step"])
             self.failure = None
         except Exception as error:  # of whatever kind: a thread's error must reach the log, and `finish`
             self.failure = error

@@ -101,6 +101,30 @@ def test_without_a_checkpoint_to_go_back_to_it_stops(battles, tmp_path, monkeypa
         run.train()
 
 
+def stopped_in_a_stretch(battles, output, *settings):
+    """A run that is told to stop at step 10, four skipped updates behind it, and the same run started again."""
+    run = run_of(battles, output, "max_steps=40", "checkpoint.every=4", *settings)
+    step = run.step
+
+    def stopping(number, packs, **options):
+        run.stop.asked = number == 9
+        return step(number, packs, **options)
+
+    run.step = stopping
+    assert run.train() == STOPPED
+    run.lock.close()
+    return run_of(battles, output, "max_steps=40", "checkpoint.every=4", *settings)
+
+
+def test_a_stop_in_a_stretch_of_skips_leaves_the_way_back(battles, tmp_path, monkeypatch):
+    """With one checkpoint kept: that of the stop takes the place of none, and is no newest one after going back."""
+    plant_in(monkeypatch, lambda place: 6 <= place < 26)
+    assert stopped_in_a_stretch(battles, tmp_path, "checkpoint.keep=1").train() == 0
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 41))
+    assert [folder.name for folder in checkpoint.list_checkpoints(tmp_path)] == ["step_00000040"]
+    assert (tmp_path / "before_1" / "step_00000010").exists()
+
+
 def test_going_back_needs_no_newer_checkpoint_that_failed(battles, tmp_path, monkeypatch):
     plant_in(monkeypatch, lambda place: 9 <= place < 29)
     write = checkpoint.write
