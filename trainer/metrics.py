@@ -122,11 +122,14 @@ class Progress:
         disable_progress_bar()  # transformers' own, at each checkpoint
         self.redirect = logging_redirect_tqdm() if enabled and not self.plain else contextlib.nullcontext()
         self.redirect.__enter__()
-        self.total, self.gamma, self.started, self.first = total, gamma, time.monotonic(), start
+        self.total, self.gamma, self.started = total, gamma, time.monotonic()
+        self.at, self.done = start, 0  # steps done here: after the guard went back, more than the step says
 
     def update(self, step: int, row: dict[str, float] | None) -> None:
         """Step `step` (from 1) is done; `row` is given on logging steps."""
-        self.bar.update(1)
+        self.done += step != self.at
+        self.at = step
+        self.bar.update(step - self.bar.n)
         if row is None:
             return
         text = {
@@ -140,7 +143,7 @@ class Progress:
             text["spent"] = f"${row['cost/dollars']:.2f}"
         self.bar.set_postfix(text)
         if self.plain:
-            left = (time.monotonic() - self.started) / (step - self.first) * (self.total - step)
+            left = (time.monotonic() - self.started) / self.done * (self.total - step)
             parts = " ".join(f"{name} {value}" for name, value in text.items())
             log.info("step %d/%d %s, %s left", step, self.total, parts, duration(left))
 

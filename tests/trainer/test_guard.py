@@ -125,6 +125,15 @@ def test_a_stop_in_a_stretch_of_skips_leaves_the_way_back(battles, tmp_path, mon
     assert (tmp_path / "before_1" / "step_00000010").exists()
 
 
+def test_time_left_is_told_after_going_back_behind_the_start(battles, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    plant_in(monkeypatch, lambda place: 6 <= place < 26)
+    assert stopped_in_a_stretch(battles, tmp_path, "log.progress=true").train() == 0
+    told = [record.getMessage() for record in caplog.records if " left" in record.getMessage()]
+    assert any(text.startswith("step 10/40 loss ") for text in told)
+    assert not [text for text in told if ", -" in text]
+
+
 def test_going_back_needs_no_newer_checkpoint_that_failed(battles, tmp_path, monkeypatch):
     plant_in(monkeypatch, lambda place: 9 <= place < 29)
     write = checkpoint.write
