@@ -61,6 +61,7 @@ _NAME = (
     r"(?P<clock>-(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])?_(?P<result>WIN|LOSS)\.json(?:\.lz4)?$"
 )
 ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
+DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from data.dataset import BattleDataset, DataReport
-from data.hub import DOWNLOADS
+from data.index import DOWNLOADS
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 

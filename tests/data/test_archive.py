@@ -9,8 +9,7 @@ import pytest
 
 from data import archive
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.hub import DOWNLOADS
-from data.index import DataError
+from data.index import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.token_cache import TokenCache
