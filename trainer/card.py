@@ -70,8 +70,10 @@ class RunFacts:
         return self.about.get("data", {}).get("origins", [])
 
     def licence(self) -> str:
-        """What the data asks of the model: non-commercial where any of it is, else the code's own."""
-        return NON_COMMERCIAL if any("-nc" in o["licence"].lower() for o in self.origins) else "mit"
+        """What the data asks of the model, that of a model it began with too: non-commercial where any of it is, else
+        the code's own."""
+        known = [origin["licence"] for origin in self.origins] + [self.about.get("start_licence") or ""]
+        return NON_COMMERCIAL if any("-nc" in licence.lower() for licence in known) else "mit"
 
     def last(self, column: str) -> float | None:
         """The latest value of a column of the log, or None where it was never written."""
@@ -146,6 +148,8 @@ def _data(facts: RunFacts, licence: str) -> str:
         lines.append(f"Which battles were taken: `{config['filter']}`.")
     if config.get("clone"):
         lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
+    if start := facts.about["config"]["model"].get("init_from"):
+        lines.append(f"It began with `{start}`, licence {facts.about.get('start_licence') or 'not known'}.")
     lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
     if not facts.origins:
         lines.append(

@@ -63,6 +63,8 @@ class Run:
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
+        # Now: an earlier run's files, that model's perhaps, make way before training.
+        self.start_licence = None if start is None else start.licence()
         if start is not None:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
@@ -381,7 +383,9 @@ class Run:
         config, accelerator = self.config, self.accelerator
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
-        known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
+        known = about(
+            config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report, self.start_licence
+        )
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)
