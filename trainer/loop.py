@@ -18,7 +18,7 @@ from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
-from trainer.config import RunConfig, to_tree
+from trainer.config import ConfigError, RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.evaluate import as_text, calibrate
@@ -73,6 +73,11 @@ class Run:
             self.dataset = BattleDataset(config.data, self.tokenizer, "train")
             self.heldout = BattleDataset(config.data, self.tokenizer, "heldout")
         self.judged = self.heldout.some(config.eval.battles)  # at each evaluation on the way
+        if not self.judged.cloned.any():  # told now: the first evaluation may be a night away
+            raise ConfigError(
+                f"eval.battles={config.eval.battles}: data.clone {config.data.clone!r} holds for none of the held-out "
+                "battles that evaluations read: give more eval.battles, or null for all"
+            )
         self.data_report = self.dataset.inspect()
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
         self.objective = OfflineRL(network, config.objective)

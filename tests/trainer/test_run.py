@@ -339,6 +339,15 @@ def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys
     assert all(word in error for word in words), error
 
 
+def test_evaluations_that_would_read_no_cloned_battle_are_refused_at_the_start(battles, tmp_path, capsys):
+    source = DataConfig(path=str(battles), heldout_share=0.15, workers=0)
+    only = BattleDataset(source, Tokenizer.load(), "heldout").some(1).info(0)["player"]
+    settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", f"data.clone=player != '{only}'"]
+    assert train_main([*settings, "eval.battles=1"]) == 1
+    assert "eval.battles=1: data.clone" in capsys.readouterr().err
+    assert train_main([*settings, "eval.battles=null"]) == 0
+
+
 def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setup, "find_spec", lambda package: None)
     settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]
