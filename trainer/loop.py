@@ -248,9 +248,10 @@ class Run:
         refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
-        if other_heldout(changes) or folder.resolve().parent != self.output.resolve():
+        elsewhere = folder.resolve().parent != self.output.resolve()
+        if other_heldout(changes) or elsewhere:
             self.best = None  # judged on other battles, or another run's
-        self._make_way(run["step"])
+        self._make_way(0 if elsewhere else run["step"])
         if run.get("owes_evaluation"):
             # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
             self.owed = {"step": run["step"], **self._evaluate(run["step"])}
