@@ -60,6 +60,8 @@ class RunFacts:
         if log.exists():
             with open(log, newline="", encoding="utf-8") as handle:
                 rows = list(csv.DictReader(handle))
+        if checkpoint := _json(model.parent / "run.json"):  # what was logged after it tells of other weights
+            rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
         # The two tables are of the run's final model alone.
         tables = [_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
         return cls(_json(run / ABOUT) or {}, rows, *tables, final)
