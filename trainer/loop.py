@@ -209,7 +209,8 @@ class Run:
             if stopping:
                 progress.close()
                 profiler.close()
-                log.warning("told to stop: saving step %d; start again with the same command to go on", done)
+                again = "" if config.resume == "auto" else " and resume=auto"
+                log.warning("told to stop: saving step %d; start again with the same command%s to go on", done, again)
                 return STOPPED
             step = done
         progress.close()

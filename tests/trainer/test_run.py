@@ -210,15 +210,14 @@ def test_a_likelihood_of_other_battles_is_no_best(battles, tmp_path):
         assert (again.best is not None) == kept
 
 
-def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path):
-    run = Run(load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]))
+def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]
+    run = Run(load_config(None, [*settings, "resume=never"]))
     run.stop.asked = True
     assert run.train() == STOPPED
+    assert "the same command and resume=auto to go on" in caplog.text
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
-    again = Run(
-        load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"])
-    )
-    assert again.train() == 0
+    assert Run(load_config(None, settings)).train() == 0
     assert (tmp_path / "model" / "config.json").exists()
 
 
