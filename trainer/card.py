@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.evaluate import as_text
-from trainer.metrics import duration
+from trainer.metrics import duration, whole_lines
 from trainer.provenance import ABOUT, in_words
 
 CURVE = "training_curve.png"
@@ -56,10 +56,7 @@ class RunFacts:
             return cls()
         final = model.resolve() == (run / "model").resolve()
         log = run / "training_log.csv"
-        rows = []
-        if log.exists():
-            with open(log, newline="", encoding="utf-8") as handle:
-                rows = list(csv.DictReader(handle))
+        rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
         if checkpoint := _json(model.parent / "run.json"):  # what was logged after it tells of other weights
             rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
         # The two tables are of the run's final model alone.

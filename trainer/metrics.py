@@ -36,6 +36,12 @@ def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float])
     return row
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The log's lines as they stand, without the half row that a run that was killed may have left at the end."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [line for line in handle if line.endswith("\n")]
+
+
 class CsvLog:
     """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
 
@@ -47,9 +53,7 @@ class CsvLog:
         self.path, self.columns, self.hours = path, None, 0.0
         if not path.exists():
             return
-        with open(path, newline="") as handle:
-            # A run that was killed may have left half a row.
-            lines = [line for line in handle if line.endswith("\n")]
+        lines = whole_lines(path)
         rows = list(csv.DictReader(lines))
         if resume_step > 0:
             # Steps that are done again were paid for all the same.
