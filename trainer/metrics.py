@@ -108,6 +108,8 @@ class FilterWarning:
         self.active, self.said = filter_kind == "binary", set()
 
     def check(self, row: dict[str, float], step: int) -> None:
+        if not math.isfinite(row.get("loss/total", 0.0)):
+            return  # no advantage of a step that is skipped is above 0, nor does that tell of the critics
         for name, share in row.items():
             outside = name.startswith("filter/share_kept@") and not 0.02 <= share <= 0.98
             if self.active and outside and step > 0 and name not in self.said:

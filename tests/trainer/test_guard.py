@@ -38,7 +38,7 @@ def plant_in(monkeypatch, is_bad, name="numbers", value=torch.nan):
     monkeypatch.setattr(course, "make_loader", plant(course.make_loader, is_bad, name, value))
 
 
-def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch):
+def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch, caplog):
     plant_in(monkeypatch, lambda place: place in (2, 3, 6))
     run = run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3")
     before = None
@@ -58,6 +58,7 @@ def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, 
     assert [step for step, skipped in rows.items() if skipped] == [3, 4, 7]
     noted = [json.loads(line) for line in (tmp_path / "skipped_batches.jsonl").read_text().splitlines()]
     assert [line["step"] for line in noted] == [3, 4, 7]
+    assert "does not tell actions apart" not in caplog.text
     assert all(Path(battle["file"]).exists() for line in noted for battle in line["battles"])
     state, _ = checkpoint.read(checkpoint.step_folder(tmp_path, 9))
     assert state.updates == 6
