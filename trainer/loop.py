@@ -182,6 +182,8 @@ class Run:
                 }
                 row = self._speed(row, clock)
                 warner.check(row, done)
+                if self.main:
+                    self.course.say_what_is_dropped()
                 if skipped and self.main:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
                 order = 0

@@ -139,6 +139,14 @@ def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(battles, t
     assert (b / "before_1" / "wandb_run.json").read_text() == theirs != (b / "wandb_run.json").read_text()
 
 
+def test_windows_that_find_no_room_are_told_once(battles, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={battles}", "eval.every=0", "log.every=1", "max_steps=4", "batch.turns=128"]
+    assert train_main([*settings, f"output={tmp_path / 'planned'}"]) == 0
+    assert "did not fit" not in caplog.text
+    assert train_main([*settings, f"output={tmp_path / 'not'}", "batch.plan=battles"]) == 0
+    assert caplog.text.count("windows did not fit their packs of 128 turns") == 1
+
+
 def test_win_rates_of_the_agent_before_are_put_aside(battles, tmp_path):
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0"]
     assert train_main([*settings, "max_steps=2"]) == 0
