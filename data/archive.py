@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 import lz4.frame
 
 from .index import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files
-from .replay_file import MAX_BYTES, is_battle_file
+from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def archives_under(source: Path) -> dict[str, Path]:
     else:
         files = sorted(file for file in source.iterdir() if file.is_file() and file.name.endswith(ENDINGS))
         if files:
-            refuse_loose_files(source, sum(is_battle_file(file.name) for file in source.iterdir()), "archives")
+            refuse_loose_files(source, sum(is_named_as_battle(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}
     for file in files:
         name = format_of_archive(file.name)

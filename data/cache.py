@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import SCHEMA, DataError, format_folders, scan_format
+from .index import DOWNLOADS, SCHEMA, DataError, format_folders, scan_format
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -299,6 +300,9 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     }
     write_json(out / "state.json", _datasets_state(manifest))
     write_json(out / "dataset_info.json", {})
+    noted = (Path(job.source) if Path(job.source).is_dir() else Path(job.source).parent) / DOWNLOADS
+    if noted.is_file():  # its licence goes with it
+        shutil.copyfile(noted, out / DOWNLOADS)
     write_json(out / MANIFEST, manifest)
     return manifest
 

@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from .archive import unpack_archive
 from .hub_errors import HUB_ERRORS, said_of
-from .index import ENDINGS, DataError, format_folders
+from .index import DOWNLOADS, ENDINGS, DataError, format_folders
 from .replay_file import is_battle_file
 from .stats import folder_stats
 from .token_cache import is_cache, read_manifest
@@ -30,7 +30,6 @@ from .token_cache import is_cache, read_manifest
 log = logging.getLogger(__name__)
 
 LICENCES = {"jakegrigsby/metamon-parsed-replays": "CC-BY-NC-4.0"}
-DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 _PARTS_OF_CACHE = ("shard-*.arrow", "index.bin", "manifest.json", "vocabulary.json", "state.json", "dataset_info.json")
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, parse_name
+from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, is_named_as_battle, parse_name
 from .sampler import mix
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ _NAME = (
     r"(?P<clock>-(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])?_(?P<result>WIN|LOSS)\.json(?:\.lz4)?$"
 )
 ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
+DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
@@ -109,7 +110,7 @@ def format_folders(root: Path) -> dict[str, Path]:
         raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
     folders: dict[str, Path] = {}
     archives: list[str] = []
-    direct = 0
+    direct = loose = 0
     with os.scandir(root) as entries:
         for entry in entries:
             if entry.is_dir() and FORMAT.fullmatch(entry.name):
@@ -118,6 +119,7 @@ def format_folders(root: Path) -> dict[str, Path]:
                 archives.append(entry.name)
             elif is_battle_file(entry.name):
                 direct += 1
+                loose += is_named_as_battle(entry.name)
     if not folders and direct:
         return {root.resolve().name: root}
     if not folders and archives:
@@ -127,7 +129,7 @@ def format_folders(root: Path) -> dict[str, Path]:
         )
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
-    refuse_loose_files(root, direct, "format folders")
+    refuse_loose_files(root, loose, "format folders")
     unread = sorted(name for name in archives if format_of_archive(name) not in folders)
     if unread:
         raise DataError(

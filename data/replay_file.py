@@ -178,6 +178,11 @@ def is_battle_file(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
+def is_named_as_battle(name: str) -> bool:
+    """Whether a name tells of a battle, as that of other JSON beside battles (`downloads.json`) does not."""
+    return is_battle_file(name) and "_vs_" in name
+
+
 def battle_path(root: str | os.PathLike[str], name: BattleName, rating: str | None = None) -> Path:
     """Where a battle of this name belongs under `root`; `rating` overrides the number, as in `Unrated`."""
     elo = str(name.rating) if rating is None else rating

@@ -5,7 +5,8 @@
 #     bash launch/restart.sh checkpoints/h100_base accelerate launch --config_file launch/accelerate/1gpu.yaml -m trainer.train --config launch/runs/h100_1gpu.yaml
 #
 # OUTPUT is the run's output folder. A start that ends badly is followed by another as long as there was progress, a newer
-# checkpoint; three ends in a row without one stop it. SIGTERM and SIGUSR1 are handed on to the run, which saves itself,
+# checkpoint; three ends in a row without one stop it. From the first such checkpoint on the command ends with resume=auto,
+# lest another `resume` of its own begin anew each time. SIGTERM and SIGUSR1 are handed on to the run, which saves itself,
 # and nothing is started after it.
 set -u
 output=${1:?give the run\'s output folder, then the command}
@@ -21,8 +22,12 @@ trap 'hand_on TERM' TERM
 trap 'hand_on USR1' USR1
 newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 idle=0
+mkdir -p "$output" && touch "$output/.begun"
 while true; do
     before=$(newest)
+    if [ -n "$before" ] && [ "$before" -nt "$output/.begun" ] && [ "${!#}" != resume=auto ]; then
+        set -- "$@" resume=auto
+    fi
     "$@" &
     child=$!
     [ -n "$owed" ] && kill -s "$owed" "$child" 2>/dev/null

@@ -24,6 +24,12 @@ settings=("$@" "output=$output" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE)
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 before=$(newest)
+# Queued again after a checkpoint, it goes on from there, also where the arguments hold another `resume`.
+if [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then
+    mkdir -p "$output" && touch "$output/.begun"
+elif [ -n "$before" ] && [ "$before" -nt "$output/.begun" ]; then
+    settings+=("resume=auto")
+fi
 # Without --batch, --signal reaches the job's steps, on some clusters this shell alone, on others each of its processes.
 # torchrun would end of USR1 without handing it on: it is deaf to it, and the workers, its children, are told here.
 srun --kill-on-bad-exit=1 bash -c '

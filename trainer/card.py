@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.evaluate import as_text
-from trainer.metrics import duration
+from trainer.metrics import duration, whole_lines
 from trainer.provenance import ABOUT, in_words
 
 CURVE = "training_curve.png"
@@ -56,10 +56,9 @@ class RunFacts:
             return cls()
         final = model.resolve() == (run / "model").resolve()
         log = run / "training_log.csv"
-        rows = []
-        if log.exists():
-            with open(log, newline="", encoding="utf-8") as handle:
-                rows = list(csv.DictReader(handle))
+        rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
+        if checkpoint := _json(model.parent / "run.json"):  # what was logged after it tells of other weights
+            rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
         # The two tables are of the run's final model alone.
         tables = [_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
         return cls(_json(run / ABOUT) or {}, rows, *tables, final)
@@ -70,8 +69,10 @@ class RunFacts:
         return self.about.get("data", {}).get("origins", [])
 
     def licence(self) -> str:
-        """What the data asks of the model: non-commercial where any of it is, else the code's own."""
-        return NON_COMMERCIAL if any("-nc" in o["licence"].lower() for o in self.origins) else "mit"
+        """What the data asks of the model, that of a model it began with too: non-commercial where any of it is, else
+        the code's own."""
+        known = [origin["licence"] for origin in self.origins] + [self.about.get("start_licence") or ""]
+        return NON_COMMERCIAL if any("-nc" in licence.lower() for licence in known) else "mit"
 
     def last(self, column: str) -> float | None:
         """The latest value of a column of the log, or None where it was never written."""
@@ -146,6 +147,8 @@ def _data(facts: RunFacts, licence: str) -> str:
         lines.append(f"Which battles were taken: `{config['filter']}`.")
     if config.get("clone"):
         lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
+    if start := facts.about["config"]["model"].get("init_from"):
+        lines.append(f"It began with `{start}`, licence {facts.about.get('start_licence') or 'not known'}.")
     lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
     if not facts.origins:
         lines.append(

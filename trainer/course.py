@@ -33,6 +33,7 @@ class Course:
         self.planned = dataset.lengths is not None and config.batch.plan != "battles"
         self.step_rows = (self.shape.turns if self.planned else config.batch.battles) * config.batch.accumulate * world
         self.epoch_rows = self._epoch_rows()
+        self.said_dropped = False
         self.begun, self.rows = 0, 0.0  # the step that it was restored at, and the rows trained on by then
         self.total = self._total()
 
@@ -89,6 +90,18 @@ class Course:
         batch = self.config.batch
         packs = steps * batch.accumulate * self.world
         return [Drawn(packs, self.shape.turns, self.shape.segments, batch.battles)]
+
+    def say_what_is_dropped(self) -> None:
+        """Once, where over a twentieth of the windows found no room in their packs, whose lengths weren't known."""
+        loader, drawn = self.loader, self.config.batch.battles
+        if self.planned or self.said_dropped or loader.dropped_windows <= 0.05 * loader.packs * drawn:
+            return
+        self.said_dropped = True
+        log.warning(
+            "%d of %d windows did not fit their packs of %d turns and are not trained on: give more batch.turns, or "
+            "let packs be planned (`python -m data.prepare index --turns %s`, batch.plan=auto)",
+            loader.dropped_windows, loader.packs * drawn, self.shape.turns, self.dataset.name,
+        )  # fmt: skip
 
     def micro(self, step: int) -> list[dict]:
         """The step's micro-batches. A loader's worker that was killed costs a restart of the loader, not the run."""

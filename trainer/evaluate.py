@@ -93,8 +93,11 @@ def rank_of(scores: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 
 def action_frequency(decisions: dict[str, np.ndarray]) -> np.ndarray:
-    """How often each action slot was taken, fp64 [A], with one added to each so that none is impossible."""
-    counts = np.bincount(decisions["action"], minlength=decisions["legal"].shape[1]).astype(np.float64)
+    """How often each action slot was taken where the policy clones it, as it is judged: fp64 [A], with one added to
+    each so that none is impossible."""
+    counts = np.bincount(decisions["action"][decisions["cloned"]], minlength=decisions["legal"].shape[1]).astype(
+        np.float64
+    )
     return (counts + 1) / (counts + 1).sum()
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
+from trainer.card import RunFacts, run_of
 from trainer.checkpoint import CheckpointError, find_model
 from trainer.config import ConfigError, ModelChoice, RunConfig
-from trainer.hub import VOCABULARY
+from trainer.hub import CARD, VOCABULARY
 
 log = logging.getLogger(__name__)
 # Of `ModelChoice`: what a run may choose although the weights come from elsewhere.
@@ -35,6 +37,13 @@ class Start:
     saved: TurnwiseConfig
     config: RunConfig
     tokenizer: Tokenizer
+
+    def licence(self) -> str | None:
+        """What its own data asked of it, by its run or else its card; None where neither is there."""
+        if (run := run_of(self.folder)) is not None:
+            return RunFacts.of(run, self.folder).licence()
+        card = self.folder / CARD
+        return (metadata_load(card) or {}).get("license") if card.exists() else None
 
     def network(self) -> TurnwiseForOfflineRL:
         """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator."""

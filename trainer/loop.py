@@ -18,7 +18,7 @@ from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
-from trainer.config import RunConfig, to_tree
+from trainer.config import ConfigError, RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.evaluate import as_text, calibrate
@@ -63,6 +63,8 @@ class Run:
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
+        # Now: an earlier run's files, that model's perhaps, make way before training.
+        self.start_licence = None if start is None else start.licence()
         if start is not None:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
@@ -71,6 +73,11 @@ class Run:
             self.dataset = BattleDataset(config.data, self.tokenizer, "train")
             self.heldout = BattleDataset(config.data, self.tokenizer, "heldout")
         self.judged = self.heldout.some(config.eval.battles)  # at each evaluation on the way
+        if not self.judged.cloned.any():  # told now: the first evaluation may be a night away
+            raise ConfigError(
+                f"eval.battles={config.eval.battles}: data.clone {config.data.clone!r} holds for none of the held-out "
+                "battles that evaluations read: give more eval.battles, or null for all"
+            )
         self.data_report = self.dataset.inspect()
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
         self.objective = OfflineRL(network, config.objective)
@@ -175,6 +182,8 @@ class Run:
                 }
                 row = self._speed(row, clock)
                 warner.check(row, done)
+                if self.main:
+                    self.course.say_what_is_dropped()
                 if skipped and self.main:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
                 order = 0
@@ -202,7 +211,8 @@ class Run:
             if stopping:
                 progress.close()
                 profiler.close()
-                log.warning("told to stop: saving step %d; start again with the same command to go on", done)
+                again = "" if config.resume == "auto" else " and resume=auto"
+                log.warning("told to stop: saving step %d; start again with the same command%s to go on", done, again)
                 return STOPPED
             step = done
         progress.close()
@@ -241,9 +251,10 @@ class Run:
         refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
-        if other_heldout(changes) or folder.resolve().parent != self.output.resolve():
+        elsewhere = folder.resolve().parent != self.output.resolve()
+        if other_heldout(changes) or elsewhere:
             self.best = None  # judged on other battles, or another run's
-        self._make_way(run["step"])
+        self._make_way(0 if elsewhere else run["step"])
         if run.get("owes_evaluation"):
             # It was stopped where an evaluation was due: made up for now, so that its best checkpoint is the same.
             self.owed = {"step": run["step"], **self._evaluate(run["step"])}
@@ -312,13 +323,14 @@ class Run:
         words = (
             f"{self.skips.in_a_row} updates in a row were skipped up to step {done}; their battles: {self.skips.file}"
         )
-        self.saver.finish()
+        self.saver.wait()  # one that found no room leaves those before it to go back to
         folder = self._newest_valid(sound=True)
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
         self.went_back = True
         run = self._load(folder, self.course.drawn(done))
+        self._make_way(run["step"])  # one that a stop left in the stretch: it would be the newest again
         log.warning("%s; back to %s, with other data ahead", words, folder)
         return run["step"]
 
@@ -380,7 +392,9 @@ class Run:
         config, accelerator = self.config, self.accelerator
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
-        known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
+        known = about(
+            config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report, self.start_licence
+        )
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)

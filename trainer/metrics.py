@@ -36,6 +36,12 @@ def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float])
     return row
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The log's lines as they stand, without the half row that a run that was killed may have left at the end."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [line for line in handle if line.endswith("\n")]
+
+
 class CsvLog:
     """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
 
@@ -47,9 +53,7 @@ class CsvLog:
         self.path, self.columns, self.hours = path, None, 0.0
         if not path.exists():
             return
-        with open(path, newline="") as handle:
-            # A run that was killed may have left half a row.
-            lines = [line for line in handle if line.endswith("\n")]
+        lines = whole_lines(path)
         rows = list(csv.DictReader(lines))
         if resume_step > 0:
             # Steps that are done again were paid for all the same.
@@ -104,6 +108,8 @@ class FilterWarning:
         self.active, self.said = filter_kind == "binary", set()
 
     def check(self, row: dict[str, float], step: int) -> None:
+        if not math.isfinite(row.get("loss/total", 0.0)):
+            return  # no advantage of a step that is skipped is above 0, nor does that tell of the critics
         for name, share in row.items():
             outside = name.startswith("filter/share_kept@") and not 0.02 <= share <= 0.98
             if self.active and outside and step > 0 and name not in self.said:
@@ -122,11 +128,14 @@ class Progress:
         disable_progress_bar()  # transformers' own, at each checkpoint
         self.redirect = logging_redirect_tqdm() if enabled and not self.plain else contextlib.nullcontext()
         self.redirect.__enter__()
-        self.total, self.gamma, self.started, self.first = total, gamma, time.monotonic(), start
+        self.total, self.gamma, self.started = total, gamma, time.monotonic()
+        self.at, self.done = start, 0  # steps done here: after the guard went back, more than the step says
 
     def update(self, step: int, row: dict[str, float] | None) -> None:
         """Step `step` (from 1) is done; `row` is given on logging steps."""
-        self.bar.update(1)
+        self.done += step != self.at
+        self.at = step
+        self.bar.update(step - self.bar.n)
         if row is None:
             return
         text = {
@@ -140,7 +149,7 @@ class Progress:
             text["spent"] = f"${row['cost/dollars']:.2f}"
         self.bar.set_postfix(text)
         if self.plain:
-            left = (time.monotonic() - self.started) / (step - self.first) * (self.total - step)
+            left = (time.monotonic() - self.started) / self.done * (self.total - step)
             parts = " ".join(f"{name} {value}" for name, value in text.items())
             log.info("step %d/%d %s, %s left", step, self.total, parts, duration(left))
 

@@ -8,21 +8,29 @@ from pathlib import Path
 import torch
 
 from data.dataset import BattleDataset, DataReport
-from data.hub import DOWNLOADS
+from data.index import DOWNLOADS
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 
 ABOUT = "about.json"
 
 
-def about(config: RunConfig, processes: int, device: torch.device, train: BattleDataset, report: DataReport) -> dict:
-    """The record of a run, JSON-able: config, commit, versions, system, data."""
+def about(
+    config: RunConfig,
+    processes: int,
+    device: torch.device,
+    train: BattleDataset,
+    report: DataReport,
+    start_licence: str | None = None,
+) -> dict:
+    """The record of a run, JSON-able: config, commit, versions, system, data, licence of the model to start from."""
     return {
         "config": to_tree(config),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "system": system(processes, device),
         "data": manifest(train, report),
+        "start_licence": start_licence,
     }
 
 

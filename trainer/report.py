@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer.config import flat
 from trainer.figures import COLOURS, PICTURES, RunLog
-from trainer.metrics import duration
+from trainer.metrics import duration, whole_lines
 from trainer.provenance import ABOUT, in_words
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def read_log(folder: Path, name: str) -> RunLog:
     path = folder / "training_log.csv"
     if not path.exists():
         raise ValueError(f"{path}: is not there: give the output folder of a run that has logged a step")
-    with open(path, newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = list(csv.DictReader(whole_lines(path)))
     if not rows:
         raise ValueError(f"{path}: holds no row: give the output folder of a run that has logged a step")
     evaluation, config = _json(folder / "evaluation.json"), _json(folder / "run_config.json") or {}

@@ -35,17 +35,17 @@ class Saver:
         started = time.monotonic()
         state = gather(self.accelerator, *self.parts)
         if self.accelerator.is_main_process:
-            self._wait()
+            self.wait()
             self.thread = threading.Thread(target=self._write, args=(step, state, record), name="saver")
             self.thread.start()
             if not self.background:
-                self._wait()
+                self.wait()
         self.held_s += time.monotonic() - started
 
     def finish(self) -> None:
         """Wait until the last checkpoint is on disk. Raises CheckpointError where it could not be written."""
         started = time.monotonic()
-        self._wait()
+        self.wait()
         self.held_s += time.monotonic() - started
         if self.failure is not None:
             raise checkpoint.CheckpointError(
@@ -58,7 +58,8 @@ class Saver:
         held, self.held_s = self.held_s, 0.0
         return held
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written, or has failed to be."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None
@@ -68,7 +69,8 @@ class Saver:
             folder = checkpoint.write(self.output, step, state, record, self.network, self.tokenizer)
             if self.written is not None:
                 self.written(folder, step)
-            checkpoint.prune(self.output, self.keep, record["best"] and record["best"]["step"])
+            if not record["skipping"]:  # the way back out of a stretch of skipped updates stays
+                checkpoint.prune(self.output, self.keep, record["best"] and record["best"]["step"])
             self.failure = None
         except Exception as error:  # of whatever kind: a thread's error must reach the log, and `finish`
             self.failure = error

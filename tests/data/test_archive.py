@@ -9,7 +9,7 @@ import pytest
 
 from data import archive
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.index import DataError
+from data.index import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.token_cache import TokenCache
@@ -141,6 +141,9 @@ def test_battle_files_beside_what_is_read_are_not_left_unread_in_silence(folder,
         tar_of(folder, data / "gen9ou.tar.gz", "gen9ou")
     else:
         shutil.copytree(folder / "gen9ou", data / "gen9ou")
+    (data / DOWNLOADS).write_text("[]")  # as `data.prepare download` leaves it there: no battle
+    cache_of(data, tmp_path / "before")
+    assert len(dataset_of(data, tmp_path))
     for file in sorted((folder / "gen1ou").iterdir())[:2]:
         shutil.copy(file, data)
     for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):

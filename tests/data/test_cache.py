@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from data.cache import CacheJob, make_cache
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
-from data.index import DataError
+from data.index import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.replay_file import read_lean
@@ -331,6 +331,16 @@ def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
     file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(DataError, match=match):
         TokenCache(tmp_path / "c")
+
+
+def test_where_downloads_came_from_goes_with_their_cache(folder, tmp_path):
+    """A model's licence hangs on it."""
+    battles = tmp_path / "downloaded"
+    shutil.copytree(folder / "gen9ou", battles / "gen9ou")
+    note = '[{"repo": "some/data", "revision": "v4", "licence": "cc-by-nc-4.0"}]'
+    (battles / DOWNLOADS).write_text(note)
+    cache_of(battles, tmp_path / "cache")
+    assert (tmp_path / "cache" / DOWNLOADS).read_text() == note
 
 
 def test_a_report_and_teams_from_a_cache_as_from_files(folder, tmp_path):

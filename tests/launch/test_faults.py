@@ -51,6 +51,18 @@ def test_a_run_that_makes_progress_is_started_until_it_is_done(tmp_path):
     assert errors.count("starting again") == 2
 
 
+def test_what_began_anew_goes_on_from_its_own_checkpoint(tmp_path):
+    """An older run's checkpoint lies there: `resume` of the command is its own until one of this run's is there."""
+    (tmp_path / "step_00000000").mkdir()
+    (tmp_path / "step_00000000" / "manifest.json").write_text("{}")
+    os.utime(tmp_path / "step_00000000" / "manifest.json", (0, 0))
+    told = "print(sys.argv[2:], flush=True)\n"
+    process = restart(tmp_path, sys.executable, "-c", f"import sys\n{told}{GOES_ON}", str(tmp_path), "resume=never")
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.splitlines() == ["['resume=never']", "['resume=never', 'resume=auto']"]
+
+
 def test_a_run_without_progress_is_given_up_with_its_code(tmp_path):
     process = restart(tmp_path, sys.executable, "-c", "import sys; sys.exit(9)")
     _, errors = process.communicate(timeout=30)

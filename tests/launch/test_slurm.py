@@ -24,7 +24,7 @@ def told(number, frame):
         handle.write("told ")
 signal.signal(signal.SIGUSR1, told)
 signal.signal(signal.SIGTERM, told)
-(output / f"up_{rank}").touch()
+(output / f"up_{rank}").write_text(" ".join(sys.argv[1:]))
 if "fail" in sys.argv:
     sys.exit(1)
 for _ in range(600):
@@ -58,9 +58,9 @@ def job(tmp_path):
     }  # fmt: skip
     started = []
 
-    def start(*arguments):
+    def start(*arguments, **more):
         process = subprocess.Popen(
-            ["bash", str(SCRIPT), "out", *arguments], cwd=tmp_path, env=environment, start_new_session=True,
+            ["bash", str(SCRIPT), "out", *arguments], cwd=tmp_path, env=environment | more, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         started.append(process)
@@ -103,6 +103,17 @@ def test_a_run_that_fails_without_progress_is_not_queued_again(job, tmp_path):
     assert process.returncode == 1, text
     assert (tmp_path / "out" / "up_0").exists()
     assert not (tmp_path / "requeued").exists()
+
+
+def test_queued_again_it_goes_on_from_its_own_checkpoint(job, tmp_path):
+    """With another `resume` it would begin anew each time; before its first checkpoint it has to."""
+    arguments, up = ("fail", "resume=never"), tmp_path / "out" / "up_0"
+    for restarts, goes_on in (("0", False), ("1", False), ("2", True)):
+        if restarts == "2":
+            (tmp_path / "out" / "step_00000001").mkdir()
+            (tmp_path / "out" / "step_00000001" / "manifest.json").touch()
+        job(*arguments, SLURM_RESTART_COUNT=restarts).communicate(timeout=60)
+        assert up.read_text().endswith(" resume=auto") == goes_on
 
 
 def children(pid):

@@ -125,6 +125,28 @@ def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(battles,
     assert (tmp_path / "b" / "model" / "calibration.json").exists()
 
 
+def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(battles, tmp_path):
+    """A shorter run's checkpoints and rows, none beyond the step that is gone on from, are not the new run's either."""
+    settings = [*SMALL, f"data.path={battles}", "eval.every=0", "log.every=1", "checkpoint.keep=0", "log.wandb=true"]
+    assert train_main([*settings, f"output={tmp_path / 'a'}", "max_steps=4", "log.wandb=false"]) == 0
+    b = tmp_path / "b"
+    assert train_main([*settings, f"output={b}", "max_steps=2", "seed=7"]) == 0
+    theirs = (b / "wandb_run.json").read_text()
+    start = f"resume={checkpoint.step_folder(tmp_path / 'a', 4)}"
+    assert train_main([*settings, f"output={b}", "max_steps=6", start]) == 0
+    assert [row["step"] for row in rows_of(b)] == ["5", "6"]
+    assert [path.name for path in checkpoint.list_checkpoints(b)] == ["step_00000006"]
+    assert (b / "before_1" / "wandb_run.json").read_text() == theirs != (b / "wandb_run.json").read_text()
+
+
+def test_windows_that_find_no_room_are_told_once(battles, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={battles}", "eval.every=0", "log.every=1", "max_steps=4", "batch.turns=128"]
+    assert train_main([*settings, f"output={tmp_path / 'planned'}"]) == 0
+    assert "did not fit" not in caplog.text
+    assert train_main([*settings, f"output={tmp_path / 'not'}", "batch.plan=battles"]) == 0
+    assert caplog.text.count("windows did not fit their packs of 128 turns") == 1
+
+
 def test_win_rates_of_the_agent_before_are_put_aside(battles, tmp_path):
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0"]
     assert train_main([*settings, "max_steps=2"]) == 0

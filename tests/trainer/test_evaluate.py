@@ -52,6 +52,8 @@ def test_equal_scores_are_ranked_as_argmax_takes_them():
 def test_report_groups_and_baselines_by_hand(decisions):
     _, _, columns = decisions
     frequency = action_frequency(columns)
+    cloned = [a for a, own in zip(columns["action"], columns["cloned"], strict=True) if own]
+    assert frequency == pytest.approx([(cloned.count(a) + 1) / (len(cloned) + 13) for a in range(13)])
     about = {r: {"format": "gen1ou" if r < 100 else "gen2ou", "battle_id": f"b-{r // 2}", "seen_team": r % 3 == 0}
              for r in np.unique(columns["row"]).tolist()}  # fmt: skip
     calibration = {"gammas": {}, "action_frequency": frequency.tolist()}

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
 from tests.trainer.conftest import SMALL
-from trainer import plan
+from trainer import hub, plan
+from trainer.card import RunFacts, model_card
 from trainer.config import load_config
 from trainer.finetune import joined, starting_model
 from trainer.loop import Run
@@ -53,6 +55,25 @@ def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, battles,
     more = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings, "max_steps=6")
     assert Run(more).train() == 0
     assert (tmp_path / "run" / "step_00000006" / "manifest.json").exists()
+
+
+def test_the_licence_of_the_model_begun_with_is_passed_on(trained, battles, tmp_path):
+    """From its run, from its card where it was pulled or packed, and at a resume from what was noted."""
+    first, packed = tmp_path / "first", tmp_path / "packed"
+    shutil.copytree(trained, first)
+    about = json.loads((first / "about.json").read_text())
+    about["data"]["origins"] = [{"repo": "some/data", "revision": "v4", "licence": "cc-by-nc-4.0"}]
+    (first / "about.json").write_text(json.dumps(about))
+    hub.pack(first / "model", packed, first)
+    for name, model, steps in (("a", first, 1), ("b", packed, 1), ("a", first, 2)):
+        settings = [f"model.init_from={model}", f"max_steps={steps}", "eval.every=0"]
+        run = tmp_path / name
+        assert Run(config_of(battles, run, *settings)).train() == 0
+        facts = RunFacts.of(run, run / "model")
+        assert facts.licence() == "cc-by-nc-4.0"
+        card = str(model_card(run / "model", "me/agent", None, facts))
+        assert f"It began with `{model}`, licence cc-by-nc-4.0" in card
+    assert starting_model(config_of(battles, tmp_path / "c", f"model.init_from={trained}")).licence() == "mit"
 
 
 def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path):

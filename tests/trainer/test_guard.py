@@ -38,7 +38,7 @@ def plant_in(monkeypatch, is_bad, name="numbers", value=torch.nan):
     monkeypatch.setattr(course, "make_loader", plant(course.make_loader, is_bad, name, value))
 
 
-def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch):
+def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, monkeypatch, caplog):
     plant_in(monkeypatch, lambda place: place in (2, 3, 6))
     run = run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3")
     before = None
@@ -58,6 +58,7 @@ def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, 
     assert [step for step, skipped in rows.items() if skipped] == [3, 4, 7]
     noted = [json.loads(line) for line in (tmp_path / "skipped_batches.jsonl").read_text().splitlines()]
     assert [line["step"] for line in noted] == [3, 4, 7]
+    assert "does not tell actions apart" not in caplog.text
     assert all(Path(battle["file"]).exists() for line in noted for battle in line["battles"])
     state, _ = checkpoint.read(checkpoint.step_folder(tmp_path, 9))
     assert state.updates == 6
@@ -99,6 +100,54 @@ def test_without_a_checkpoint_to_go_back_to_it_stops(battles, tmp_path, monkeypa
     run = run_of(battles, tmp_path, "max_steps=60", "checkpoint.every=50", "guard.skips_in_a_row=5")
     with pytest.raises(TooManySkipsError, match="no checkpoint"):
         run.train()
+
+
+def stopped_in_a_stretch(battles, output, *settings):
+    """A run that is told to stop at step 10, four skipped updates behind it, and the same run started again."""
+    run = run_of(battles, output, "max_steps=40", "checkpoint.every=4", *settings)
+    step = run.step
+
+    def stopping(number, packs, **options):
+        run.stop.asked = number == 9
+        return step(number, packs, **options)
+
+    run.step = stopping
+    assert run.train() == STOPPED
+    run.lock.close()
+    return run_of(battles, output, "max_steps=40", "checkpoint.every=4", *settings)
+
+
+def test_a_stop_in_a_stretch_of_skips_leaves_the_way_back(battles, tmp_path, monkeypatch):
+    """With one checkpoint kept: that of the stop takes the place of none, and is no newest one after going back."""
+    plant_in(monkeypatch, lambda place: 6 <= place < 26)
+    assert stopped_in_a_stretch(battles, tmp_path, "checkpoint.keep=1").train() == 0
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 41))
+    assert [folder.name for folder in checkpoint.list_checkpoints(tmp_path)] == ["step_00000040"]
+    assert (tmp_path / "before_1" / "step_00000010").exists()
+
+
+def test_time_left_is_told_after_going_back_behind_the_start(battles, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    plant_in(monkeypatch, lambda place: 6 <= place < 26)
+    assert stopped_in_a_stretch(battles, tmp_path, "log.progress=true").train() == 0
+    told = [record.getMessage() for record in caplog.records if " left" in record.getMessage()]
+    assert any(text.startswith("step 10/40 loss ") for text in told)
+    assert not [text for text in told if ", -" in text]
+
+
+def test_going_back_needs_no_newer_checkpoint_that_failed(battles, tmp_path, monkeypatch):
+    plant_in(monkeypatch, lambda place: 9 <= place < 29)
+    write = checkpoint.write
+
+    def full(output, step, *rest):
+        if step == 8:
+            raise OSError(28, "No space left on device")
+        return write(output, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    run = run_of(battles, tmp_path, "max_steps=30", "checkpoint.every=4")
+    assert run.train() == 0
+    assert run.course.drawn(30)[0].packs == 30 + 29 - 4
 
 
 def test_spike_guard_against_a_plain_loop():

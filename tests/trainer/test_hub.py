@@ -18,6 +18,7 @@ from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack, tiny_network
+from tests.trainer.test_run import rows_of
 from trainer import hub as trainer_hub
 from trainer.card import RunFacts, model_card, run_of
 from trainer.hub import main as hub_main
@@ -179,6 +180,9 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     checkpoint = run / "step_00000060" / "model"
     unfinished = str(model_card(checkpoint, "me/agent", None, RunFacts.of(run_of(checkpoint), checkpoint)))
     assert "So far: negative log-likelihood" in unfinished
+    then = next(row for row in rows_of(run) if row["step"] == "60")
+    assert f"So far: negative log-likelihood {float(then['heldout/nll']):.4f}, " in unfinished
+    assert "60 steps in" in unfinished
     assert "format: gen1ou" not in unfinished
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests.chromium import tab
+from trainer.card import RunFacts
 from trainer.evaluate import advantage_rows
 from trainer.figures import PICTURES, RunLog
 from trainer.heldout import BINS, calibration_gaps
 from trainer.metrics import duration
-from trainer.report import main, report_of_run, write_report
+from trainer.report import main, read_log, report_of_run, write_report
 
 
 def test_a_run_leaves_its_report_with_every_picture(trained):
@@ -61,6 +62,14 @@ def test_a_run_without_evaluation_has_the_pictures_that_it_can_have(tmp_path):
     )
     write_report([tmp_path])
     assert sorted(path.stem for path in (tmp_path / "report").iterdir()) == ["losses", "throughput"]
+
+
+def test_half_a_row_that_a_killed_run_left_is_passed_over(tmp_path):
+    """In the report and on the card, as it is at a resume."""
+    (tmp_path / "training_log.csv").write_text("step,loss/total,speed/battles_per_s\r\n1,2.5,10\r\n2,2.25e-")
+    assert main([str(tmp_path)]) == 0
+    assert [row["step"] for row in read_log(tmp_path, "").rows] == ["1"]
+    assert [row["step"] for row in RunFacts.of(tmp_path, tmp_path / "model").rows] == ["1"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys, caplog):

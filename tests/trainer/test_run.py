@@ -210,15 +210,14 @@ def test_a_likelihood_of_other_battles_is_no_best(battles, tmp_path):
         assert (again.best is not None) == kept
 
 
-def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path):
-    run = Run(load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]))
+def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]
+    run = Run(load_config(None, [*settings, "resume=never"]))
     run.stop.asked = True
     assert run.train() == STOPPED
+    assert "the same command and resume=auto to go on" in caplog.text
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
-    again = Run(
-        load_config(None, [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"])
-    )
-    assert again.train() == 0
+    assert Run(load_config(None, settings)).train() == 0
     assert (tmp_path / "model" / "config.json").exists()
 
 
@@ -337,6 +336,15 @@ def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys
     assert train_main([*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", *settings]) == 1
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
+
+
+def test_evaluations_that_would_read_no_cloned_battle_are_refused_at_the_start(battles, tmp_path, capsys):
+    source = DataConfig(path=str(battles), heldout_share=0.15, workers=0)
+    only = BattleDataset(source, Tokenizer.load(), "heldout").some(1).info(0)["player"]
+    settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", f"data.clone=player != '{only}'"]
+    assert train_main([*settings, "eval.battles=1"]) == 1
+    assert "eval.battles=1: data.clone" in capsys.readouterr().err
+    assert train_main([*settings, "eval.battles=null"]) == 0
 
 
 def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
