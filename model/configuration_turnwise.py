@@ -38,7 +38,7 @@ class TurnwiseConfig(PretrainedConfig):
 
     Stamps (law 14), compared with the data's at load:
         observation_space, vocabulary_hash, action_space, reward_kind, schema_version, reward_scale;
-        heldout_share and split_by say which battles the model has never seen.
+        heldout_share and split_by say which battles the model has never seen, licence what those that it saw ask for.
     Observation:
         vocab_size: words of the tokenizer, reserved ids included. n_words (S), n_numbers (F), n_actions (A).
         layout: `{"groups": [{"name", "words": rows of word slots, "numbers": rows of number slots,
@@ -64,6 +64,7 @@ class TurnwiseConfig(PretrainedConfig):
     schema_version: int = 1
     heldout_share: float = 0.02
     split_by: str = "battle"
+    licence: str | None = None
 
     vocab_size: int = 0
     n_words: int = 87

@@ -15,10 +15,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.evaluate import as_text
 from trainer.metrics import duration, whole_lines
-from trainer.provenance import ABOUT, in_words
+from trainer.provenance import ABOUT, NON_COMMERCIAL, in_words
 
 CURVE = "training_curve.png"
-NON_COMMERCIAL = "cc-by-nc-4.0"
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 Agent = get_class_from_dynamic_module("agents.TurnwiseAgent", "{repo}")
@@ -68,12 +67,6 @@ class RunFacts:
         """The downloads that the training data came from: {"repo", "revision", "licence"} each."""
         return self.about.get("data", {}).get("origins", [])
 
-    def licence(self) -> str:
-        """What the data asks of the model, that of a model it began with too: non-commercial where any of it is, else
-        the code's own."""
-        known = [origin["licence"] for origin in self.origins] + [self.about.get("start_licence") or ""]
-        return NON_COMMERCIAL if any("-nc" in licence.lower() for licence in known) else "mit"
-
     def last(self, column: str) -> float | None:
         """The latest value of a column of the log, or None where it was never written."""
         return next((float(row[column]) for row in reversed(self.rows) if row.get(column)), None)
@@ -90,7 +83,7 @@ def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts, us
     licence: as the Hub names it; None: what the data asks for. use: how to, with `{repo}` to be filled in.
     """
     config = TurnwiseConfig.from_pretrained(folder)
-    licence = licence or facts.licence()
+    licence = licence or config.licence or "mit"  # the code's own
     data = ModelCardData(
         license=licence,
         library_name="transformers",
@@ -148,7 +141,7 @@ def _data(facts: RunFacts, licence: str) -> str:
     if config.get("clone"):
         lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
     if start := facts.about["config"]["model"].get("init_from"):
-        lines.append(f"It began with `{start}`, licence {facts.about.get('start_licence') or 'not known'}.")
+        lines.append(f"It began with `{start}`.")
     lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
     if not facts.origins:
         lines.append(

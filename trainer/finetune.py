@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.card import RunFacts, run_of
 from trainer.checkpoint import CheckpointError, find_model
 from trainer.config import ConfigError, ModelChoice, RunConfig
 from trainer.hub import CARD, VOCABULARY
@@ -39,11 +38,9 @@ class Start:
     tokenizer: Tokenizer
 
     def licence(self) -> str | None:
-        """What its own data asked of it, by its run or else its card; None where neither is there."""
-        if (run := run_of(self.folder)) is not None:
-            return RunFacts.of(run, self.folder).licence()
+        """What its battles asked of it, or else what its card grants; None where neither is said."""
         card = self.folder / CARD
-        return (metadata_load(card) or {}).get("license") if card.exists() else None
+        return self.saved.licence or ((metadata_load(card) or {}).get("license") if card.exists() else None)
 
     def network(self) -> TurnwiseForOfflineRL:
         """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator."""

@@ -31,7 +31,7 @@ from trainer.lock import lock_output
 from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
-from trainer.provenance import ABOUT, about
+from trainer.provenance import ABOUT, about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps
@@ -63,8 +63,6 @@ class Run:
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
-        # Now: an earlier run's files, that model's perhaps, make way before training.
-        self.start_licence = None if start is None else start.licence()
         if start is not None:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
@@ -80,6 +78,7 @@ class Run:
             )
         self.data_report = self.dataset.inspect()
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
+        network.config.licence = licence(self.dataset, start and start.licence())
         self.objective = OfflineRL(network, config.objective)
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
@@ -392,9 +391,7 @@ class Run:
         config, accelerator = self.config, self.accelerator
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
-        known = about(
-            config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report, self.start_licence
-        )
+        known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)

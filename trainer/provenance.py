@@ -13,24 +13,17 @@ from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 
 ABOUT = "about.json"
+NON_COMMERCIAL = "cc-by-nc-4.0"
 
 
-def about(
-    config: RunConfig,
-    processes: int,
-    device: torch.device,
-    train: BattleDataset,
-    report: DataReport,
-    start_licence: str | None = None,
-) -> dict:
-    """The record of a run, JSON-able: config, commit, versions, system, data, licence of the model to start from."""
+def about(config: RunConfig, processes: int, device: torch.device, train: BattleDataset, report: DataReport) -> dict:
+    """The record of a run, JSON-able: config, commit, versions, system, data."""
     return {
         "config": to_tree(config),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "system": system(processes, device),
         "data": manifest(train, report),
-        "start_licence": start_licence,
     }
 
 
@@ -58,13 +51,21 @@ def in_words(system: dict) -> str:
     return f"{system['cores']} cores of {system['processor']}, no GPU"
 
 
+def origins(train: BattleDataset) -> list[dict[str, str]]:
+    """Where the data's folders were downloaded from, as noted in them: {"repo", "revision", "licence"} each."""
+    notes = [Path(source.root) / DOWNLOADS for source in train.sources.parts]
+    return [origin for note in notes if note.exists() for origin in json.loads(note.read_text(encoding="utf-8"))]
+
+
+def licence(train: BattleDataset, started: str | None) -> str | None:
+    """What the data and the model begun with, whose own licence is `started`, ask of a model: to be non-commercial
+    where any of them is; None: nothing that is known."""
+    known = [origin["licence"] for origin in origins(train)] + [started or ""]
+    return NON_COMMERCIAL if any("-nc" in one.lower() for one in known) else None
+
+
 def manifest(train: BattleDataset, report: DataReport) -> dict:
     """What was trained on: battles by format, rejected ones, and where a folder's downloads came from."""
-    origins = []
-    for source in train.sources.parts:
-        noted = Path(source.root) / DOWNLOADS
-        if noted.exists():
-            origins += json.loads(noted.read_text(encoding="utf-8"))
     return {
         "battles": sum(report.files.values()),
         "formats": report.files,
@@ -72,7 +73,7 @@ def manifest(train: BattleDataset, report: DataReport) -> dict:
         "rejected": len(report.rejects),
         "unknown_words": report.unknown_share,
         "unrecorded_actions": report.missing_share,
-        "origins": origins,
+        "origins": origins(train),
     }
 
 

@@ -57,23 +57,37 @@ def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, battles,
     assert (tmp_path / "run" / "step_00000006" / "manifest.json").exists()
 
 
-def test_the_licence_of_the_model_begun_with_is_passed_on(trained, battles, tmp_path):
-    """From its run, from its card where it was pulled or packed, and at a resume from what was noted."""
-    first, packed = tmp_path / "first", tmp_path / "packed"
-    shutil.copytree(trained, first)
-    about = json.loads((first / "about.json").read_text())
-    about["data"]["origins"] = [{"repo": "some/data", "revision": "v4", "licence": "cc-by-nc-4.0"}]
-    (first / "about.json").write_text(json.dumps(about))
-    hub.pack(first / "model", packed, first)
-    for name, model, steps in (("a", first, 1), ("b", packed, 1), ("a", first, 2)):
-        settings = [f"model.init_from={model}", f"max_steps={steps}", "eval.every=0"]
-        run = tmp_path / name
-        assert Run(config_of(battles, run, *settings)).train() == 0
-        facts = RunFacts.of(run, run / "model")
-        assert facts.licence() == "cc-by-nc-4.0"
-        card = str(model_card(run / "model", "me/agent", None, facts))
-        assert f"It began with `{model}`, licence cc-by-nc-4.0" in card
-    assert starting_model(config_of(battles, tmp_path / "c", f"model.init_from={trained}")).licence() == "mit"
+def licence_of_a_run(data, output, *settings):
+    run = Run(config_of(data, output, "max_steps=1", *settings))
+    run.lock.close()
+    return run.objective.network.config.licence
+
+
+def test_the_licence_of_the_battles_goes_wherever_the_model_goes(battles, trained, tmp_path):
+    """Noted beside the battles → the model, packed or exported, and what is fine-tuned from it, resumed or not."""
+    data = shutil.copytree(battles, tmp_path / "battles")
+    note = [{"repo": "some/data", "revision": "v4", "licence": "cc-by-nc-4.0"}]
+    (data / "downloads.json").write_text(json.dumps(note))
+    assert licence_of_a_run(battles, tmp_path / "mine") is None
+    assert licence_of_a_run(data, tmp_path / "theirs") == "cc-by-nc-4.0"
+    model = shutil.copytree(trained / "model", tmp_path / "step" / "model")
+    sizes = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
+    hub.pack(model, tmp_path / "packed", None)
+    hub.take_out(model, tmp_path / "exported")
+    for folder in (model, tmp_path / "packed", tmp_path / "exported"):
+        assert model_card(folder, "me/agent", None, RunFacts()).data.license == "cc-by-nc-4.0"
+        assert licence_of_a_run(battles, tmp_path / "tuned", f"model.init_from={folder}") == "cc-by-nc-4.0"
+    config = config_of(battles, tmp_path / "tuned", "model.init_from=gone")
+    assert starting_model(config, resumed=model.parent).licence() == "cc-by-nc-4.0"
+
+
+def test_a_card_tells_the_licence_of_a_model_that_does_not(battles, trained, tmp_path):
+    folder = shutil.copytree(trained / "model", tmp_path / "model")
+    start = f"model.init_from={folder}"
+    for card, told in (("---\nlicense: cc-by-nc-sa-4.0\n---\n", "cc-by-nc-4.0"), ("no metadata", None)):
+        (folder / "README.md").write_text(card)
+        assert licence_of_a_run(battles, tmp_path / "run", start) == told
 
 
 def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path):

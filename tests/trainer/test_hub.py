@@ -154,6 +154,7 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     origin = {"repo": "jakegrigsby/metamon-parsed-replays", "revision": "v4", "licence": "cc-by-nc-4.0"}
     about["data"]["origins"] = [origin]
     about["config"]["data"] |= {"filter": "rating > 1000", "clone": "won"}
+    about["config"]["model"]["init_from"] = "me/before"
     (run / "about.json").write_text(json.dumps(about))
     results = [
         {"format": "gen1ou", "opponent": "boss", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]},
@@ -161,8 +162,11 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     ]
     (run / "play.json").write_text(json.dumps({"results": results}))
     folder = run / "model"
+    sizes = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
     card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
     assert "taken: `rating > 1000`" in card.text
+    assert "It began with `me/before`." in card.text
     assert "clones: `won`. The others teach the critics alone" in card.text
     assert (card.data.license, card.data.datasets) == ("cc-by-nc-4.0", [origin["repo"]])
     figures = {result.metric_name: result.metric_value for result in card.data.eval_results}
@@ -187,7 +191,7 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
     bare = ModelCard(str(model_card(alone, "me/agent", None, RunFacts.of(run_of(alone), alone))))
-    assert (bare.data.license, bare.data.eval_results) == ("mit", None)
+    assert (bare.data.license, bare.data.eval_results) == ("cc-by-nc-4.0", None)
     assert "Not known: no about.json" in bare.text
 
 
