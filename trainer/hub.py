@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
@@ -132,6 +132,10 @@ def push(
     code = {name: text.encode() for name, text in code_copies().items()}
     packed = run is None and (folder / CARD).exists()  # its card knows more than can be found out now
     contents = code | contents | ({} if packed else documents(folder, repo, licence, run))
+    if packed and licence:
+        card = ModelCard.load(folder / CARD)
+        card.data.license = licence
+        contents[CARD] = str(card).encode()
     # Win chances and the curve are of one agent: beside other weights they would be untrue.
     stale = {CALIBRATION, CURVE}.difference(contents).intersection(api.list_repo_files(repo))
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]

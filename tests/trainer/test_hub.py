@@ -54,20 +54,21 @@ def signed_in(hub, folder):
 @pytest.fixture(scope="module")
 def exchanged(trained, hub, tmp_path_factory):
     """What was pushed as me/agent, pulled to `pulled` and pushed from there as me/again, packed in `packed` and pushed
-    as me/packed."""
+    as me/packed, and with another licence as me/granted."""
     folder = tmp_path_factory.mktemp("exchanged")
     pulled, packed = folder / "pulled", folder / "packed"
     commands = [
         ["push", str(trained), "--to", "me/agent"], ["pull", "me/agent", "--to", str(pulled)],
         ["push", str(pulled), "--to", "me/again"],
         ["pack", str(trained), "--to", str(packed)], ["push", str(packed), "--to", "me/packed"],
+        ["push", str(packed), "--to", "me/granted", "--licence", "cc0-1.0"],
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)], cwd=ROOT, env={**os.environ, **signed_in(hub, folder)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [code for code, _ in results] == [0] * 5, (results, done.stderr)
+    assert [code for code, _ in results] == [0] * len(commands), (results, done.stderr)
     return folder
 
 
@@ -127,6 +128,9 @@ def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(tr
     assert ours.win_chance is not None
     assert theirs.win_chance == pytest.approx(ours.win_chance, abs=0.02)
     assert theirs.probabilities == pytest.approx(ours.probabilities, abs=0.02)
+    granted, mine = (ModelCard(hub.uploads[name]["README.md"].decode()) for name in ("me/granted", "me/packed"))
+    assert (granted.data.license, mine.data.license) == ("cc0-1.0", "mit")
+    assert granted.text == mine.text
     pushed = hub.uploads["me/packed"]
     assert pushed["README.md"] == (packed / "README.md").read_bytes()
     assert b"top-1" in pushed["README.md"]
