@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from data.encode import ILLEGAL_RULES
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
 log = logging.getLogger(__name__)
@@ -282,13 +283,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--battles", type=int, help="at most so many held-out battles")
     parser.add_argument("--formats", nargs="+", default=(), help="these formats alone")
     parser.add_argument("--filter", default="", help="battles for which an expression holds, as data.filter")
+    parser.add_argument(
+        "--illegal-actions", choices=ILLEGAL_RULES, default="reject", help="as data.illegal_actions of the training"
+    )
     parser.add_argument("--out", help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,
-            arguments.filter,
+            arguments.filter, arguments.illegal_actions,
         )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -46,12 +46,13 @@ def evaluate_folder(
     out: str | None = None,
     formats: Sequence[str] = (),
     chosen: str = "",
+    illegal: str = "reject",
 ) -> dict:
     """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
 
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
-    fitted on the folder's training battles. `chosen`: a filter over the battles, as `data.filter`. Raises
-    CheckpointError, DataError, ValueError, OSError.
+    fitted on the folder's training battles. `chosen`: a filter over the battles, as `data.filter`; `illegal`: as
+    `data.illegal_actions`. Raises CheckpointError, DataError, ValueError, OSError.
     """
     if battles is not None and battles < 1:
         raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
@@ -65,6 +66,7 @@ def evaluate_folder(
     source = DataConfig(
         path=data, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
         heldout_share=config.heldout_share, split_by=config.split_by, formats=list(formats), filter=chosen,
+        illegal_actions=illegal,
     )  # fmt: skip
     train, heldout = BattleDataset(source, tokenizer, "train"), BattleDataset(source, tokenizer, "heldout")
     fitted = folder / "calibration.json"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 import torch
@@ -114,6 +115,20 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, battles, capsy
     assert {row["gamma"] for row in result["values"]} == {0.9, 0.99, 0.999, 0.9999}
     assert evaluate_main(["--checkpoint", str(tmp_path), "--data", str(battles)]) == 1
     assert "no model here" in capsys.readouterr().err
+
+
+def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(trained, tmp_path, capsys):
+    data = tmp_path / "battles"
+    write_battles(data, 40, seed=9, formats=("gen1ou",))
+    for path in data.rglob("*.lz4"):
+        content = json.loads(lz4.frame.decompress(path.read_bytes()))
+        content["actions"][0] = 9  # terastallization, unknown to the first generation
+        path.write_bytes(lz4.frame.compress(json.dumps(content).encode()))
+    command = ["--checkpoint", str(trained), "--data", str(data)]
+    assert evaluate_main(command) == 1
+    assert "is illegal in its state" in capsys.readouterr().err
+    assert evaluate_main([*command, "--illegal-actions", "unrecorded"]) == 0
+    assert "format: gen1ou" in capsys.readouterr().out
 
 
 def test_the_saved_folder_acts_without_the_repository(trained, tmp_path):
