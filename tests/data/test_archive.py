@@ -1,8 +1,11 @@
 """Archives of battles: read as they pass, and never taken as whole where they are not."""
 
+import gzip
 import io
 import shutil
 import tarfile
+import zlib
+from contextlib import nullcontext
 
 import lz4.frame
 import pytest
@@ -77,13 +80,21 @@ def read_whole(file):
     return [member.reason or member.read() for member in archive.members(file)]
 
 
+def gzip_reads_as(spoilt, whole):
+    try:
+        return gzip.decompress(spoilt) == gzip.decompress(whole)
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 @pytest.mark.parametrize("kind", ["tar", "gz"])
 def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
     """tarfile ends quietly at any header that is none, and does not look at gzip's sums."""
     file = tmp_path / f"gen1ou.tar{'.gz' if kind == 'gz' else ''}"
     tar_of(folder, file, "gen1ou")
     whole, step = file.read_bytes(), file.stat().st_size // 60
-    assert len(read_whole(file)) > 9
+    sound = read_whole(file)
+    assert len(sound) > 9
     if kind == "tar":
         # It has sums of its headers alone; what lies in a member is its battle's to judge.
         second = 512 * next(n for n in range(2, len(whole) // 512) if whole[512 * n :].startswith(b"gen1ou/"))
@@ -94,8 +105,10 @@ def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
         spoilt = bytearray(whole)
         spoilt[place] ^= 1 << place % 8
         file.write_bytes(spoilt)
-        with pytest.raises(DataError, match="cut or spoilt"):
-            read_whole(file)
+        # Up to seven bits of gzip mean nothing, which fill up its last byte; how many varies with the times in it.
+        harmless = kind == "gz" and gzip_reads_as(spoilt, whole)
+        with nullcontext() if harmless else pytest.raises(DataError, match="cut or spoilt"):
+            assert read_whole(file) == sound
     for place in (place for place in range(0, len(whole), step) if whole[place:].strip(b"\0")):
         file.write_bytes(whole[:place])
         with pytest.raises(DataError, match="cut or spoilt"):
