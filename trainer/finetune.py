@@ -84,6 +84,8 @@ def starting_model(config: RunConfig, resumed: Path | None = None) -> Start | No
         raise ConfigError(f"model.init_from: {error}") from error
     saved = TurnwiseConfig.from_pretrained(folder)
     _refuse_other_data(saved, config, name)
+    if resumed is None:
+        _say_what_it_has_seen(saved, config, name)
     tokenizer = joined(Tokenizer.load(folder / VOCABULARY), Tokenizer.load(config.data.vocabulary))
     if len(tokenizer) > saved.vocab_size:
         log.info("%s: %d new words join its %d", name, len(tokenizer) - saved.vocab_size, saved.vocab_size)
@@ -101,6 +103,19 @@ def joined(saved: Tokenizer, run: Tokenizer) -> Tokenizer:
     """The saved model's words with their ids, then the run's words that it lacks, in the run's order."""
     first = len(saved.words_of([saved.pad_id, saved.unknown_id]))
     return Tokenizer([*saved.words[first:], *(word for word in run.words[first:] if word not in saved)])
+
+
+def _say_what_it_has_seen(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:
+    """A warning where battles that this run holds out may have taught the model it begins with. A smaller share by
+    the same rule is part of the larger one."""
+    data = config.data
+    if data.split_by != saved.split_by or data.heldout_share > saved.heldout_share:
+        log.warning(
+            "model.init_from=%s: it held out %g of the battles by %s, and this run holds out %g by %s: it may have "
+            "seen some of them, and held-out figures be too good. data.heldout_share=%g data.split_by=%s has none such",
+            name, saved.heldout_share, saved.split_by, data.heldout_share, data.split_by, saved.heldout_share,
+            saved.split_by,
+        )  # fmt: skip
 
 
 def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:

@@ -90,6 +90,18 @@ def test_a_card_tells_the_licence_of_a_model_that_does_not(battles, trained, tmp
         assert licence_of_a_run(battles, tmp_path / "run", start) == told
 
 
+@pytest.mark.parametrize(
+    ("share", "by", "said"),
+    [(1.0, "battle", False), (0.5, "battle", False), (2.0, "battle", True), (1.0, "players", True)],
+)
+def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said, trained, battles, tmp_path, caplog):
+    saved = TurnwiseConfig.from_pretrained(trained / "model")
+    assert saved.split_by == "battle"
+    settings = [f"data.heldout_share={share * saved.heldout_share}", f"data.split_by={by}"]
+    starting_model(config_of(battles, tmp_path, *settings, f"model.init_from={trained}"))
+    assert ("seen some of them" in caplog.text) == said
+
+
 def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path):
     own = Tokenizer.load(trained / "model" / "vocabulary.json")
     Tokenizer([*reversed(own.words[2:]), "<gen10ou>", "sproutling"]).save(tmp_path / "more.json")
