@@ -14,10 +14,11 @@ import pytest
 
 from data.cache import CacheJob, make_cache
 from data.hub import _pack, choose_files
-from data.index import DataError
+from data.index import DOWNLOADS, DataError
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
 
+from .caches import dataset_of
 from .hub_server import StandInHub
 
 REPLAYS = "jakegrigsby/metamon-parsed-replays"
@@ -98,6 +99,19 @@ def test_replays_are_fetched_unpacked_and_not_fetched_twice(hub, tmp_path):
     before = len([r for r in hub.requests if r.startswith("GET /datasets")])
     assert prepare(hub, tmp_path, *arguments).returncode == 0
     assert len([r for r in hub.requests if r.startswith("GET /datasets")]) == before
+
+
+@pytest.mark.parametrize("unpack", [[], ["--unpack"]])
+def test_what_was_downloaded_is_read_and_its_licence_found(hub, tmp_path, unpack):
+    """As the README says: download, then train, from the archives or from the files in them."""
+    to = tmp_path / "replays"
+    done = prepare(hub, tmp_path, "download", "--repo", REPLAYS, "--formats", "gen1ou", "gen9ou", "--to", to, *unpack)
+    assert done.returncode == 0, done.stderr
+    battles = dataset_of(to, tmp_path)
+    assert len(battles) == 8
+    (source,) = battles.sources.parts
+    (origin,) = json.loads((Path(source.root) / DOWNLOADS).read_text())
+    assert (origin["repo"], origin["licence"]) == (REPLAYS, "CC-BY-NC-4.0")
 
 
 def test_a_stopped_download_goes_on(hub, tmp_path):
