@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from accelerate import PartialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
@@ -36,6 +37,7 @@ SHORT = [*SMALL, "eval.every=0", "log.every=1", "log.wandb=true", "log.tensorboa
 def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
+    PartialState()  # accelerate's trackers log by it; a run makes it, and not every test here has one
 
 
 def log_records(content):
