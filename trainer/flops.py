@@ -36,27 +36,28 @@ def flops_per_turn(
         meta = TurnwiseForOfflineRL(config)
     meta.attention = "sdpa"
     pack = {k: torch.empty((turns, *v.shape[1:]), dtype=v.dtype, device="meta") for k, v in batch.items()}
-    counted, attention = {}, {}
+    counted = {}
 
-    def count(function, *arguments, part: str | None = None):
+    def count(function, *arguments):
+        """(result, FLOPs a turn, those of them in attention: its products alone are batched)"""
         with FlopCounterMode(display=False) as counter:
             result = function(*arguments)
-        attention[part] = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0) / turns
-        return result, counter.get_total_flops() / turns
+        batched = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
+        return result, counter.get_total_flops() / turns, batched / turns
 
     encoder = meta.model.turn_encoder
     keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward")
     with torch.no_grad():
-        (_, entities), counted["encoder"] = count(encoder, *(pack[k] for k in keys), part="encoder")
-        (hidden, _), both = count(meta.features, pack, part="both")
-        of_blocks = attention["both"] - attention["encoder"]
-        counted["trunk"] = both - counted["encoder"] - of_blocks * (1 - share_of_blocks(batch, config.max_turns))
-        _, counted["actor"] = count(meta.actor, hidden, entities)
-        _, counted["critics"] = count(meta.critics, hidden, entities)
-        _, taken = count(meta.critics, hidden, entities, pack["action"])
+        (_, entities), counted["encoder"], among_words = count(encoder, *(pack[k] for k in keys))
+        (hidden, _), both, attention = count(meta.features, pack)
+        among_turns = attention - among_words
+        counted["trunk"] = both - counted["encoder"] - among_turns * (1 - share_of_blocks(batch, config.max_turns))
+        _, counted["actor"], _ = count(meta.actor, hidden, entities)
+        _, counted["critics"], _ = count(meta.critics, hidden, entities)
+        _, taken, _ = count(meta.critics, hidden, entities, pack["action"])
     with_gradient = counted["encoder"] + counted["trunk"] + counted["actor"] + taken
     with torch.no_grad():
-        _, two = count(
+        _, two, _ = count(
             lambda *x: meta.critics(*x, subset=torch.zeros(2, dtype=torch.int64, device="meta")), hidden, entities
         )
     counted["targets"] = counted["actor"] + two
