@@ -33,7 +33,6 @@ from trainer.setup import free_port
 
 ROOT = Path(__file__).parents[1]
 STEPS, SAVED = 20, 10
-STALE_LOCK_S = 600  # a build takes about a minute
 SILENCE_S = 60  # without a word, once the first step is done: a deadlock
 START_S = 240  # to the first step: the first run compiles DeepSpeed's op (a minute), the rest takes about 20
 COMPARED = ("loss/policy", "loss/critic", "optim/grad_norm")
@@ -101,12 +100,8 @@ def command_of(row: Row) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process, no GPU, and a place of its own for the op that DeepSpeed compiles, without the lock that a
-    killed build leaves behind and later ones wait for."""
+    """One thread a process, no GPU, and a place of its own for the op that DeepSpeed compiles."""
     extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", ROOT / ".venv" / "torch_extensions"))
-    for lock in extensions.rglob("lock"):
-        if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
-            lock.unlink()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {
         **os.environ, "TORCH_EXTENSIONS_DIR": str(extensions), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",

@@ -24,6 +24,7 @@ from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ConfigError, ModelChoice, RunConfig, scale_to_world
 from trainer.finetune import Start
 from trainer.objective import derived_support
+from trainer.ops import build_communication
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
         # Started alone: DeepSpeed would look for MPI to be told what a launcher tells.
         place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(place, MASTER_PORT=str(free_port()))
+    if wants_deepspeed and not cuda:
+        build_communication()
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
