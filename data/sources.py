@@ -116,7 +116,8 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
     """The rows of one side of the split that pass the filters, and how often each is drawn.
 
     Returns:
-        rows uint32 [n] of the index; rates float64 [n] in (0, 1], times per epoch, or none: once each.
+        rows uint32 [n] of the index, on the train side without those that a weight of 0 leaves out; rates float64 [n]
+        in [0, 1], times per epoch, or none: once each.
     """
     table = index_table(sources.index)
     if config.split_by == "players":
@@ -135,7 +136,11 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
         if source.cache is not None and (wanted := source.config.formats or tuple(config.formats)):
             chosen[mine] &= pc.is_in(part["format"], value_set=pa.array(wanted)).to_numpy()
     rows = np.flatnonzero(chosen).astype(np.uint32)
-    return rows, _rates(sources, config, table, rows)
+    rates = _rates(sources, config, table, rows)
+    if rates is not None and split == "train":
+        drawn = rates > 0  # what is never trained on must not count as seen
+        rows, rates = rows[drawn], rates[drawn]
+    return rows, rates
 
 
 def cloned_rows(sources: Sources, config: DataConfig, rows: np.ndarray) -> np.ndarray:

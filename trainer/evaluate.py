@@ -223,7 +223,12 @@ def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: f
     """The whole evaluation as JSON.
 
     about: per index row what is known of it: {row: {"format", "battle_id", "seen_team" or None}}.
+    Raises ValueError where no decision of a cloned battle has two legal choices.
     """
+    if not ((decisions["legal"].sum(1) >= 2) & decisions["cloned"]).any():
+        raise ValueError(
+            "no turn of the battles to judge has two actions to choose from and a recorded one: give others"
+        )
     known_rows, inverse = np.unique(decisions["row"], return_inverse=True)
     described = [about[int(row)] for row in known_rows]
     formats = np.array([d["format"] for d in described])[inverse]

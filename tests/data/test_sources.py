@@ -67,11 +67,15 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
     strong = BattleDataset(DataConfig(**base, filter="rating > 1200 and format in ('gen1ou', 'gen4ou')"), TOKENIZER)
     assert all(strong.info(i)["rating"] > 1200 for i in range(len(strong)))
     assert set(strong.formats()) <= {"gen1ou", "gen4ou"}
-    weighted = BattleDataset(DataConfig(**base, weight="2 if won else 1", format_weights={"gen9ou": 0.0}), TOKENIZER)
-    for i in range(len(weighted)):
-        info = weighted.info(i)
-        expected = 0.0 if info["format"] == "gen9ou" else 1.0 if info["won"] else 0.5
-        assert weighted.rates[i] == expected
+    weights = DataConfig(**base, weight="2 if won else 1", format_weights={"gen9ou": 0.0})
+    weighted = BattleDataset(weights, TOKENIZER)
+    assert [weighted.info(i)["won"] for i in range(len(weighted))] == (weighted.rates == 1.0).tolist()
+    assert set(weighted.rates) == {0.5, 1.0}
+    everything = BattleDataset(DataConfig(**base), TOKENIZER)
+    assert set(weighted.formats()) == set(everything.formats()) - {"gen9ou"}
+    # A format that is never trained on is still one to be judged on.
+    judged = BattleDataset(replace(weights, heldout_share=0.5), TOKENIZER, "heldout")
+    assert "gen9ou" in judged.formats()
     with pytest.raises(DataError, match=r"data\.filter"):
         BattleDataset(DataConfig(**base, filter="elo > 3"), TOKENIZER)
     with pytest.raises(

@@ -75,6 +75,16 @@ def test_report_groups_and_baselines_by_hand(decisions):
     assert "format: gen2ou" in as_text(result)
 
 
+@pytest.mark.parametrize("kept", [0, 1], ids=["no decision", "one without a choice"])
+def test_nothing_to_judge_is_said(decisions, kept):
+    _, _, columns = decisions
+    few = {name: column[:kept].copy() for name, column in columns.items()}
+    few["legal"][:, 1:] = False
+    about = {int(row): {"format": "gen1ou", "battle_id": "b-1"} for row in few["row"]}
+    with pytest.raises(ValueError, match="no turn of the battles to judge"):
+        report(few, {"gammas": {}, "action_frequency": [1 / 13] * 13}, (0.9, 0.99, 0.999, 0.9999), 0.999, about)
+
+
 def test_intervals_hold_whole_battles_together():
     """Forty copies of one decision in a battle are one observation: the interval must not shrink with them."""
     rng = np.random.default_rng(1)
