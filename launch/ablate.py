@@ -1,11 +1,12 @@
 """What the parts of the turn encoder are worth: one network per arm, the same data, seed and steps.
 
-    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--seed 0] [--battles 100] [--record ablation]
+    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--lr 3e-4 1e-3 3e-3] [--battles 100] [--record NAME]
 
 `blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the previous
 action, the previous reward, or both, which an imitator can copy instead of looking. Arms are compared by the held-out
 likelihood of the recorded actions, battle by battle, and by win rate against baselines where the data's formats can be
-played. An arm that is trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
+played; of several learning rates each arm is judged by the one that it is likeliest with. What is trained already is
+not trained again. Writes `launch/records/RECORD.json` and its table.
 """
 
 import argparse
@@ -37,16 +38,16 @@ ARMS = {
     "neither": ["model.use_previous_action=false", "model.use_previous_reward=false"],
 }
 SETTINGS = (
-    "data.heldout_share=0.05", "batch.battles=32", "optim.lr=1.0e-3", "optim.warmup_steps=100",
+    "data.heldout_share=0.05", "batch.battles=32", "optim.warmup_steps=100",
     "objective.filter=imitation", "objective.filter_warmup=0", "eval.every=0", "checkpoint.every=200", "log.every=25",
     "log.progress=false",
 )  # fmt: skip
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
-def train(arm: str, folder: Path, data: Path, steps: int, seed: int) -> None:
+def train(arm: str, lr: float, folder: Path, data: Path, steps: int, seed: int) -> None:
     """Train an arm of `tiny` on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
-    run = [f"data.path={data}", f"max_steps={steps}", f"seed={seed}", f"output={folder}"]
+    run = [f"data.path={data}", f"max_steps={steps}", f"seed={seed}", f"optim.lr={lr:g}", f"output={folder}"]
     settings = [*SETTINGS, *run, *ARMS[arm]]
     command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,21 +112,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder for the arms' runs")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try for each arm")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order, the same for all arms")
     parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
     parser.add_argument("--battles", type=int, default=100, help="per arm, opponent and format; 0: no play")
     parser.add_argument("--record", default="ablation", help="name under launch/records")
     options = parser.parse_args(argv)
-    arms = {arm: options.out.resolve() / arm.replace(" ", "_") for arm in ARMS if arm in options.arms or arm == BASE}
-    for arm, folder in arms.items():
-        train(arm, folder, options.data.resolve(), options.steps, options.seed)
-    decisions = {arm: heldout_decisions(folder, options.data) for arm, folder in arms.items()}
+    names = [arm for arm in ARMS if arm in options.arms or arm == BASE]
+    tried = {arm: {lr: options.out.resolve() / f"{arm.replace(' ', '_')}_{lr:g}" for lr in options.lr} for arm in names}
+    for lr in options.lr:
+        for arm in names:
+            train(arm, lr, tried[arm][lr], options.data.resolve(), options.steps, options.seed)
+    found = {arm: {lr: heldout_decisions(folder, options.data) for lr, folder in tried[arm].items()} for arm in names}
+    best = {arm: min(found[arm], key=lambda lr, arm=arm: found[arm][lr]["nll"].mean()) for arm in names}
+    arms = {arm: tried[arm][lr] for arm, lr in best.items()}
+    decisions = {arm: found[arm][lr] for arm, lr in best.items()}
     base = decisions[BASE]
     results = {
         arm: {
             "parameters": int(own["parameters"]),
             "decisions": len(own["nll"]),
             "battles": len(np.unique(own["battle"])),
+            "lr": best[arm],
+            "nll_by_lr": {f"{lr:g}": float(one["nll"].mean()) for lr, one in found[arm].items()},
             "nll": float(own["nll"].mean()),
             "top1": float(own["top1"].mean()),
             "excess_nll": excess(own["nll"], base["nll"], base["battle"]),
@@ -136,10 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.battles:
         for row in win_rates(arms, options.formats, options.battles, options.out / "play.json"):
             results[row["player"].replace("_", " ")].setdefault("play", []).append(row)
-    names = "" if list(arms) == list(ARMS) else f" --arms {' '.join(f'{arm!r}' for arm in arms)}"
+    chosen = "" if names == list(ARMS) else f" --arms {' '.join(f'{arm!r}' for arm in names)}"
     command = (
-        f"python -m launch.ablate --data CACHE --out DIR{names} --steps {options.steps} --seed {options.seed} "
-        f"--battles {options.battles} --record {options.record}"
+        f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} --seed {options.seed} "
+        f"--lr {' '.join(f'{lr:g}' for lr in options.lr)} --battles {options.battles} --record {options.record}"
     )
     path = write_record(options.record, command, results, {"torch": version("torch")})
     path.with_suffix(".md").write_text(table(command, results), encoding="utf-8")
@@ -155,13 +164,15 @@ def table(command: str, results: dict[str, dict]) -> str:
         f"`{command}`: `tiny`, imitation of people's battles, the same data, seed and steps for each arm; "
         f"{base['decisions']:,} held-out decisions with a choice, of {base['battles']} battles. Excess: how far an "
         f"arm's negative log-likelihood lies over that of `{BASE}`, paired by battle, with the 95% interval.", "",
-        f"| encoder | parameters | NLL | excess | top-1 | turns/s | {' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
-        "| --- " * (6 + len(OPPONENTS)) + "|",
+        "| encoder | parameters | learning rate (NLL by each) | NLL | excess | top-1 | turns/s | "
+        f"{' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
+        "| --- " * (7 + len(OPPONENTS)) + "|",
     ]  # fmt: skip
     for arm, result in results.items():
         apart = result["excess_nll"]
+        by_lr = ", ".join(f"{lr}: {nll:.4f}" for lr, nll in result["nll_by_lr"].items())
         cells = [
-            arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['nll']:.4f}",
+            arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['lr']:g} ({by_lr})", f"{result['nll']:.4f}",
             f"{apart['mean']:+.2%} [{apart['low']:+.2%}, {apart['high']:+.2%}]" if arm != BASE else "",
             f"{result['top1']:.1%}", f"{result['turns_per_s']:.0f}",
         ]  # fmt: skip

@@ -50,7 +50,7 @@ class Saver:
         if self.failure is not None:
             raise checkpoint.CheckpointError(
                 f"{self.output}: the last checkpoint could not be written ({self.failure}): make room, or make the "
-                "folder writable, and start again with the same command: it goes on from the newest whole checkpoint"
+                "folder writable, and start again with resume=auto: it goes on from the newest whole checkpoint"
             ) from self.failure
 
     def take_held_s(self) -> float:
