@@ -37,7 +37,7 @@ from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .reward import digests
 from .schema import BadBattle
-from .token_cache import CACHE_VERSION, INDEX, TokenCache, is_cache
+from .token_cache import CACHE_VERSION, INDEX, VOCABULARY, TokenCache, is_cache
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
     for source in config.all_sources():
         root = Path(source.path)
         formats = source.formats or tuple(config.formats)
-        cached = root if is_cache(root) else _cached_archives(root, formats, config)
+        cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer)
         if cached is not None:
             cache = TokenCache(cached)
             cache.check(config.space, tokenizer, config.reward)
@@ -176,16 +176,20 @@ def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> Enco
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
 
 
-def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -> Path | None:
+def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, tokenizer: Tokenizer) -> Path | None:
     """The token cache of a folder of `{format}.tar.gz` as a download leaves them, made at its first use; none where the
-    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times
-    and by what is made of them."""
+    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times and by what is made
+    of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to evaluation).
+
+    Raises:
+        DataError: archives that cannot be read, or a cache folder that is full or cannot be written.
+    """
     if not root.is_dir():
         return None
     archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
     if not archives:
         return None
-    facts = [config.space, config.vocabulary, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
+    facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     for name, file in archives.items():
         status = file.stat()
         facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])
@@ -199,11 +203,18 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig) -
                 out=os.fspath(out),
                 formats=formats,
                 space=config.space,
-                vocabulary=config.vocabulary,
+                vocabulary=os.fspath(out / VOCABULARY),
                 illegal=config.illegal_actions,
                 max_bytes=config.max_bytes,
             )
-            make_cache(job)
+            try:
+                tokenizer.save(out / VOCABULARY)
+                make_cache(job)
+            except OSError as error:
+                raise DataError(
+                    f"{out}: the token cache of {root} cannot be written ({error.strerror}); make room, or give "
+                    "another data.cache_dir (what is made is kept)"
+                ) from error
     return out
 
 

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 
 import lz4.frame
 import pytest
@@ -16,6 +17,7 @@ from data.index import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.token_cache import TokenCache
+from data.tokenizer import Tokenizer
 
 from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, tar_of
 
@@ -62,6 +64,29 @@ def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
     config.max_reject_share = 0.01
     with pytest.raises(TooManyRejects):
         BattleDataset(config, TOKENIZER)
+
+
+def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
+    """Not for the file that holds them: a model brings its own to evaluation, and a vocabulary file may grow."""
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar.gz", "gen1ou")
+    grown = Tokenizer([*TOKENIZER.words[2:], "frogs"])
+    file = tmp_path / "v.json"
+    for words in (TOKENIZER, grown):
+        words.save(file)
+        config = DataConfig(str(tmp_path / "tars"), vocabulary=str(file), cache_dir=str(tmp_path / "i"))
+        config.max_reject_share = 0.5
+        for asked in (config, replace(config, vocabulary=None)):
+            data = BattleDataset(asked, words)
+            assert data.sources.parts[0].cache.manifest["vocabulary"] == words.hash
+    assert len(list((tmp_path / "i").glob("tokens-*"))) == 2
+
+
+def test_archives_whose_cache_finds_no_room_say_so(folder, tmp_path):
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar.gz", "gen1ou")
+    with pytest.raises(DataError, match=r"cannot be written \(Not a directory\); make room, or give another"):
+        dataset_of(tmp_path / "tars", tmp_path, cache_dir=str(tmp_path / "tars" / "gen1ou.tar.gz"))
 
 
 def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
