@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import DOWNLOADS, SCHEMA, DataError, format_folders, scan_format
+from .index import DOWNLOADS, JOB, MANIFEST, SCHEMA, DataError, format_folders, scan_format
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -35,7 +35,6 @@ from .token_cache import (
     INDEX,
     INDEX_SCHEMA,
     KIND,
-    MANIFEST,
     PLACES,
     UNSTAMPED,
     VOCABULARY,
@@ -213,7 +212,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         "unit": job.unit,
         "source": Path(job.source).name,
     }
-    file = out / "job.json"
+    file = out / JOB
     # Listed before the claim is looked for: another machine may make it, and its first shards, at this moment. Our own
     # vocabulary alone is what a process killed in here has left.
     ours = ("parts", VOCABULARY) if _is_ours(out / VOCABULARY, tokenizer) else ("parts",)

@@ -62,6 +62,7 @@ _NAME = (
 )
 ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
 DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
+JOB, MANIFEST = "job.json", "manifest.json"  # of a token cache: written first, and last
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
@@ -104,10 +105,14 @@ def format_folders(root: Path) -> dict[str, Path]:
     """The formats under `root`, each with its folder, sorted. A folder that holds battle files itself is one format.
 
     Raises:
-        DataError: no such folder, or nothing in it that could be a format.
+        DataError: no such folder, nothing in it that could be a format, or a token cache, finished or not.
     """
     if not root.is_dir():
         raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
+    if (root / MANIFEST).is_file():
+        raise DataError(f"{root}: is a token cache, where battle files are read; give the folder it was made from")
+    if (root / JOB).is_file():
+        raise DataError(f"{root}: is a token cache that is not finished; run the same `data.prepare cache` again")
     folders: dict[str, Path] = {}
     archives: list[str] = []
     direct = loose = 0

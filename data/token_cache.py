@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .index import SCHEMA, DataError
+from .index import MANIFEST, SCHEMA, DataError
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS, digests
 from .schema import N_ACTIONS, SCHEMA_VERSION
@@ -26,7 +26,6 @@ from .tokenizer import UNKNOWN_ID, Tokenizer
 
 CACHE_VERSION = 1
 KIND = "turnwise-token-cache"
-MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.json"
 INDEX = "index.bin"
 FORCED_BIT = 15

@@ -162,6 +162,8 @@ def test_an_unfinished_cache_is_not_opened_and_goes_on(folder, tmp_path, monkeyp
         cache_of(folder, tmp_path / "c")
     with pytest.raises(DataError, match="not finished"):
         TokenCache(tmp_path / "c")
+    with pytest.raises(DataError, match="is a token cache that is not finished; run the same"):
+        dataset_of(tmp_path / "c", tmp_path)
     again = []
     monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
     cache_of(folder, tmp_path / "c")

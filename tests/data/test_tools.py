@@ -142,6 +142,15 @@ def test_cache_command(folder, tmp_path, capsys):
     assert "no folder and no archive" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["stats", "index", "cache --out d --from"])
+def test_a_token_cache_is_not_read_as_battle_files(folder, tmp_path, capsys, command):
+    """Its notes, in `parts/`, would be taken for a format's files, each with a bad name."""
+    assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "c"), "--processes", "1"]) == 0
+    asked = [str(tmp_path / word) if word == "d" else word for word in command.split()]
+    assert main([*asked, str(tmp_path / "c")]) == 1
+    assert "is a token cache, where battle files are read" in capsys.readouterr().err
+
+
 def imports_of(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
