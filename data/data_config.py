@@ -72,7 +72,8 @@ class DataConfig:
         illegal_actions: `reject` a battle with an action illegal in its state, or take the action as `unrecorded`.
         cache_dir: where indexes are kept; none: `TURNWISE_CACHE` or `~/.cache/turnwise`.
         rescan: scan every folder anew.
-        turns: find every battle's length at the start: `auto` (up to 20,000 files), `always` or `never`.
+        turns: find every battle's length at the start: `auto` (of up to 20,000 files that have none yet),
+            `always` or `never`.
         filter: which battles to take, an expression over the index's columns (`expression.py`).
         clone: of those, which ones the policy clones: an expression, as `player == 'planner'`; empty: all. The others
             teach the critics alone.

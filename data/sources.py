@@ -23,6 +23,7 @@ from .expression import filter_mask, weights
 from .index import (
     REJECTED_TURNS,
     SCHEMA,
+    UNKNOWN_TURNS,
     DataError,
     FormatIndex,
     cache_root,
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "heldout", "all")
 FILL_TURNS_UP_TO = 20_000
+REFUSED_BEFORE = "states: refused when indexed (data.turns=always reads it again)"
 
 
 @dataclass
@@ -232,7 +234,10 @@ def _open_folder(root: Path, source: SourceConfig, config: DataConfig, ledger: R
     total = sum(len(part.table) for part in indexes)
     ledger.add_names(total, bad)
     reasons: dict[str, str] = {}
-    if config.turns == "always" or (config.turns == "auto" and total <= FILL_TURNS_UP_TO):
+    # A few new files in a folder whose lengths are known must not cost the plan of all the others.
+    unknown = sum(int((part.table["turns"].to_numpy() == UNKNOWN_TURNS).sum()) for part in indexes)
+    few = total <= FILL_TURNS_UP_TO or 0 < unknown <= FILL_TURNS_UP_TO
+    if config.turns == "always" or (config.turns == "auto" and few):
         indexes, reasons = fill_turns(root, indexes, config)
     judged = 0
     rejects = []
@@ -240,7 +245,7 @@ def _open_folder(root: Path, source: SourceConfig, config: DataConfig, ledger: R
         turns = part.table["turns"]
         judged += pc.sum(pc.greater_equal(turns, REJECTED_TURNS)).as_py() or 0
         for path in part.table.filter(pc.equal(turns, REJECTED_TURNS))["path"].to_pylist():
-            rejects.append(Reject(os.path.join(root, path), reasons.get(path, "states: refused when indexed")))
+            rejects.append(Reject(os.path.join(root, path), reasons.get(path, REFUSED_BEFORE)))
     ledger.add(judged, rejects)
     return [_as_dataset(part) for part in indexes if len(part.table)]
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -147,6 +148,21 @@ def test_changed_folders_are_scanned_again_and_keep_known_turns(tmp_path):
     (root / "gen1ou" / new.name).unlink()
     os.utime(root / "gen1ou", (3, 3))
     assert f"gen1ou/{new.name}" not in paths(open_index(root, cache_dir=tmp_path / "c"))
+
+
+def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeypatch):
+    """`index --turns`, then a round of self-play more: the lengths of all but those are known."""
+    monkeypatch.setattr("data.sources.FILL_TURNS_UP_TO", 5)
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=6))
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
+    assert BattleDataset(config, Tokenizer.load()).lengths is None
+    BattleDataset(replace(config, turns="always"), Tokenizer.load())
+    write_battles(tmp_path / "b", 5, seed=900, style=Style(max_turns=6))
+    data = BattleDataset(config, Tokenizer.load())
+    assert len(data.lengths) == 15
+    assert data.lengths.min() > 0
+    write_battles(tmp_path / "b", 6, seed=950, style=Style(max_turns=6))
+    assert BattleDataset(config, Tokenizer.load()).lengths is None
 
 
 def test_a_folder_changed_just_now_is_not_trusted(tmp_path):
