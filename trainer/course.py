@@ -58,7 +58,8 @@ class Course:
 
     def record(self, step: int) -> dict[str, Any]:
         """What a checkpoint of `step` notes, as JSON."""
-        return {"drawn": self.drawn(step), "rows": self.rows + (step - self.begun) * self.step_rows}
+        rows = self.rows + (step - self.begun) * self.step_rows
+        return {"drawn": self.drawn(step), "rows": rows, "epoch_rows": self.epoch_rows, "planned": self.planned}
 
     def restore(self, run: dict[str, Any], drawn: Sequence[Drawn] | None = None) -> None:
         """Go on from a checkpoint's record, behind what it had drawn from the data, or behind `drawn`.
@@ -67,6 +68,9 @@ class Course:
         """
         step = run["step"]
         self.begun, self.rows = step, run.get("rows", step * self.step_rows)
+        if run.get("planned", self.planned) != self.planned:
+            # Rows of turns are gone on from by rows of files, or the other way: as many epochs are done.
+            self.rows *= self.epoch_rows / run["epoch_rows"]
         self.total = self._total()
         if drawn is None:
             noted = run.get("drawn")

@@ -68,6 +68,18 @@ def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles
     assert again.total == two[0].total
 
 
+@pytest.mark.parametrize(("first", "then"), [("packed", "battles"), ("battles", "packed")])
+def test_packs_of_the_other_plan_go_on_in_the_middle_of_the_epochs(battles, first, then):
+    """Planned packs count turns, the others files: one for the other, a run ended at once, or far too late."""
+    (before,) = course_of(battles, 1, "epochs=2", f"batch.plan={first}")
+    before.open(0)
+    half = before.total // 2
+    (after,) = course_of(battles, 1, "epochs=2", f"batch.plan={then}")
+    whole = after.total
+    after.restore(json.loads(json.dumps({"step": half, **before.record(half)})))
+    assert after.total - half == pytest.approx(whole - whole * half / before.total, abs=1.01)
+
+
 def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(battles):
     (course,) = course_of(battles, 1, "max_steps=40")
     course.restore({"step": 6, "data_offset": 2})
