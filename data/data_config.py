@@ -41,7 +41,12 @@ class SourceConfig:
             if key not in cls.__dataclass_fields__:
                 near = difflib.get_close_matches(key, cls.__dataclass_fields__, n=1)
                 raise DataError(f"{where}.{key}: is unknown" + (f"; did you mean {near[0]}?" if near else ""))
-        source = cls(**{**entry, "formats": tuple(entry.get("formats") or ())})
+        filters, formats = entry.get("filter") or "", entry.get("formats") or ()
+        if not isinstance(filters, str):
+            raise DataError(f"{where}.filter: is {filters!r}; give an expression as text, as 'rating >= 1500'")
+        if not isinstance(formats, (list, tuple)) or not all(isinstance(name, str) for name in formats):
+            raise DataError(f"{where}.formats: is {formats!r}; give a list of them, as [gen1ou, gen9ou]")
+        source = cls(**{**entry, "filter": filters, "formats": tuple(formats)})
         if (
             isinstance(source.weight, bool)
             or not isinstance(source.weight, (int, float))

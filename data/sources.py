@@ -154,6 +154,12 @@ def _rates(sources: Sources, config: DataConfig, table: pa.Table, rows: np.ndarr
     """How often each row is drawn, as a share of epochs; the most frequent once an epoch, none more than that."""
     if len(sources.parts) == 1 and not config.weight.strip() and not config.format_weights:
         return None
+    formats = table["format"].unique().to_pylist() if config.format_weights else []
+    if absent := [name for name in config.format_weights if name not in formats]:
+        raise DataError(
+            f"data.format_weights: {', '.join(absent)} is none of the formats read, which are {', '.join(formats)}; "
+            "name one of them, or leave it out"
+        )
     rates = weights(config.weight, table, "data.weight")[rows].copy()
     for name, weight in config.format_weights.items():
         rates[pc.equal(table["format"], name).to_numpy()[rows]] *= weight

@@ -76,6 +76,8 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
     # A format that is never trained on is still one to be judged on.
     judged = BattleDataset(replace(weights, heldout_share=0.5), TOKENIZER, "heldout")
     assert "gen9ou" in judged.formats()
+    with pytest.raises(DataError, match=r"data\.format_weights: gen9uo is none of the formats read, which are gen1ou"):
+        BattleDataset(DataConfig(**base, format_weights={"gen1ou": 2.0, "gen9uo": 0.0}), TOKENIZER)
     with pytest.raises(DataError, match=r"data\.filter"):
         BattleDataset(DataConfig(**base, filter="elo > 3"), TOKENIZER)
     with pytest.raises(
@@ -94,6 +96,9 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
         ([{"path": "x", "weight": -1}], "above 0"),
         ([{"path": "x", "weight": "much"}], "above 0"),
         (["x"], "with a path"),
+        ([{"path": "x", "formats": "gen9ou"}], r"data\.sources\[0\]\.formats: is 'gen9ou'; give a list"),
+        ([{"path": "x", "formats": [1]}], "give a list"),
+        ([{"path": "x", "filter": True}], r"data\.sources\[0\]\.filter: is True; give an expression"),
     ],
 )
 def test_bad_sources_name_their_key(sources, match):
