@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import DOWNLOADS, JOB, MANIFEST, SCHEMA, DataError, format_folders, scan_format
+from .index import DOWNLOADS, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -299,8 +299,8 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     }
     write_json(out / "state.json", _datasets_state(manifest))
     write_json(out / "dataset_info.json", {})
-    noted = (Path(job.source) if Path(job.source).is_dir() else Path(job.source).parent) / DOWNLOADS
-    if noted.is_file():  # its licence goes with it
+    noted = download_note(Path(job.source))
+    if noted is not None:  # its licence goes with it
         shutil.copyfile(noted, out / DOWNLOADS)
     write_json(out / MANIFEST, manifest)
     return manifest

@@ -30,7 +30,9 @@ from .token_cache import is_cache, read_manifest
 log = logging.getLogger(__name__)
 
 LICENCES = {"jakegrigsby/metamon-parsed-replays": "CC-BY-NC-4.0"}
-_PARTS_OF_CACHE = ("shard-*.arrow", "index.bin", "manifest.json", "vocabulary.json", "state.json", "dataset_info.json")
+_PARTS_OF_CACHE = (
+    "shard-*.arrow", "index.bin", "manifest.json", "vocabulary.json", "state.json", "dataset_info.json", DOWNLOADS,
+)  # fmt: skip
 
 
 def download(
@@ -62,7 +64,7 @@ def download(
         }
         licence = licence_of(api, repo, revision)
         print(f"{repo}@{revision}: licence {licence}")
-        _note_download(to, {"repo": repo, "revision": revision, "licence": licence})
+        _note_download(to / subset, {"repo": repo, "revision": revision, "licence": licence})
         found = []
         for name, file in chosen.items():
             path = Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset", local_dir=to))
@@ -81,7 +83,7 @@ def download(
 
 
 def _note_download(to: Path, entry: dict[str, str]) -> None:
-    """Keep where data came from in `to/downloads.json`, a list, so that a model trained on it can say so."""
+    """Keep where data came from in `downloads.json`, a list, beside it, so that a model trained on it can say so."""
     noted = to / DOWNLOADS
     entries = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else []
     if entry not in entries:

@@ -164,6 +164,15 @@ def has_folders(root: Path) -> bool:
         return any(entry.is_dir() and FORMAT.fullmatch(entry.name) for entry in entries)
 
 
+def download_note(source: Path) -> Path | None:
+    """The file that tells where `source` was downloaded from; none where nothing does. It lies in a folder of formats,
+    of archives, or of a token cache; for one format's folder or archive, which lie in those, in the folder above."""
+    places = [source] if source.is_dir() else []
+    if not places or not ((source / MANIFEST).is_file() or has_folders(source)):
+        places.append(Path(os.path.abspath(source)).parent)
+    return next((place / DOWNLOADS for place in places if (place / DOWNLOADS).is_file()), None)
+
+
 def open_index(
     root: str | os.PathLike[str],
     formats: Sequence[str] = (),

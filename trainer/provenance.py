@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from data.dataset import BattleDataset, DataReport
-from data.index import DOWNLOADS
+from data.index import download_note
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 
@@ -52,9 +52,9 @@ def in_words(system: dict) -> str:
 
 
 def origins(train: BattleDataset) -> list[dict[str, str]]:
-    """Where the data's folders were downloaded from, as noted in them: {"repo", "revision", "licence"} each."""
-    notes = [Path(source.root) / DOWNLOADS for source in train.sources.parts]
-    return [origin for note in notes if note.exists() for origin in json.loads(note.read_text(encoding="utf-8"))]
+    """Where the data's folders were downloaded from, as noted beside them: {"repo", "revision", "licence"} each."""
+    notes = dict.fromkeys(download_note(source.root) for source in train.sources.parts)
+    return [origin for note in notes if note for origin in json.loads(note.read_text(encoding="utf-8"))]
 
 
 def licence(train: BattleDataset, started: str | None) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 
 from data.cache import CacheJob, make_cache
 from data.hub import _pack, choose_files
-from data.index import DOWNLOADS, DataError
+from data.index import DOWNLOADS, DataError, download_note
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
 
@@ -112,6 +112,25 @@ def test_what_was_downloaded_is_read_and_its_licence_found(hub, tmp_path, unpack
     (source,) = battles.sources.parts
     (origin,) = json.loads((Path(source.root) / DOWNLOADS).read_text())
     assert (origin["repo"], origin["licence"]) == (REPLAYS, "CC-BY-NC-4.0")
+
+
+@pytest.mark.parametrize("unpack", [[], ["--unpack"]])
+def test_the_origin_of_a_subset_and_of_one_format_is_found(hub, tmp_path, unpack):
+    """They lie below the folder that the download was told; a model's licence hangs on it."""
+    to = tmp_path / "pile"
+    done = prepare(hub, tmp_path, "download", "--repo", PILE, "--subset", "pac-base", "--to", to, *unpack)
+    assert done.returncode == 0, done.stderr
+    read = [to / "pac-base"]
+    if unpack:
+        read.append(to / "pac-base" / "gen1ou")
+        make_cache(CacheJob(str(read[-1]), str(tmp_path / "c")), processes=1, progress=False)
+        read.append(tmp_path / "c")
+    for path in read:
+        assert len(dataset_of(path, tmp_path)) == 4
+        (origin,) = json.loads(download_note(path).read_text())
+        assert origin["repo"] == PILE
+    write_battles(to / "pac-base" / "recorded", 4, style=Style(max_turns=8))
+    assert download_note(to / "pac-base" / "recorded") is None
 
 
 def test_a_stopped_download_goes_on(hub, tmp_path):
