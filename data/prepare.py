@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
-from .replay_file import MAX_BYTES, BadBattleFile, is_battle_file, read_battle, read_lean
+from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .schema import BadBattle
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
 
@@ -111,30 +111,45 @@ def _add_vocabulary(commands: argparse._SubParsersAction) -> None:
 def _vocabulary(options: argparse.Namespace) -> int:
     # Imported here: it needs poke-env, which the other commands don't.
     from . import vocabulary
+    from .parallel import map_pieces
 
     base = options.base or (options.out if options.out.exists() and not options.fresh else None)
     kept = Tokenizer.load(base).words[2:] if base else []
     sources = [vocabulary.poke_env_words()]
     if options.showdown:
         sources.append(vocabulary.showdown_words(options.showdown))
-    files = bad = 0
+    files, bad, corpus = 0, 0, set()
     for folder in options.corpus:
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: is no folder of battle files; give one")
-        for path in sorted(path for path in folder.rglob("*") if is_battle_file(path.name)):
-            files += 1
-            try:
-                sources.append(vocabulary.words_of_battle(read_battle(path)))
-            except BadBattleFile as error:
-                bad += 1
-                log.warning("left out: %s", error)
-    tokenizer = Tokenizer(vocabulary.build(kept, *sources))
+        paths, named = _battle_files(folder)
+        files += len(paths) + len(named)
+        left_out = [f"{path}: {reason}" for path, reason in named]
+        for words, unread in map_pieces(vocabulary.words_of_files, paths, desc=f"words of {folder}"):
+            corpus |= words
+            left_out += unread
+        for reason in left_out:
+            log.warning("left out: %s", reason)
+        bad += len(left_out)
+    tokenizer = Tokenizer(vocabulary.build(kept, *sources, corpus))
     tokenizer.save(options.out)
     print(
-        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept from {base}), {files} battle files read, {bad} bad, "
+        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept from {base}), {files} battle files, {bad} bad, "
         f"hash {tokenizer.hash[:12]}"
     )
     return 0
+
+
+def _battle_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """The battle files under a folder by format, as the index finds them, and those left out for their names, each
+    with its reason. Raises `DataError` where there is none."""
+    from .index import format_folders, scan_format
+
+    paths: list[str] = []
+    bad: list[tuple[str, str]] = []
+    for name, folder in format_folders(root.resolve()).items():
+        table, bad_names = scan_format(name, folder, "")
+        paths += [str(folder / file) for file in table["path"].to_pylist()]
+        bad += [(str(folder / item.path), item.reason) for item in bad_names]
+    return paths, bad
 
 
 def _add_index(commands: argparse._SubParsersAction) -> None:
@@ -266,7 +281,6 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from .index import format_folders, scan_format
     from .parallel import map_pieces
     from .token_cache import is_cache
     from .verify import verify_cache, verify_files
@@ -277,14 +291,10 @@ def _verify(options: argparse.Namespace) -> int:
             print(f"{finding.path}: {finding.field}: {finding.reason}")
         print(f"token cache, {len(findings)} bad shards")
         return 1 if findings else 0
-    paths: list[str] = []
-    bad = 0
-    for name, folder in format_folders(options.dir.resolve()).items():
-        table, bad_names = scan_format(name, folder, "")
-        paths += [str(folder / file) for file in table["path"].to_pylist()]
-        for item in bad_names:
-            bad += 1
-            print(f"{folder / item.path}: {item.reason}")
+    paths, named = _battle_files(options.dir)
+    for path, reason in named:
+        print(f"{path}: {reason}")
+    bad = len(named)
     total = len(paths) + bad
     work = partial(verify_files, max_bytes=options.max_bytes)
     for findings in map_pieces(work, paths, desc="verify", processes=options.processes):

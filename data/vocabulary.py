@@ -13,10 +13,11 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .observation import BLANK
+from .replay_file import BadBattleFile, read_battle
 from .schema import BattleRecord, Pokemon
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,18 @@ def words_of_battle(battle: BattleRecord) -> set[str]:
         for pokemon in (state.player_active_pokemon, state.opponent_active_pokemon, *state.available_switches):
             words.update(_words_of_pokemon(pokemon))
     return {word for word in words if word and word.split() == [word]}
+
+
+def words_of_files(paths: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The words of battle files together, and what was wrong with each that cannot be read."""
+    words: set[str] = set()
+    bad: list[str] = []
+    for path in paths:
+        try:
+            words |= words_of_battle(read_battle(path))
+        except BadBattleFile as error:
+            bad.append(str(error))
+    return words, bad
 
 
 def build(base: Iterable[str], *sources: Iterable[str]) -> list[str]:

@@ -96,7 +96,25 @@ def test_the_command_adds_a_corpus_but_no_player(tmp_path, capsys):
     # Everything but the items comes from poke-env: shipped words that it lacks came from the simulator's package.
     assert len(set(shipped.words) - set(built.words)) < 0.15 * len(shipped)
     assert "frogs" not in shipped
-    assert "1 battle files read, 0 bad" in capsys.readouterr().out
+    assert "1 battle files, 0 bad" in capsys.readouterr().out
+
+
+def test_a_corpus_is_what_the_index_finds_and_never_nothing(tmp_path, capsys):
+    """Formats may be links; archives are not read, which no word added would not tell."""
+    battle = make_battle(4, "gen1ou", Style(max_turns=8))
+    battle.states[0]["weather"] = "frogs"
+    file = write_battle(tmp_path / "elsewhere", battle)
+    (tmp_path / "battles").mkdir()
+    (tmp_path / "battles" / "gen1ou").symlink_to(file.parent)
+    (file.parent / "x_1_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
+    out = tmp_path / "v.json"
+    assert main(["vocabulary", "--out", str(out), "--corpus", str(tmp_path / "battles")]) == 0
+    assert "frogs" in Tokenizer.load(out)
+    assert "2 battle files, 1 bad" in capsys.readouterr().out
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "gen1ou.tar.gz").write_bytes(b"")
+    assert main(["vocabulary", "--out", str(out), "--corpus", str(tmp_path / "archives")]) == 1
+    assert "holds 1 archives and no format folder" in capsys.readouterr().err
 
 
 def test_rebuilding_the_shipped_vocabulary_changes_nothing(tmp_path):
