@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import DOWNLOADS, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
+from .index import DOWNLOADS, FORMAT, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -61,13 +61,21 @@ def make_cache(
         the manifest once every unit is there; none while other machines' shares are missing.
 
     Raises:
-        DataError: nothing to read, another cache's folder, an archive that is cut (what was read of it is kept).
+        DataError: nothing to read, a folder of another cache or of the battles, an archive that is cut (what was read
+            of it is kept).
         OSError: the folder is full or cannot be written.
     """
     index, count = shard
     if count < 1 or not 0 <= index < count:
         raise DataError(f"--shard {index}/{count}: give i/n with 0 ≤ i < n")
+    if job.unit < 1:
+        raise DataError(f"--battles-per-shard {job.unit}: give 1 or more")
     out = Path(job.out)
+    source, inside = Path(job.source).resolve(), out.resolve()
+    if source in inside.parents and FORMAT.fullmatch(inside.relative_to(source).parts[0]):
+        raise DataError(
+            f"--out {out}: lies in {job.source} and would be read as a format there; give a folder beside it"
+        )
     (out / "parts").mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
     _claim(out, job, tokenizer)

@@ -255,6 +255,19 @@ def test_another_job_does_not_write_into_it(folder, tmp_path):
         cache_of(folder, tmp_path / "mine")
 
 
+def test_a_cache_is_not_made_among_the_battles(tmp_path):
+    """Where it would pass for a format of theirs; a folder that cannot, as that of the indexes, is let be."""
+    write_battles(tmp_path / "b", 5, style=Style(max_turns=6))
+    for place in ("cache", "gen1ou", "gen1ou/cache"):
+        with pytest.raises(DataError, match="would be read as a format there"):
+            cache_of(tmp_path / "b", tmp_path / "b" / place)
+    assert len(list((tmp_path / "b").iterdir())) == 5
+    cache_of(tmp_path / "b", tmp_path / "b" / ".cache" / "tokens-1")
+    assert len(dataset_of(tmp_path / "b", tmp_path)) == 5
+    with pytest.raises(DataError, match="--battles-per-shard 0: give 1 or more"):
+        cache_of(tmp_path / "b", tmp_path / "c", unit=0)
+
+
 def test_a_cache_is_compared_with_the_run(folder, tmp_path):
     cache_of(folder, tmp_path / "c")
     with pytest.raises(DataError, match="space"):
