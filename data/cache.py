@@ -251,6 +251,11 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     """Write the index over all shards, what `datasets` wants, and last the manifest."""
     parts = [Part(**json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))) for name in names]
     parts = [part for part in parts if part.battles or part.rejects]
+    # Of units that a source which shrank has no more: whoever opens `shard-*.arrow`, or pushes them, would have them.
+    ours = {f"{name}.json" for name in names} | {part.file for part in parts}
+    for left in [*(out / "parts").glob("*.json"), *out.glob("shard-*.arrow")]:
+        if left.name not in ours:
+            left.unlink(missing_ok=True)
     tables = []
     for number, part in enumerate(parts):
         with pa.memory_map(str(out / part.file), "rb") as source:

@@ -205,6 +205,17 @@ def test_a_source_that_has_grown_is_cached_whole(tmp_path, monkeypatch, kind):
     assert done >= late // 2 - 1
 
 
+def test_a_source_that_has_shrunk_leaves_no_shard_behind(tmp_path):
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c")
+    for file in sorted((tmp_path / "b" / "gen1ou").iterdir())[:6]:
+        file.unlink()
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 4
+    assert [file.name for file in (tmp_path / "c").glob("shard-*.arrow")] == ["shard-gen1ou-00000.arrow"]
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == len(TokenCache(tmp_path / "c")) == 10
+
+
 def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "battles")
     (tmp_path / "battles" / "gen5ou").mkdir()
