@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 
@@ -64,12 +65,23 @@ class BattleDataset:
     `cloned` is bool [len(self)]: battles whose actions the policy clones (`data.clone`).
     """
 
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, split: str = "train") -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        split: str = "train",
+        *,
+        scan: bool = True,
+        beside: BattleDataset | None = None,
+    ) -> None:
         """
         Args:
             config: what to read.
             tokenizer: the vocabulary.
             split: `train`, `heldout`, or `all`.
+            scan: look for folders that changed; false: take what another process of the run has just found.
+            beside: another side of the same configuration, whose open sources are taken: what was recorded since then
+                is on neither.
 
         Raises:
             DataError: nothing to read under the path; the text says what to do.
@@ -80,8 +92,8 @@ class BattleDataset:
         self.config = config
         self.tokenizer = tokenizer
         self.split = split
-        self.ledger = RejectLedger(config.max_reject_share)
-        self.sources = open_sources(config, tokenizer, self.ledger)
+        self.ledger = RejectLedger(config.max_reject_share) if beside is None else beside.ledger.copy()
+        self.sources = open_sources(config, tokenizer, self.ledger, scan) if beside is None else beside.sources
         self.index = self.sources.index
         self.rows, self.rates = choose_rows(self.sources, config, split)
         if not len(self.rows):
@@ -158,6 +170,12 @@ class BattleDataset:
         row = int(self.rows[i])
         source, _ = self.sources.find(row)
         return os.path.join(source.root, self.index.data.column("path")[row].as_py())
+
+    def fingerprint(self) -> list[int]:
+        """Equal for data sets of which the same packs are planned: their number of battles, and a sum over their keys
+        and lengths."""
+        lengths = b"" if self.lengths is None else self.lengths.tobytes()
+        return [len(self), crc32(lengths, crc32(self.keys.tobytes()))]
 
     def info(self, i: int) -> dict:
         """The i-th battle's row of the index: path, format, battle_id, rating, players, date, won, size, turns."""

@@ -179,6 +179,7 @@ def open_index(
     cache_dir: str | os.PathLike[str] | None = None,
     rescan: bool = False,
     processes: int | None = None,
+    scan: bool = True,
 ) -> list[FormatIndex]:
     """Tables of the formats asked for (all: an empty list), scanning only folders that changed.
 
@@ -187,6 +188,7 @@ def open_index(
         formats: formats to open.
         cache_dir: see `cache_root`.
         rescan: scan every folder.
+        scan: look for changes; false: what another process has just found is taken, where it is kept.
         processes: formats scanned at once; default the number of cores.
 
     Raises:
@@ -201,9 +203,9 @@ def open_index(
     cache = folder_for(root, cache_dir)
     with locked(cache) as writable:
         found: dict[str, FormatIndex] = {}
-        if not rescan:
+        if not (rescan and scan):
             for name, folder in wanted.items():
-                kept = _open_kept(cache, name, folder)
+                kept = _open_kept(cache, name, folder, trust=not scan)
                 if kept:
                     found[name] = kept
         stale = [name for name in wanted if name not in found]

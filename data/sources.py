@@ -74,8 +74,8 @@ class Sources:
         raise IndexError(f"row {row} of {len(self.index)}")
 
 
-def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger) -> Sources:
-    """Open every source; find battles' lengths where the configuration asks for it.
+def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger, scan: bool = True) -> Sources:
+    """Open every source; find battles' lengths where the configuration asks for it. Not to `scan`: see `open_index`.
 
     Raises:
         DataError: nothing to read, or a cache that doesn't fit the run.
@@ -99,7 +99,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger)
             pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
         else:
             cache = None
-            pieces = _open_folder(root, source, config, ledger)
+            pieces = _open_folder(root, source, config, ledger, scan)
         rows = sum(len(piece) for piece in pieces)
         parts.append(Source(source, root, cache, first, rows))
         tables += pieces
@@ -233,9 +233,11 @@ def _check_cached_formats(cache: TokenCache, root: Path, wanted: tuple[str, ...]
         raise DataError(f"data.formats: {', '.join(missing)} not in the cache {root}; there are {', '.join(there)}")
 
 
-def _open_folder(root: Path, source: SourceConfig, config: DataConfig, ledger: RejectLedger) -> list[datasets.Dataset]:
+def _open_folder(
+    root: Path, source: SourceConfig, config: DataConfig, ledger: RejectLedger, scan: bool
+) -> list[datasets.Dataset]:
     formats = source.formats or tuple(config.formats)
-    indexes = open_index(root, formats, config.cache_dir, config.rescan)
+    indexes = open_index(root, formats, config.cache_dir, config.rescan, scan=scan)
     bad = [Reject(os.path.join(root, item.path), item.reason) for part in indexes for item in part.bad_names]
     total = sum(len(part.table) for part in indexes)
     ledger.add_names(total, bad)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, DistributedType
+from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, DistributedType, gather_object
 
-from data.dataset import DataConfig
+from data.dataset import BattleDataset, DataConfig
 from data.observation import space_named
 from data.reward import REWARDS
 from data.schema import SCHEMA_VERSION
@@ -212,6 +212,17 @@ def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Toke
                 f"{source}: the model's {name} is {saved!r} and the data's {here!r}: "
                 "use the model's own (data.space, data.reward, its vocabulary.json), or train a new model"
             )
+
+
+def refuse_unlike(datasets: list[BattleDataset]) -> None:
+    """Raises ConfigError, on every process, where they opened other battles: each would draw from a plan of its own."""
+    found = gather_object([[dataset.fingerprint() for dataset in datasets]])
+    if any(one != found[0] for one in found):
+        counts = ", ".join(str(sum(n for n, _ in one)) for one in found)
+        raise ConfigError(
+            f"the processes found other battles than each other ({counts}): files came or changed while they started; "
+            "start again, or train on a token cache, which stays as it is"
+        )
 
 
 def check_observations(packs: list[dict], tokenizer: Tokenizer, max_unknown: float) -> dict[str, float]:

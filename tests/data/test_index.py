@@ -165,6 +165,22 @@ def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeyp
     assert BattleDataset(config, Tokenizer.load()).lengths is None
 
 
+def test_processes_of_a_run_open_what_its_first_one_found(tmp_path):
+    """Each would else find what was recorded since, and plan other packs; so would the held-out side."""
+    write_battles(tmp_path / "b", 20, style=Style(max_turns=6))
+    config = DataConfig(str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.5, rescan=True)
+    first = BattleDataset(config, Tokenizer.load())
+    write_battles(tmp_path / "b", 10, seed=900, style=Style(max_turns=6))
+    second = BattleDataset(config, Tokenizer.load(), scan=False)
+    assert second.fingerprint() == first.fingerprint()
+    sides = [BattleDataset(config, Tokenizer.load(), "heldout", beside=train) for train in (first, second)]
+    assert sides[0].fingerprint() == sides[1].fingerprint() != first.fingerprint()
+    assert len(first) + len(sides[0]) == 20
+    late = BattleDataset(config, Tokenizer.load(), "all")
+    assert len(late) == 30
+    assert BattleDataset(config, Tokenizer.load(), "all", scan=False).fingerprint() == late.fingerprint()
+
+
 def test_a_folder_changed_just_now_is_not_trusted(tmp_path):
     """Two changes can fall in one tick of the clock: the second must not be missed."""
     root = tmp_path / "b"

@@ -13,10 +13,11 @@ from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL
 from tests.trainer.test_guard import plant_in, run_of
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint
+from trainer import checkpoint, setup
 from trainer.changes import changed, other_files, other_heldout
-from trainer.config import load_config, scale_to_world
+from trainer.config import ConfigError, load_config, scale_to_world
 from trainer.course import Course
+from trainer.setup import refuse_unlike
 from trainer.train import main as train_main
 
 
@@ -78,6 +79,16 @@ def test_packs_of_the_other_plan_go_on_in_the_middle_of_the_epochs(battles, firs
     whole = after.total
     after.restore(json.loads(json.dumps({"step": half, **before.record(half)})))
     assert after.total - half == pytest.approx(whole - whole * half / before.total, abs=1.01)
+
+
+def test_processes_that_found_other_battles_do_not_start(battles, tmp_path, monkeypatch):
+    (mine,) = (course.dataset for course in course_of(battles, 1, "epochs=1"))
+    refuse_unlike([mine])
+    write_battles(tmp_path, 3, seed=5, style=Style(max_turns=20))
+    (theirs,) = (course.dataset for course in course_of(tmp_path, 1, "epochs=1"))
+    monkeypatch.setattr(setup, "gather_object", lambda found: [*found, [theirs.fingerprint()]])
+    with pytest.raises(ConfigError, match=rf"other battles than each other \({len(mine)}, {len(theirs)}\): files came"):
+        refuse_unlike([mine])
 
 
 def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(battles):
