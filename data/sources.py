@@ -138,10 +138,21 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
         if source.cache is not None and (wanted := source.config.formats or tuple(config.formats)):
             chosen[mine] &= pc.is_in(part["format"], value_set=pa.array(wanted)).to_numpy()
     rows = np.flatnonzero(chosen).astype(np.uint32)
+    if not len(rows):  # which is the caller's to judge
+        return rows, None
     rates = _rates(sources, config, table, rows)
+    for number, source in enumerate(sources.parts):
+        # Held out, a small source may have none.
+        mine = (rows >= source.first) & (rows < source.first + source.rows)
+        if split != "heldout" and not (mine.any() if rates is None else rates[mine].any()):
+            raise DataError(
+                f"data.sources[{number}]: none of its battles ({source.root}) is drawn; look at its filter and "
+                "formats, data.filter and data.weight, or leave it out"
+            )
     if rates is not None and split == "train":
         drawn = rates > 0  # what is never trained on must not count as seen
         rows, rates = rows[drawn], rates[drawn]
+    return rows, rates
     return rows, rates
 
 

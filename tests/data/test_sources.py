@@ -88,6 +88,19 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
         BattleDataset(DataConfig(**base, filter="rating > 90000"), TOKENIZER)
 
 
+def test_a_source_without_a_battle_is_not_left_out_in_silence(folder, tmp_path):
+    write_battles(tmp_path / "other", 5, seed=900, style=Style(max_turns=10))
+    base = {"cache_dir": str(tmp_path / "i"), "max_reject_share": 0.5}
+    for options in ({"filter": "rating > 90000"}, {"formats": ["gen1ou"]}):
+        sources = [{"path": str(folder)}, {"path": str(tmp_path / "other"), "weight": 3, **options}]
+        config = DataConfig(**base, sources=sources, weight="0 if format == 'gen1ou' else 1", heldout_share=0.0)
+        with pytest.raises(DataError, match=r"data\.sources\[1\]: none of its battles \(.*other\) is drawn"):
+            BattleDataset(config, TOKENIZER)
+        # Nothing is held out: said as with one source, not of the weights.
+        with pytest.raises(DataError, match="no battle on the heldout side"):
+            BattleDataset(config, TOKENIZER, "heldout")
+
+
 @pytest.mark.parametrize(
     ("sources", "match"),
     [
