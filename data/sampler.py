@@ -340,7 +340,7 @@ def _fill(stream: Iterator[Window], shapes: Iterable[PackShape], max_turns: int,
         room = shape.turns
         while room >= MIN_WINDOW:
             window = None
-            if room >= close:
+            if not pack or room >= close:
                 while order[0][0] in taken:
                     taken.discard(order.popleft()[0])
                 ticket, window = order[0]

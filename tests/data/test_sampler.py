@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.sampler import (
+    POOL,
     BatchConfig,
     Drawn,
     PackShape,
@@ -145,6 +146,21 @@ def test_padding_is_under_two_percent(kind):
     packs = list(islice(Plan(shape, seed=0, n=len(lengths), lengths=lengths).packs(), 60))
     rows = sum(window.length for pack in packs for window in pack)
     assert rows > 0.98 * 60 * shape.turns
+
+
+def test_no_window_waits_in_packs_of_one_longest_window():
+    """Packs that hold no more than that (two battles a process, of many) take the oldest first too: else short windows
+    wait for an epoch to end, and what is remembered of the order grows with every window drawn."""
+    lengths = np.clip(np.random.default_rng(0).gamma(3, 14, 20_000).astype(int), 2, 400)
+    plan = Plan(shape_of(lengths, max_turns=128, battles=1), seed=0, n=len(lengths), lengths=lengths)
+    assert plan.shape.turns == 128
+    battle, start, _ = plan.epoch_windows(0)
+    place = {window: i for i, window in enumerate(zip(battle.tolist(), start.tolist(), strict=True))}
+    windows = (window for pack in plan.packs() for window in pack)
+    drawn = islice(windows, len(place))
+    late = [i - place[w.battle, w.start] for i, w in enumerate(drawn) if w.epoch == 0]
+    assert max(late) < 1000
+    assert len(late) > len(place) - POOL
 
 
 def test_order_hangs_on_keys_not_on_places():
