@@ -14,7 +14,15 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files
+from .index import (
+    ENDINGS,
+    FORMAT,
+    DataError,
+    format_of_archive,
+    has_folders,
+    refuse_loose_files,
+    refuse_lost_link,
+)
 from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,8 @@ def archives_under(source: Path) -> dict[str, Path]:
     """Archives by format, where `source` is one or a folder of them; empty where format folders lie there.
 
     Raises:
-        DataError: no such file or folder, an archive whose name tells no format, two of one format.
+        DataError: no such file or folder, a link that leads nowhere, an archive whose name tells no format, two of one
+            format.
     """
     if source.is_file():
         if not source.name.endswith(ENDINGS):
@@ -46,7 +55,10 @@ def archives_under(source: Path) -> dict[str, Path]:
     elif has_folders(source):
         return {}
     else:
-        files = sorted(file for file in source.iterdir() if file.is_file() and file.name.endswith(ENDINGS))
+        named = sorted(file for file in source.iterdir() if file.name.endswith(ENDINGS))
+        for file in named:
+            refuse_lost_link(file)
+        files = [file for file in named if file.is_file()]
         if files:
             refuse_loose_files(source, sum(is_named_as_battle(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}

@@ -105,7 +105,8 @@ def format_folders(root: Path) -> dict[str, Path]:
     """The formats under `root`, each with its folder, sorted. A folder that holds battle files itself is one format.
 
     Raises:
-        DataError: no such folder, nothing in it that could be a format, or a token cache, finished or not.
+        DataError: no such folder, nothing in it that could be a format, a link that leads nowhere, or a token cache,
+            finished or not.
     """
     if not root.is_dir():
         raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
@@ -120,6 +121,8 @@ def format_folders(root: Path) -> dict[str, Path]:
         for entry in entries:
             if entry.is_dir() and FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
+            elif FORMAT.fullmatch(entry.name) and entry.is_symlink():
+                refuse_lost_link(root / entry.name)
             elif entry.name.endswith(ENDINGS):
                 archives.append(entry.name)
             elif is_battle_file(entry.name):
@@ -156,6 +159,12 @@ def refuse_loose_files(root: Path, count: int, beside: str) -> None:
             f"data.path {root}: {count} battle files beside {beside} would be left unread: move them to a folder of "
             "their format's name, or give them as a source of their own (data.sources)"
         )
+
+
+def refuse_lost_link(path: Path) -> None:
+    """Raises DataError where a format's folder or archive is a link to what is not there: it would be left unread."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path}: leads to {os.readlink(path)}, which is not there; mount it, or remove the link")
 
 
 def has_folders(root: Path) -> bool:

@@ -66,6 +66,26 @@ def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
         BattleDataset(config, TOKENIZER)
 
 
+@pytest.mark.parametrize("name", ["gen9ou", "gen9ou.tar.gz"])
+def test_a_link_that_leads_nowhere_is_not_left_unread_in_silence(folder, tmp_path, name):
+    """A volume that is not mounted takes a format with it."""
+
+    def put(place, format_name):
+        if name == "gen9ou":
+            shutil.copytree(folder / format_name, place / format_name)
+        else:
+            place.mkdir(exist_ok=True)
+            tar_of(folder, place / f"{format_name}.tar.gz", format_name)
+
+    put(tmp_path / "d", "gen1ou")
+    (tmp_path / "d" / name).symlink_to(tmp_path / "volume" / name)
+    for read in (lambda: cache_of(tmp_path / "d", tmp_path / "c"), lambda: dataset_of(tmp_path / "d", tmp_path)):
+        with pytest.raises(DataError, match=f"{name}: leads to .*volume/{name}, which is not there"):
+            read()
+    put(tmp_path / "volume", "gen9ou")
+    assert set(dataset_of(tmp_path / "d", tmp_path).formats()) == {"gen1ou", "gen9ou"}
+
+
 def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
     """Not for the file that holds them: a model brings its own to evaluation, and a vocabulary file may grow."""
     (tmp_path / "tars").mkdir()
