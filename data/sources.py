@@ -90,7 +90,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
         cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer)
         if cached is not None:
             cache = TokenCache(cached)
-            cache.check(config.space, tokenizer, config.reward)
+            cache.check(config.space, tokenizer, config.reward, config.illegal_actions)
             rejected = cache.manifest["rejects"]
             ledger.add_names(len(cache) + rejected["count"], [])
             named = [Reject(*reject) for reject in rejected["files"]]
@@ -205,9 +205,12 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
     """
     if not root.is_dir():
         return None
-    archives = {name: file for name, file in archives_under(root).items() if not formats or name in formats}
-    if not archives:
+    there = archives_under(root)
+    if not there:
         return None
+    if missing := [name for name in formats if name not in there]:
+        raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(there)}")
+    archives = {name: file for name, file in there.items() if not formats or name in formats}
     facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     for name, file in archives.items():
         status = file.stat()

@@ -27,6 +27,7 @@ from .tokenizer import UNKNOWN_ID, Tokenizer
 CACHE_VERSION = 1
 KIND = "turnwise-token-cache"
 VOCABULARY = "vocabulary.json"
+ILLEGAL = " is illegal in its state"  # in the encoder's reason to reject a battle, by one of its two rules
 INDEX = "index.bin"
 FORCED_BIT = 15
 EMPTY_CODE = 255
@@ -239,8 +240,9 @@ class TokenCache:
             batches = self._shards[shard] = self._open(shard)
         return CachedBattle(batches[batch], row, self._codes)
 
-    def check(self, space: str, tokenizer: Tokenizer, reward: str) -> None:
-        """Compare the cache with a run's space, vocabulary and reward kind. Raises `DataError`: which differs."""
+    def check(self, space: str, tokenizer: Tokenizer, reward: str, illegal: str = "reject") -> None:
+        """Compare the cache with a run's space, vocabulary, reward kind and rule for illegal actions. Raises
+        `DataError`: which differs."""
         if self.manifest["space"] != space:
             raise DataError(
                 f"{self.path}: holds observations of space {self.manifest['space']!r}, data.space is {space!r}; make a "
@@ -249,12 +251,20 @@ class TokenCache:
         if self.manifest["vocabulary"] != tokenizer.hash:
             raise DataError(
                 f"{self.path}: was made with vocabulary {self.manifest['vocabulary'][:12]}, this run's is "
-                f"{tokenizer.hash[:12]}; set data.vocabulary to {self.path / VOCABULARY}, or make the cache again"
+                f"{tokenizer.hash[:12]}; set data.vocabulary to {self.path / VOCABULARY} for a new model; for "
+                "one that brings words of its own make a cache in a new folder with --vocabulary and its "
+                "vocabulary.json (of fine-tuning OUTPUT's)"
             )
         if self.manifest.get("rewards", UNSTAMPED).get(reward) != digests()[reward]:
             raise DataError(
                 f"{self.path}: reward {reward!r} had another formula, or none, when it was made; make a cache in a new "
                 "folder"
+            )
+
+        if illegal == "unrecorded" and any(ILLEGAL in reason for _, reason in self.manifest["rejects"]["files"]):
+            raise DataError(
+                f"{self.path}: lacks battles for their illegal actions, and data.illegal_actions is 'unrecorded'; make "
+                "a cache in a new folder with --illegal-actions unrecorded"
             )
 
     def _open(self, shard: int) -> list[_Batch]:

@@ -293,6 +293,19 @@ def test_a_cache_is_compared_with_the_run(folder, tmp_path):
     assert set(some.formats()) == {"gen9ou"}
 
 
+def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_path):
+    battles = [make_battle(seed, "gen1ou", Style(max_turns=6)) for seed in range(4)]
+    battles[0].actions[0] = 12
+    for battle in battles:
+        write_battle(tmp_path / "b", battle)
+    cache_of(tmp_path / "b", tmp_path / "c")
+    assert len(dataset_of(tmp_path / "c", tmp_path)) == 3
+    with pytest.raises(DataError, match="lacks battles for their illegal actions"):
+        dataset_of(tmp_path / "c", tmp_path, illegal_actions="unrecorded")
+    cache_of(tmp_path / "b", tmp_path / "d", illegal="unrecorded")
+    assert len(dataset_of(tmp_path / "d", tmp_path, illegal_actions="unrecorded")) == 4
+
+
 def redefine(monkeypatch, formulas):
     monkeypatch.setattr("data.reward.transition", formulas)
     monkeypatch.setattr("data.encode.transition", formulas)
