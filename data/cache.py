@@ -278,6 +278,8 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
         writer.write_table(table, max_chunksize=65_536)
     os.replace(temporary, out / INDEX)
+    with open(out / INDEX, "rb") as written:
+        index = {"file": INDEX, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
     formats = Counter()
     for part in parts:
         formats[part.format] += part.battles
@@ -298,6 +300,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "unknown_words": sum(part.n_unknown for part in parts),
         "words": sum(part.n_words for part in parts),
         "dropped_tails": sum(part.dropped_tails for part in parts),
+        "index": index,
         "rejects": {"count": len(rejects), "by_field": dict(reasons), "files": rejects[:REJECTS_KEPT]},
         "shards": [
             {

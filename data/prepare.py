@@ -289,7 +289,7 @@ def _verify(options: argparse.Namespace) -> int:
         findings = list(verify_cache(options.dir))
         for finding in findings:
             print(f"{finding.path}: {finding.field}: {finding.reason}")
-        print(f"token cache, {len(findings)} bad shards")
+        print(f"token cache, {len(findings)} bad files")
         return 1 if findings else 0
     paths, named = _battle_files(options.dir)
     for path, reason in named:

@@ -60,8 +60,10 @@ def verify_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Finding | None:
 
 
 def verify_cache(path: Path) -> Iterator[Finding]:
-    """Every shard of a token cache that isn't what its manifest says. Raises `DataError`: no readable cache there."""
-    for shard in TokenCache(path).manifest["shards"]:
+    """The index and every shard of a token cache, where they aren't what its manifest says (of the index an older one
+    says nothing). Raises `DataError`: no readable cache there."""
+    manifest = TokenCache(path).manifest
+    for shard in [*([manifest["index"]] if "index" in manifest else []), *manifest["shards"]]:
         file = path / shard["file"]
         try:
             with open(file, "rb") as source:

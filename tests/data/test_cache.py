@@ -476,12 +476,17 @@ def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
 
     cache_of(folder, tmp_path / "c")
     assert main(["verify", str(tmp_path / "c")]) == 0
-    shard = next((tmp_path / "c").glob("shard-gen2ou-*"))
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    for file in (next((tmp_path / "c").glob("shard-gen2ou-*")), tmp_path / "c" / "index.bin"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        assert main(["verify", str(tmp_path / "c")]) == 1
+        assert f"{file}: sha256" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    del manifest["index"]  # as caches had none before
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
     assert main(["verify", str(tmp_path / "c")]) == 1
-    assert f"{shard}: sha256" in capsys.readouterr().out
+    assert "token cache, 1 bad files" in capsys.readouterr().out
 
 
 @pytest.mark.slow
