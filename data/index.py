@@ -394,19 +394,30 @@ def set_turns(entry: FormatIndex, turns: np.ndarray) -> FormatIndex:
     return FormatIndex(entry.format, None, table, entry.bad_names)
 
 
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock, and say so where that takes longer than to open what is there, as the processes of a run do."""
+    for _ in range(20):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    log.warning("%s: another process is making what is read there; waiting for it", folder)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock, so that two processes don't scan at once. Gives whether the folder can be written."""
+    """Hold the folder's lock, so that two processes don't do the same at once. Gives whether it can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        log.warning("%s cannot be written (%s): indexes are made anew each time", folder, error.strerror)
+        log.warning("%s cannot be written (%s): what it would keep is made anew each time", folder, error.strerror)
         yield False
         return
     try:
         with contextlib.suppress(OSError):  # a file system without locks: the writes are atomic anyway
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, folder)
         yield True
     finally:
         os.close(descriptor)

@@ -215,9 +215,8 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
     for name, file in archives.items():
         status = file.stat()
         facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])
-    place = cache_root(config.cache_dir)
-    out = place / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
-    with locked(place):
+    out = cache_root(config.cache_dir) / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+    with locked(out):
         if not is_cache(out):
             log.warning("%s holds archives: making a token cache of them in %s, once", root, out)
             job = CacheJob(

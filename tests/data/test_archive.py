@@ -4,7 +4,9 @@ import gzip
 import io
 import shutil
 import tarfile
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,7 +15,7 @@ import pytest
 
 from data import archive
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.index import DOWNLOADS, DataError
+from data.index import DOWNLOADS, DataError, locked
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.token_cache import TokenCache
@@ -103,6 +105,23 @@ def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
         with pytest.raises(DataError, match=r"data\.formats: gen7ou not under .*; there are gen1ou"):
             BattleDataset(replace(config, formats=formats), TOKENIZER)
     assert len(list((tmp_path / "i").glob("tokens-*"))) == 2
+
+
+def test_other_archives_do_not_wait_and_the_same_ones_say_that_they_do(folder, tmp_path, caplog):
+    """A cache of millions takes minutes to make."""
+    for name in ("gen1ou", "gen2ou"):
+        (tmp_path / name).mkdir()
+        tar_of(folder, tmp_path / name / f"{name}.tar.gz", name)
+    assert len(dataset_of(tmp_path / "gen1ou", tmp_path)) == 10
+    (made,) = (tmp_path / "i").glob("tokens-*")
+    with ThreadPoolExecutor() as threads:
+        with locked(made):
+            same = threads.submit(dataset_of, tmp_path / "gen1ou", tmp_path)
+            assert len(threads.submit(dataset_of, tmp_path / "gen2ou", tmp_path).result(timeout=60)) == 10
+            while "another process is making what is read there" not in caplog.text:
+                time.sleep(0.01)
+            assert not same.done()
+        assert len(same.result(timeout=60)) == 10
 
 
 def test_archives_whose_cache_finds_no_room_say_so(folder, tmp_path):
