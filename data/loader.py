@@ -93,7 +93,10 @@ class PackLoader:
             # torch raises a worker's death from a signal handler, in the midst of whatever the trainer is doing. By
             # default the next pack that is asked for raises it, where a run can act on it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for buffer, report in packs:
+        for made in packs:
+            if isinstance(made, DataError):
+                raise made
+            buffer, report = made
             pack = layout.tensors(buffer)
             self._count(pack, report)
             yield pack
@@ -127,8 +130,11 @@ class _Packs(Dataset):
         self.shape = shape
         self.layout = PackLayout(shape, dataset.space)
 
-    def __getitem__(self, windows: list[Window]) -> tuple[torch.Tensor, PackReport]:
-        return fill_buffer(self.dataset, windows, self.shape, self.layout)
+    def __getitem__(self, windows: list[Window]) -> tuple[torch.Tensor, PackReport] | DataError:
+        try:
+            return fill_buffer(self.dataset, windows, self.shape, self.layout)
+        except DataError as error:  # a spoilt cache: handed over, for torch would wrap it in a worker's traceback
+            return error
 
 
 class _Sized:

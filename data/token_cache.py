@@ -272,7 +272,10 @@ class TokenCache:
         file = self.path / facts["file"]
         try:
             if (size := file.stat().st_size) != facts["bytes"]:
-                raise DataError(f"{file}: has {size} bytes, its manifest says {facts['bytes']}; make the cache again")
+                raise DataError(
+                    f"{file}: has {size} bytes, its manifest says {facts['bytes']}; make the cache again, or start "
+                    "again where that was done since this run began"
+                )
             with pa.memory_map(str(file), "rb") as source:
                 reader = pa.ipc.open_stream(source)
                 return [_views(batch, self._codes, str(file), self._words) for batch in reader]

@@ -402,6 +402,9 @@ def test_a_spoilt_shard_is_named(folder, tmp_path):
         shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DataError, match="shard-gen1ou"):
         TokenCache(tmp_path / "c")[0]
+    loader = make_loader(dataset_of(tmp_path / "c", tmp_path, workers=1), BatchConfig(battles=60), seed=0, max_steps=2)
+    with pytest.raises(DataError, match=r"^\S+shard-gen1ou\S+: has 100 bytes, its manifest says"):  # no traceback in it
+        list(loader)
 
 
 def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
