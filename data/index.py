@@ -121,7 +121,7 @@ def format_folders(root: Path) -> dict[str, Path]:
         for entry in entries:
             if entry.is_dir() and FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
-            elif FORMAT.fullmatch(entry.name) and entry.is_symlink():
+            elif entry.is_symlink() and FORMAT.fullmatch(entry.name):
                 refuse_lost_link(root / entry.name)
             elif entry.name.endswith(ENDINGS):
                 archives.append(entry.name)
