@@ -220,7 +220,7 @@ def _record_batch(
     return pa.RecordBatch.from_arrays(arrays, schema=shard_schema(encoder.space.name, encoder.space.n_words))
 
 
-def write_json(file: Path, content: dict) -> None:
+def write_json(file: Path, content: dict | list) -> None:
     """Write a JSON file, whole or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:

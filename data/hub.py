@@ -21,8 +21,9 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 
 from .archive import unpack_archive
+from .cache_shard import write_json
 from .hub_errors import HUB_ERRORS, said_of
-from .index import DOWNLOADS, ENDINGS, DataError, format_folders
+from .index import DOWNLOADS, ENDINGS, DataError, format_folders, read_origins
 from .replay_file import is_battle_file
 from .stats import folder_stats
 from .token_cache import is_cache, read_manifest
@@ -85,10 +86,10 @@ def download(
 def _note_download(to: Path, entry: dict[str, str]) -> None:
     """Keep where data came from in `downloads.json`, a list, beside it, so that a model trained on it can say so."""
     noted = to / DOWNLOADS
-    entries = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else []
+    entries = read_origins(noted) if noted.exists() else []
     if entry not in entries:
         to.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps([*entries, entry], indent=1) + "\n", encoding="utf-8")
+        write_json(noted, [*entries, entry])
 
 
 def choose_files(files: Sequence[str], formats: Sequence[str], subset: str, repo: str) -> dict[str, str]:

@@ -182,6 +182,16 @@ def download_note(source: Path) -> Path | None:
     return next((place / DOWNLOADS for place in places if (place / DOWNLOADS).is_file()), None)
 
 
+def read_origins(note: Path) -> list[dict[str, str]]:
+    """What a download's note says: {"repo", "revision", "licence"} each. Raises `DataError` where it cannot be read."""
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{note}: cannot be read ({error}); remove it, and download again: it tells the licence"
+        ) from error
+
+
 def open_index(
     root: str | os.PathLike[str],
     formats: Sequence[str] = (),

@@ -1,6 +1,5 @@
 """What a run is made of, as JSON: configuration, commit, versions, machine, data. Kept as OUTPUT/about.json."""
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from data.dataset import BattleDataset, DataReport
-from data.index import download_note
+from data.index import download_note, read_origins
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 
@@ -54,7 +53,7 @@ def in_words(system: dict) -> str:
 def origins(train: BattleDataset) -> list[dict[str, str]]:
     """Where the data's folders were downloaded from, as noted beside them: {"repo", "revision", "licence"} each."""
     notes = dict.fromkeys(download_note(source.root) for source in train.sources.parts)
-    return [origin for note in notes if note for origin in json.loads(note.read_text(encoding="utf-8"))]
+    return [origin for note in notes if note for origin in read_origins(note)]
 
 
 def licence(train: BattleDataset, started: str | None) -> str | None:

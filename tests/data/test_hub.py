@@ -133,6 +133,14 @@ def test_the_origin_of_a_subset_and_of_one_format_is_found(hub, tmp_path, unpack
     assert download_note(to / "pac-base" / "recorded") is None
 
 
+def test_a_note_that_a_full_disk_cut_is_named(hub, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / DOWNLOADS).write_text("")
+    done = prepare(hub, tmp_path, "download", "--repo", REPLAYS, "--formats", "gen1ou", "--to", tmp_path / "d")
+    assert done.returncode == 1
+    assert "downloads.json: cannot be read (Expecting value" in done.stderr
+
+
 def test_a_stopped_download_goes_on(hub, tmp_path):
     hub.cut_first_download = True
     arguments = ("download", "--repo", REPLAYS, "--formats", "gen1ou", "--to", tmp_path / "d")
