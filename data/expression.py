@@ -154,6 +154,8 @@ class _Evaluation:
             if not isinstance(right, (ast.Tuple, ast.List)) or not all(isinstance(e, ast.Constant) for e in right.elts):
                 raise self._refused(right)
             value, options = self.value(left), [element.value for element in right.elts]
+            if any(isinstance(option, str) != isinstance(value, (str, pa.ChunkedArray)) for option in options):
+                raise self._mixed(left)
             if isinstance(value, pa.ChunkedArray):
                 found = pc.is_in(value, value_set=pa.array(options, pa.string())).to_numpy()
             else:
@@ -165,7 +167,7 @@ class _Evaluation:
         a, b = self.value(left), self.value(right)
         texts = [isinstance(side, (str, pa.ChunkedArray)) for side in (a, b)]
         if texts[0] != texts[1]:
-            raise DataError(f"{self.where}: compares a text with a number in {ast.unparse(left)!r}; quote the text")
+            raise self._mixed(left)
         if not texts[0]:
             return compare(np.asarray(a), np.asarray(b))
         found = getattr(pc, name)(a, b)
@@ -176,6 +178,11 @@ class _Evaluation:
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and not _ISO.fullmatch(node.value):
                 raise DataError(f"{self.where}: {node.value!r} is no date of the index's form; give 2026-11-22 or 2026")
+
+    def _mixed(self, node: ast.AST) -> DataError:
+        return DataError(
+            f"{self.where}: compares a text with a number in {ast.unparse(node)!r}; quote texts, and numbers not"
+        )
 
     def _refused(self, node: ast.AST) -> DataError:
         shown = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__

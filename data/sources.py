@@ -153,7 +153,6 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
         drawn = rates > 0  # what is never trained on must not count as seen
         rows, rates = rows[drawn], rates[drawn]
     return rows, rates
-    return rows, rates
 
 
 def cloned_rows(sources: Sources, config: DataConfig, rows: np.ndarray) -> np.ndarray:
