@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from . import archive
@@ -273,16 +274,15 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
                 tables.append(pa.Table.from_arrays(columns, schema=INDEX_SCHEMA))
     if not tables:
         raise DataError(f"{job.source}: none of its battles can be read; see {out / 'parts'} for the reasons")
-    table = pa.concat_tables(tables).sort_by([("format", "ascending"), ("path", "ascending")])
+    table = _without_repeats(pa.concat_tables(tables).sort_by([("format", "ascending"), ("path", "ascending")]))
     temporary = out / f".{INDEX}.{os.getpid()}"
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
         writer.write_table(table, max_chunksize=65_536)
     os.replace(temporary, out / INDEX)
     with open(out / INDEX, "rb") as written:
         index = {"file": INDEX, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
-    formats = Counter()
-    for part in parts:
-        formats[part.format] += part.battles
+    formats = {part.format: 0 for part in parts}
+    formats |= {row["values"]: row["counts"] for row in table["format"].value_counts().to_pylist()}
     rejects = [reject for part in parts for reject in part.rejects]
     reasons = Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)
     manifest = {
@@ -293,8 +293,8 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "vocabulary": tokenizer.hash,
         "rewards": digests(),
         "source": Path(job.source).name,
-        "battles": sum(part.battles for part in parts),
-        "turns": sum(part.turns for part in parts),
+        "battles": len(table),
+        "turns": int(table["turns"].to_numpy().sum()),
         "bytes": sum(part.bytes for part in parts),
         "formats": dict(sorted(formats.items())),
         "unknown_words": sum(part.n_unknown for part in parts),
@@ -320,6 +320,15 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         shutil.copyfile(noted, out / DOWNLOADS)
     write_json(out / MANIFEST, manifest)
     return manifest
+
+
+def _without_repeats(table: pa.Table) -> pa.Table:
+    """Sorted rows, of each path the last: an archive that was added to may hold a battle twice, as tar has it."""
+    paths = table["path"]
+    last = np.append(pc.not_equal(paths.slice(1), paths.slice(0, len(paths) - 1)).to_numpy(), True)
+    if not last.all():
+        log.warning("%d battles stand in their archive again: the last of each is taken", np.count_nonzero(~last))
+    return table.filter(pa.array(last))
 
 
 def _datasets_state(manifest: dict) -> dict:

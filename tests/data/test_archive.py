@@ -154,6 +154,24 @@ def gzip_reads_as(spoilt, whole):
         return False
 
 
+def test_a_battle_that_stands_twice_in_an_archive_is_one(folder, tmp_path, caplog):
+    """`tar --append` of a folder that has grown puts all of its files behind the older ones; unpacked, they win."""
+    file = tmp_path / "gen2ou.tar"
+    tar_of(folder, file, "gen2ou")
+    first = min((folder / "gen2ou").iterdir())
+    other = max((folder / "gen2ou").iterdir())
+    with tarfile.open(file, "a") as tar:
+        tar.add(other, arcname=f"gen2ou/{first.name}")
+    manifest = cache_of(file, tmp_path / "c", unit=3)
+    assert "1 battles stand in their archive again" in caplog.text
+    assert manifest["battles"] == manifest["formats"]["gen2ou"] == 10
+    cache = TokenCache(tmp_path / "c")
+    paths = cache.table["path"].to_pylist()
+    assert len(paths) == len(set(paths)) == 10
+    assert len(cache[paths.index(f"gen2ou/{first.name}")]) == len(cache[paths.index(f"gen2ou/{other.name}")])
+    assert manifest["turns"] == sum(len(cache[i]) for i in range(10))
+
+
 @pytest.mark.parametrize("kind", ["tar", "gz"])
 def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
     """tarfile ends quietly at any header that is none, and does not look at gzip's sums."""
