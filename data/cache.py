@@ -77,6 +77,7 @@ def make_cache(
         raise DataError(
             f"--out {out}: lies in {job.source} and would be read as a format there; give a folder beside it"
         )
+    _found(job)  # before the folder is claimed for it: a slip in the command must not stand in its own mend's way
     (out / "parts").mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
     _claim(out, job, tokenizer)
@@ -134,19 +135,10 @@ class _Units:
 
 
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
-    source = Path(job.source)
-    archives = archive.archives_under(source)
-    if archives:
-        chosen = {name: file for name, file in archives.items() if not job.formats or name in job.formats}
-        _check_formats(job, archives)
-        for name, file in chosen.items():
-            yield from _units_of_archive(job, name, file, wanted)
-        return
-    folders = format_folders(source)
-    _check_formats(job, folders)
+    archives, folders = _found(job)
+    for name, file in archives.items():
+        yield from _units_of_archive(job, name, file, wanted)
     for name, folder in folders.items():
-        if job.formats and name not in job.formats:
-            continue
         table, bad = scan_format(name, folder, "")
         files, sizes = table["path"].to_pylist(), table["size"].to_pylist()
         rejects = [(f"{name}/{item.path}", item.reason) for item in bad]
@@ -181,10 +173,20 @@ def _units_of_archive(job: CacheJob, name: str, file: Path, wanted) -> Iterator[
         number += 1
 
 
-def _check_formats(job: CacheJob, found: dict) -> None:
-    missing = [name for name in job.formats if name not in found]
+def _found(job: CacheJob) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The archives to read by format, or else the folders. Raises `DataError`: nothing there, or not a format asked."""
+    archives = archive.archives_under(Path(job.source))
+    folders = {} if archives else format_folders(Path(job.source))
+    missing = [name for name in job.formats if name not in archives | folders]
     if missing:
-        raise DataError(f"formats {', '.join(missing)} not under {job.source}; there are {', '.join(found)}")
+        raise DataError(
+            f"formats {', '.join(missing)} not under {job.source}; there are {', '.join(archives | folders)}"
+        )
+    archives, folders = (
+        {name: place for name, place in found.items() if not job.formats or name in job.formats}
+        for found in (archives, folders)
+    )
+    return archives, folders
 
 
 def _work(units: _Units, job: CacheJob, processes: int, finished) -> None:

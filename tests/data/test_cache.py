@@ -266,6 +266,13 @@ def test_another_job_does_not_write_into_it(folder, tmp_path):
         cache_of(folder, tmp_path / "mine")
 
 
+def test_a_slip_in_the_command_claims_no_folder(folder, tmp_path):
+    for source, options in ((folder, {"formats": ("gen1uo",)}), (tmp_path / "nowhere", {}), (folder, {"unit": 0})):
+        with pytest.raises(DataError):
+            cache_of(source, tmp_path / "c", **options)
+    assert cache_of(folder, tmp_path / "c", formats=("gen1ou",))["battles"] == 10
+
+
 def test_a_cache_is_not_made_among_the_battles(tmp_path):
     """Where it would pass for a format of theirs; a folder that cannot, as that of the indexes, is let be."""
     write_battles(tmp_path / "b", 5, style=Style(max_turns=6))
