@@ -149,7 +149,10 @@ class BattleDataset:
         encoded = encode_file(path, self._encoder, self.config.max_bytes)
         if self.lengths is not None and len(encoded) != self.lengths[i]:
             raise BadBattleFile(
-                path, "states", f"were {self.lengths[i]} when indexed and are {len(encoded)}", "index with --rescan"
+                path,
+                "states",
+                f"were {self.lengths[i]} when indexed and are {len(encoded)}",
+                "index with --rescan --turns",
             )
         return encoded
 

@@ -157,7 +157,9 @@ def _add_index(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("dir", type=Path)
     parser.add_argument("--formats", nargs="*", default=[])
     parser.add_argument("--turns", action="store_true", help="read every file to know its number of turns")
-    parser.add_argument("--rescan", action="store_true", help="scan every folder, changed or not")
+    parser.add_argument(
+        "--rescan", action="store_true", help="scan every folder, changed or not; with --turns read every file anew"
+    )
     _add_common(parser)
     parser.set_defaults(run=_index)
 
@@ -176,7 +178,7 @@ def _index(options: argparse.Namespace) -> int:
     reasons: dict[str, str] = {}
     if options.turns:
         config = DataConfig(path=str(options.dir), cache_dir=options.cache_dir)
-        parts, reasons = fill_turns(options.dir, parts, config, options.processes)
+        parts, reasons = fill_turns(options.dir, parts, config, options.processes, anew=options.rescan)
     for part in parts:
         turns = part.table["turns"].to_numpy()
         known = turns[turns > REJECTED_TURNS]

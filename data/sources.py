@@ -278,9 +278,15 @@ def _as_dataset(part: FormatIndex) -> datasets.Dataset:
 
 
 def fill_turns(
-    root: Path, parts: list[FormatIndex], config: DataConfig, processes: int | None = None, progress: bool = True
+    root: Path,
+    parts: list[FormatIndex],
+    config: DataConfig,
+    processes: int | None = None,
+    progress: bool = True,
+    anew: bool = False,
 ) -> tuple[list[FormatIndex], dict[str, str]]:
-    """Read every file whose number of turns isn't known, and keep it in the index (0 where the file is rejected).
+    """Read every file whose number of turns isn't known (or `anew` every one: a file can be another at the same size),
+    and keep it in the index (0 where the file is rejected).
 
     Returns:
         the indexes, and the reason of each file rejected (by its path under `root`).
@@ -290,7 +296,7 @@ def fill_turns(
     measure = partial(_measure, root=os.fspath(root), illegal=config.illegal_actions, max_bytes=config.max_bytes)
     for part in parts:
         # Rejected ones are read again: that is how their reasons are told, and they may have been mended.
-        rows = np.flatnonzero(part.table["turns"].to_numpy() <= REJECTED_TURNS)
+        rows = np.flatnonzero(anew | (part.table["turns"].to_numpy() <= REJECTED_TURNS))
         if not len(rows):
             filled.append(part)
             continue

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lz4.frame
 import pytest
 
+from data.dataset import BattleDataset, DataConfig
 from data.prepare import main
+from data.replay_file import BadBattleFile
+from data.tokenizer import Tokenizer
 from data.verify import verify_file
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
@@ -131,6 +135,25 @@ def test_index_command(folder, capsys):
     assert "gen1ou: 4 battles, 4 of known length" in capsys.readouterr().out
     assert main(["index", str(folder / "nowhere")]) == 1
     assert "no folder" in capsys.readouterr().err
+
+
+def test_a_file_of_the_same_size_with_other_states_is_indexed_anew(tmp_path, capsys):
+    path = write_battle(tmp_path / "b", make_battle(8, "gen1ou", Style(max_turns=9)))
+    text = lz4.frame.decompress(path.read_bytes())
+    path.unlink()
+    path = path.with_name(path.name.removesuffix(".lz4"))
+    path.write_bytes(text)
+    assert main(["index", str(tmp_path / "b"), "--turns"]) == 0
+    battle = json.loads(text)
+    states = len(battle["states"])
+    shorter = json.dumps({"states": battle["states"][:-2], "actions": battle["actions"][:-2]}).encode()
+    path.write_bytes(shorter.ljust(len(text)))
+    data = BattleDataset(DataConfig(str(tmp_path / "b"), heldout_share=0.0), Tokenizer.load())
+    with pytest.raises(BadBattleFile, match=f"were {states} when indexed and are {states - 2}; index with --rescan --"):
+        data[0]
+    assert main(["index", str(tmp_path / "b"), "--rescan", "--turns"]) == 0
+    assert f"({states - 2} turns)" in capsys.readouterr().out
+    assert len(BattleDataset(data.config, data.tokenizer)[0]) == states - 2
 
 
 def test_cache_command(folder, tmp_path, capsys):
