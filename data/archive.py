@@ -125,7 +125,8 @@ def unpack_archive(
     max_members: int = MAX_MEMBERS,
     wanted: Callable[[str], bool] = is_battle_file,
 ) -> tuple[int, int]:
-    """Write an archive's files to `to/{format}/`; files already there with the same size are kept.
+    """Write an archive's files to `to/{format}/`, a new folder as a whole: until then it has a hidden name, by which
+    nobody reads half of them for all. Files already there, by either name, with the same size are kept.
 
     Returns:
         files there now, and members left out (each is logged with its reason).
@@ -134,7 +135,8 @@ def unpack_archive(
         DataError: as `members`.
         OSError: the folder is full or cannot be written.
     """
-    folder = to / format_of_archive(file.name)
+    whole = to / format_of_archive(file.name)
+    folder = whole if whole.is_dir() else to / f".{whole.name}.unpacking"
     folder.mkdir(parents=True, exist_ok=True)
     written = left_out = 0
     for member in members(file, max_bytes, max_members, wanted):
@@ -152,6 +154,8 @@ def unpack_archive(
             finally:
                 temporary.unlink(missing_ok=True)
         written += 1
+    if folder != whole:
+        os.replace(folder, whole)
     return written, left_out
 
 

@@ -217,6 +217,31 @@ def test_a_sound_archive_in_a_spoilt_ones_place_is_encoded_anew(folder, tmp_path
     assert len(again) == 1
 
 
+def test_half_an_unpacked_archive_is_not_read_for_all_of_it(folder, tmp_path, monkeypatch):
+    """Told to stop in the midst, or out of disk: the archive beside it is still what is read."""
+    to = tmp_path / "d"
+    to.mkdir()
+    tar_of(folder, to / "gen2ou.tar.gz", "gen2ou")
+    real = archive.members
+
+    def stopped(*arguments):
+        for number, member in enumerate(real(*arguments)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield member
+
+    monkeypatch.setattr(archive, "members", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        archive.unpack_archive(to / "gen2ou.tar.gz", to)
+    monkeypatch.setattr(archive, "members", real)
+    assert len(dataset_of(to, tmp_path)) == 10
+    first = min((to / ".gen2ou.unpacking").iterdir())
+    kept = first.stat().st_ino
+    assert archive.unpack_archive(to / "gen2ou.tar.gz", to) == (10, 0)
+    assert (to / "gen2ou" / first.name).stat().st_ino == kept
+    assert not (to / ".gen2ou.unpacking").exists()
+
+
 def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path):
     shutil.copytree(folder / "gen1ou", tmp_path / "d" / "gen1ou")
     for name in ("gen1ou.tar.gz", "gen1ou.tgz"):  # unpacked already
