@@ -208,8 +208,8 @@ class LivePlayer(Player):
                 ended = ended or kind in ("win", "tie")
         if ended:
             await self._finish(room)
-        elif room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or not room.lines):
-            await self._answer(room)
+        elif room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or room.retry):
+            await self._answer(room)  # asked again, nothing has happened since: chat and timer may have spoken
 
     @staticmethod
     def _decisive(line: str) -> bool:

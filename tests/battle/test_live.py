@@ -403,12 +403,26 @@ def test_where_an_agent_fails_the_default_is_played_and_said(server, tmp_path, c
     assert "on purpose" in caplog.text
 
 
+class Timed(LivePlayer):
+    """Asks for the server's timer, which says after each request how long there is left."""
+
+    async def _create_battle(self, split_message):
+        battle = await super()._create_battle(split_message)
+        await self.ps_client.send_message("/timer on", battle.battle_tag)
+        return battle
+
+
 @pytest.mark.timeout(180)
-def test_a_choice_that_the_server_takes_back_is_made_again(server, tmp_path):
+@pytest.mark.parametrize("player", [LivePlayer, Timed])
+def test_a_choice_that_the_server_takes_back_is_made_again(server, tmp_path, monkeypatch, player):
+    monkeypatch.setattr(ladder, "LivePlayer", player)
+
     class Switches(RandomAgent):
         def choose(self, observations):
             (seen,) = observations
             asked.append(seen)
+            if len(asked) == 1:
+                time.sleep(0.5)  # the timer's line stands between the request and what the server says of the choice
             return [4] if len(asked) == 1 else super().choose(observations)
 
     def team(name, lead):
