@@ -24,6 +24,7 @@ from battle.interface import Agent
 from battle.live import LivePlayer
 from battle.local_server import LocalServer
 from battle.players import make_player, parse_player
+from battle.schedule import at_least_one
 from battle.simulator import Simulator
 from battle.teams import load_teams
 
@@ -34,14 +35,21 @@ PUBLIC_LOGIN = "https://play.pokemonshowdown.com/action.php?"
 PUBLIC_PAUSE = 10.0
 
 
+def port(text: str) -> int:
+    """A port on the command line."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a port from 1 to 65535")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m battle.ladder", description=__doc__.split("\n", 1)[0])
     made.add_argument("--server", default="local", help="local, or the full ws(s):// address of a server")
-    made.add_argument("--port", type=int, default=8000, help="of the local server")
+    made.add_argument("--port", type=port, default=8000, help="of the local server")
     made.add_argument("--agent", default="type_switch", help="a baseline, or a model's folder with options")
     made.add_argument("--format", default="gen9randombattle")
     made.add_argument("--name", default="Turnwise", help="the agent's name on a server without passwords")
-    made.add_argument("--battles", type=int, default=1)
+    made.add_argument("--battles", type=at_least_one, default=1)
     made.add_argument("--mode", choices=("accept", "ladder", "challenge"), default="accept")
     made.add_argument("--opponent", help="whom to challenge, or whose challenges alone to accept")
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")

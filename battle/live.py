@@ -29,6 +29,7 @@ from battle.simulator import Event, Simulator
 from battle.teams import Team
 
 log = logging.getLogger(__name__)
+LOGIN = 20.0  # seconds for a server to let us in: poke-env's own question for a password takes up to 10
 # What Showdown (server/room-battle.ts, sim/side.ts) says of a choice where one was made before: that one stands.
 MADE = tuple(f"[Invalid choice] {words}" for words in ("Sorry, too late", "There's nothing to choose", "Can't undo"))
 
@@ -109,18 +110,22 @@ class LivePlayer(Player):
     async def _stay(self) -> None:
         """Keeps the connection; after a break it logs in again and goes back to its battles.
 
-        Raises ServerTrouble once nobody has let us in for `patience` seconds.
+        Raises ServerTrouble once nobody has let us in for `patience` seconds, or a server that is there refuses to.
         """
-        pause, last_in, back, parted = 1.0, time.monotonic(), None, False
+        pause, last_in, parted = 1.0, time.monotonic(), False
         while not self.closing:
             self.ps_client.logged_in.clear()
-            if parted:
-                back = asyncio.create_task(self._rejoin())
+            entry, began = asyncio.create_task(self._come_in(parted)), time.monotonic()
             await self.ps_client.listen()
-            if back:
-                back.cancel()
+            entry.cancel()
             if self.closing:
                 return
+            if not parted and not self.ps_client.logged_in.is_set() and time.monotonic() - began >= LOGIN:
+                raise ServerTrouble(
+                    f"{self.ps_client.websocket_url}: did not let {self.username!r} in within {LOGIN:.0f} s: give a "
+                    "--name of at most 18 characters that nobody there has, on a public server the right PS_USERNAME "
+                    "and PS_PASSWORD; what it said stands above"
+                )
             now = time.monotonic()
             if self.ps_client.logged_in.is_set():
                 pause, last_in, parted = 1.0, now, True
@@ -134,9 +139,17 @@ class LivePlayer(Player):
             await asyncio.sleep(pause)
             pause = min(30.0, pause * 2)
 
-    async def _rejoin(self) -> None:
-        """Back after a break: into the battles that go on; a search ends with its connection, and is made again."""
-        await self.ps_client.logged_in.wait()
+    async def _come_in(self, again: bool) -> None:
+        """Waits to be let in, and hangs up where we are not: refused by name or password, nothing more would be said.
+
+        Back after a break: into the battles that go on; a search ends with its connection, and is made again."""
+        try:
+            await asyncio.wait_for(self.ps_client.logged_in.wait(), LOGIN)
+        except TimeoutError:
+            await self._hang_up()
+            return
+        if not again:
+            return
         for room in list(self.rooms.values()):
             if not room.over:
                 await self.ps_client.send_message(f"/join {room.tag}")
@@ -172,7 +185,11 @@ class LivePlayer(Player):
 
     async def close(self) -> None:
         self.closing = True
-        await self.ps_client.stop_listening()
+        await self._on_its_loop(self._hang_up())
+
+    async def _hang_up(self) -> None:
+        if hasattr(self.ps_client, "websocket"):  # where there was ever a connection
+            await self.ps_client.websocket.close()
 
     async def _handle_battle_message(self, split_messages: list[list[str]]) -> None:
         """A room's message: lines and requests to the translator, an answer where one is due."""

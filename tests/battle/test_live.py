@@ -160,6 +160,38 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
     assert not list(tmp_path.rglob("*.lz4"))
 
 
+@pytest.mark.timeout(60)
+def test_a_name_that_the_server_refuses_is_said(server, monkeypatch):
+    monkeypatch.setattr("battle.live.LOGIN", 1.5)
+    with pytest.raises(ServerTrouble, match=r"did not let 'A name of far too many letters' in .*: give a --name of at"):
+        play(server.port, "A name of far too many letters")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--patience", "0.1"], "ws://127.0.0.1:1/showdown/websocket: no server there for 0 s"),
+        (["--mode", "challenge"], "--mode challenge: name the --opponent"),
+    ],
+)
+def test_an_end_before_there_was_a_connection_is_said(monkeypatch, capsys, options, said):
+    monkeypatch.setenv("PS_USERNAME", "Somebody")
+    monkeypatch.setenv("PS_PASSWORD", "secret")
+    command = ["--server", "ws://127.0.0.1:1/showdown/websocket", "--agent", "random", *options]
+    assert ladder.main(command) == 1
+    assert f"error: {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "mend"), [("--port=99999999", "a port from 1 to 65535"), ("--battles=0", "a whole number of 1 or more")]
+)
+def test_a_count_or_port_that_cannot_be_is_refused(capsys, option, mend):
+    with pytest.raises(SystemExit):
+        ladder.main([option])
+    assert f": give {mend}" in capsys.readouterr().err
+
+
 class Watched(RandomAgent):
     """Plays at random; knows its player, and what its rooms' translator was told and said."""
 
@@ -413,9 +445,8 @@ class Timed(LivePlayer):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("player", [LivePlayer, Timed])
-def test_a_choice_that_the_server_takes_back_is_made_again(server, tmp_path, monkeypatch, player):
-    monkeypatch.setattr(ladder, "LivePlayer", player)
+def test_a_choice_that_the_server_takes_back_is_made_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "LivePlayer", Timed)
 
     class Switches(RandomAgent):
         def choose(self, observations):
