@@ -3,8 +3,8 @@
 An input log holds a battle's seed, its teams and every choice of both players. Played again on the simulator it gives
 both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: one object a line with id, format, seed,
 teams, choices, and if there winner, lines_sha256, ratings, date) and Showdown's own input logs (`.inputlog`, one battle
-a file). What does not replay is left out with its reason. A file that cannot be read to its end is named, the others go
-on, and the exit status is 1. Names of people are not kept.
+a file, its id the file's name). What does not replay is left out with its reason, and so is a second battle of one id.
+A file that cannot be read to its end is named, the others go on, and the exit status is 1. No names of people are kept.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def _entry(line: bytes, place: str) -> Log | BadLog:
         record = json.loads(line)
         day = record.get("date") or "2000-01-01"
         date.fromisoformat(day[:10])
+        one, two = record.get("ratings") or (None, None)
         return Log(
             id=str(record["id"]),
             format=str.strip(record["format"]),
@@ -112,7 +113,7 @@ def _entry(line: bytes, place: str) -> Log | BadLog:
             seeds=record.get("seeds"),
             winner=record.get("winner"),
             sha256=record.get("lines_sha256"),
-            ratings=record.get("ratings") or [None, None],
+            ratings=[None if rating is None else int(rating) for rating in (one, two)],
             date=day,
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -171,6 +172,7 @@ class Importer:
         self.journal = out / JOURNAL
         self.done = self._read_journal()
         self.skipped = 0
+        self.met: set[str] = set()  # ids of this run
 
     def _read_journal(self) -> set[str]:
         if not self.journal.exists():
@@ -194,9 +196,12 @@ class Importer:
                     self._drop(notes, "", "unreadable", str(entry))
                 elif entry.id in self.done:
                     self.skipped += 1
+                elif entry.id in self.met:  # files go by the id: the other one's would be written over
+                    self._drop(notes, "", "its id stands twice", entry.id)
                 elif "@@@" in entry.format:
                     self._drop(notes, entry.id, "custom rules", entry.format)
                 else:
+                    self.met.add(entry.id)
                     waiting.append(entry)
                 if len(waiting) >= batch * len(self.sim.workers):
                     self._replay(waiting, notes)
@@ -209,12 +214,16 @@ class Importer:
             return
         for number, entry in enumerate(logs):
             self.sim.command("replay", entry.id, entry.message(), worker=number % len(self.sim.workers))
-        by_id = {entry.id: entry for entry in logs}
+        by_id, void = {entry.id: entry for entry in logs}, []
         for event in self.sim.step():
-            if event.lane in by_id:
-                self._take(by_id.pop(event.lane), event, notes)
-        for entry in by_id.values():
-            self._drop(notes, entry.id, "lost with its process", "")
+            entry = by_id[event.lane]
+            # A lost process takes with it all that it held, whichever it was lost over: each is tried alone.
+            if event.event == "void" and len(logs) > 1:
+                void.append(entry)
+            else:
+                self._take(entry, event, notes)
+        for entry in void:
+            self._replay([entry], notes)
         notes.flush()
 
     def _take(self, entry: Log, event: Event, notes: Any) -> None:

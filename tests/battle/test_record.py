@@ -20,6 +20,7 @@ from battle.interface import Observation
 from battle.play import Match, Outcome, View, play
 from battle.players import BASELINES, UnknownPlayer, make_player, parse_player
 from battle.recorder import CannotRecord, Recorder
+from battle.simulator import Simulator
 from battle.teams import OWN, load_teams, team_files
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
@@ -432,14 +433,18 @@ def test_all_battles_of_people_replay(tmp_path):
     report.write_text(json.dumps(found | checked, indent=1))
 
 
-def test_showdowns_own_input_log(tmp_path):
-    record = json.loads(human_lines(1)[0])
+def write_inputlog(path, record):
+    """A record as Showdown's own log of one battle."""
     start = {"formatid": record["format"], "seed": record["seed"]}
     players = [{"name": f"Somebody {n}", "team": team} for n, team in enumerate(record["teams"])]
     text = [">version abc", f">start {json.dumps(start)}"]
     text += [f">player p{n + 1} {json.dumps(player)}" for n, player in enumerate(players)]
-    text += [f">{choice}" for choice in record["choices"]]
-    (tmp_path / "one.inputlog").write_text("\n".join(text))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(text + [f">{choice}" for choice in record["choices"]]))
+
+
+def test_showdowns_own_input_log(tmp_path):
+    write_inputlog(tmp_path / "one.inputlog", json.loads(human_lines(1)[0]))
     (tmp_path / "none.inputlog").write_text(">chat hello\n")
     out = tmp_path / "out"
     command = [str(tmp_path / "none.inputlog"), str(tmp_path / "one.inputlog"), "--out", str(out)]
@@ -458,8 +463,44 @@ def test_every_baseline_answers_every_state_legally(simulator):
         assert outcome.refused == []
 
 
-@pytest.mark.parametrize("change", [{"format": 3}, {"date": "soon"}, {"date": 20240101}, {"date": "2024-13-01"}])
-def test_a_record_of_no_day_or_format_is_left_out_by_its_line(tmp_path, change):
+def test_of_two_battles_with_one_id_the_second_is_said_to_be_left_out(tmp_path):
+    report, out = tmp_path / "report.json", tmp_path / "out"
+    files = [tmp_path / server / "1.inputlog" for server in "ab"]
+    for file, line in zip(files, human_lines(2), strict=True):
+        write_inputlog(file, json.loads(line))
+    assert import_inputlogs.main([*map(str, files), "--out", str(out), "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert (found["battles"], found["views"]) == (1, len(list(out.rglob("*.lz4"))))
+    assert found["dropped"] == {"its id stands twice": 1}
+
+
+def test_battles_lost_with_their_process_are_replayed_one_by_one(tmp_path):
+    """Else those beside the one that it was lost over would be left out, and noted as done."""
+    source, steps = tmp_path / "logs.jsonl", []
+    source.write_text("".join(human_lines(3)))
+    with Simulator() as sim:
+        step = sim.step
+
+        def fail():
+            if len(steps) in (0, 2):  # all three, and the second of them once more
+                sim.workers[0].process.kill()
+            steps.append(len(sim.queue))
+            return step()
+
+        sim.step = fail
+        importer = import_inputlogs.Importer(sim, tmp_path)
+        importer.run(import_inputlogs.read_logs([source]))
+    assert (importer.battles, dict(importer.reasons)) == (2, {"the simulator failed on it": 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"format": 3}, {"date": "soon"}, {"date": 20240101}, {"date": "2024-13-01"}),
+        *({"ratings": {"p1": 1500, "p2": 1400}}, {"ratings": ["high", 1400]}, {"ratings": [1500]}, {"ratings": 3}),
+    ],
+)
+def test_a_record_of_no_day_format_or_ratings_is_left_out_by_its_line(tmp_path, change):
     good = {"id": "a", "format": "gen1ou", "seed": "1,2,3,4", "choices": [], "date": "2024-05-01T10:00"}
     file = tmp_path / "logs.jsonl"
     file.write_text("\n".join(json.dumps(record) for record in (good | change, good)))
