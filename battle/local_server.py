@@ -16,6 +16,7 @@ from battle.simulator import ROOM, node_command
 log = logging.getLogger(__name__)
 
 PACKAGE = ROOM / "node_modules" / "pokemon-showdown"
+LEASH = ROOM / "node" / "leash.js"
 FOLDERS = ("logs/repl", "logs/chat", "logs/modlog", "config/chat-plugins", "databases")
 
 
@@ -47,10 +48,11 @@ class LocalServer:
             (PACKAGE / folder).mkdir(parents=True, exist_ok=True)
         (PACKAGE / "config" / "config.js").write_text(self.config(), encoding="utf-8")
         self.log = (PACKAGE / "logs" / "turnwise-server.log").open("wb")
+        command = [node, "--require", str(LEASH), "pokemon-showdown", "start", "--no-security", "--skip-build"]
         self.process = subprocess.Popen(
-            [node, "pokemon-showdown", "start", "--no-security", "--skip-build", str(self.port)],
+            [*command, str(self.port)],
             cwd=PACKAGE,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -72,6 +74,7 @@ class LocalServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            self.process.stdin.close()
         self.log.close()
 
     def config(self) -> str:

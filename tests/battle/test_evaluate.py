@@ -1,7 +1,13 @@
 """Ratings, evaluation by play, the environment, live play on a local server."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +17,14 @@ from battle import evaluate, ladder
 from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
-from battle.local_server import LocalServer, ServerTrouble
+from battle.local_server import LocalServer, ServerTrouble, listening
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, expected_score, gxe, wilson
 from battle.teams import team_files
 from data.replay_file import read_battle
+from trainer.setup import free_port
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_wilson_against_known_values():
@@ -263,6 +272,30 @@ def test_the_opponent_is_told_of_every_battles_end(way):
     env.close()
     assert set(opponent.ended) == set(opponent.seen)
     assert len(opponent.ended) == len(opponent.seen)
+
+
+HOST = """
+import sys, time
+from battle.local_server import LocalServer
+with LocalServer(int(sys.argv[1])) as server:
+    print(server.process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_server_does_not_outlive_a_command_that_is_killed():
+    port = free_port()
+    command = subprocess.Popen([sys.executable, "-c", HOST, str(port)], cwd=ROOT, stdout=subprocess.PIPE)
+    pid = int(command.stdout.readline())
+    command.kill()
+    command.wait(20)
+    ended = time.monotonic() + 20
+    while listening(port) and time.monotonic() < ended:
+        time.sleep(0.05)
+    if listening(port):
+        os.kill(pid, signal.SIGKILL)
+        pytest.fail("the server still listens")
 
 
 def test_a_taken_port_is_said():
