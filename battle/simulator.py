@@ -7,6 +7,8 @@ the battles it held come back as `void` events: they have no result, and count a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -127,6 +129,14 @@ def node_command() -> list[str]:
     return [node, "--max-old-space-size=2048", "--max-semi-space-size=64", str(BRIDGE)]
 
 
+def _widen(pipe: int) -> None:
+    """A pipe to PIPE_BYTES, if it may: all pipes of a user who is not root hold 64 MB together by Linux's default, and
+    those of some thirty processes are that much. Any further one stays as it is, and is emptied in more goes."""
+    with contextlib.suppress(PermissionError):
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
 class Worker:
     """One Node process and the lanes that live in it."""
 
@@ -145,9 +155,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            pipesize=PIPE_BYTES,
             start_new_session=True,
         )
+        for pipe in (self.process.stdin, self.process.stdout):
+            _widen(pipe.fileno())
         os.set_blocking(self.process.stdout.fileno(), False)
         os.set_blocking(self.process.stdin.fileno(), False)
         os.set_blocking(self.process.stderr.fileno(), False)

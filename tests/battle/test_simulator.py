@@ -1,5 +1,6 @@
 """The bridge: replays bit for bit, keeps its memory, survives its processes, says what is missing."""
 
+import fcntl
 import json
 import os
 import signal
@@ -50,6 +51,16 @@ def test_a_battle_is_a_function_of_its_seed(simulator, battle_format):
     with Simulator(processes=2) as other:
         assert first == gist(battles(other, battle_format, 4))
     assert len({turns for _, _, turns, *_ in first}) > 1
+
+
+def test_more_processes_than_wide_pipes_are_allowed_play_all_the_same(simulator, monkeypatch):
+    def refuse(pipe, command, size):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    with Simulator() as narrow:
+        found = gist(battles(narrow, "gen1ou", 6))
+    assert found == gist(battles(simulator, "gen1ou", 6))
 
 
 @pytest.mark.parametrize("battle_format", ["gen1ou", "gen3ou", "gen9ou"])
