@@ -217,6 +217,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    formats = list(
+        dict.fromkeys(args.formats)
+    )  # named twice, its battles would be played and counted twice, dice and all
     names = [n for text in args.against for n in (ALL_BASELINES if text == "all" else [text])]
     named = parse_players([*args.agent, *names])
     # Who is named twice, as an agent and among `all` baselines, plays once; its label is its own (see parse_players).
@@ -230,11 +233,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     couples = everybody if args.round_robin else [c for c in everybody if c[0] < ours]
     started = time.monotonic()
     with Simulator(processes=args.processes) as sim:
-        sim.check_formats(args.formats)
+        sim.check_formats(formats)
         recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
-        total = len(args.formats) * len(couples) * args.battles
+        total = len(formats) * len(couples) * args.battles
         with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
-            for battle_format in args.formats:
+            for battle_format in formats:
                 teams = load_teams(sim, battle_format, args.teams, purpose="evaluation")
                 plan = arena.matches(battle_format, couples, teams, args.battles, args.seed, args.lead)
                 for outcome in play(sim, plan, lanes=args.lanes, turn_limit=args.turn_limit):
@@ -244,7 +247,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     bar.update()
         version = sim.version
     report = arena.report(time.monotonic() - started)
-    report |= {"formats": args.formats, "battles": args.battles, "seed": args.seed, "simulator": version}
+    report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "simulator": version}
     return report
 
 

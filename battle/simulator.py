@@ -346,13 +346,13 @@ class Simulator:
         return [Event(event="void", lane=lane, message=f"the Node process was lost: {reason}") for lane in lanes]
 
     def check_formats(self, formats: list[str]) -> None:
-        """Raises UnknownFormat for a format that this Showdown does not have."""
+        """Raises UnknownFormat for a name that is no id of a singles format of this Showdown."""
         self.command("formats", "formats", formats)
         known = next(event for event in self.step() if event.event == "formats").known
         for name in formats:
             if name not in known:
                 raise UnknownFormat(
-                    f"format {name!r}: pokemon-showdown {self.version} does not know it; "
+                    f"format {name!r}: pokemon-showdown {self.version} has no singles format of that id; "
                     "name one as gen1ou … gen4ou, gen9ou or gen9randombattle"
                 )
 

@@ -12,7 +12,7 @@
 //   ["feed", lane, lines, request]  a live server's lines and request → a state (live.js)
 //   ["search", lane, spec, lines, request] looks ahead for one player, who begins with a spec → {"event": "searched",
 //                                   "action", "worth"} (search.js)
-//   ["formats", lane, [ids]]        → which of them this version knows
+//   ["formats", lane, [ids]]        → which of them are ids of singles formats that this version knows
 // A lane in which JavaScript throws is reported ("void") and dropped; the others go on.
 
 const readline = require('readline');
@@ -71,7 +71,12 @@ const verbs = {
     emit({ event: 'searched', lane, ...lanes.get(lane).choose(lines, request) });
   },
   formats(emit, lane, ids) {
-    emit({ event: 'formats', lane, known: ids.filter((id) => Dex.formats.get(id).exists) });
+    // By its own id alone: other spellings would go into states and folders.
+    const known = ids.filter((name) => {
+      const { exists, id, gameType } = Dex.formats.get(name);
+      return exists && id === name && gameType === 'singles';
+    });
+    emit({ event: 'formats', lane, known });
   },
 };
 

@@ -84,6 +84,12 @@ def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
     assert "type_switch" in evaluate.table(first)
 
 
+def test_a_format_named_twice_is_played_and_counted_once():
+    report = evaluate.run(arguments("--battles", "2", "--formats", "gen1ou", "gen1ou"))
+    assert [(row["format"], row["battles"]) for row in report["results"]] == [("gen1ou", 2)]
+    assert report["formats"] == ["gen1ou"]
+
+
 def test_random_against_itself_is_even():
     args = evaluate.parser().parse_args(
         ["--agent", "random", "--against", "random", "--formats", "gen9randombattle", "--battles", "24"]
