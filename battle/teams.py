@@ -1,4 +1,4 @@
-"""Teams: folders of `*.{format}_team` files in Showdown's export format (or packed, one team a line).
+"""Teams: folders of `*.{format}_team` files in Showdown's export format, or packed on one line.
 
 Our own stand under `battle/teams/{format}/training` and `…/evaluation`; the latter are for measuring play and are never
 recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. Random-battle formats have none.
@@ -53,7 +53,7 @@ def load_teams(
     teams, refused = [], None
     for path in team_files(battle_format, source, purpose):
         try:
-            packed = sim.pack_team(battle_format, path.read_text(encoding="utf-8"), str(path))
+            packed = sim.pack_team(battle_format, _text(path), str(path))
         except InvalidTeam as error:
             if strict:
                 raise
@@ -63,3 +63,10 @@ def load_teams(
     if not teams:
         raise refused
     return teams
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTeam(f"{path}: is no UTF-8 text ({error}): save it as UTF-8, or leave it out") from error

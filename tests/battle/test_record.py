@@ -142,6 +142,9 @@ def test_anybodys_teams(simulator, tmp_path):
     with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team: .*Mew"):
         load_teams(simulator, "gen1ou", tmp_path)
     assert [team.name for team in load_teams(simulator, "gen1ou", tmp_path, strict=False)] == ["good"]
+    (tmp_path / "bad.gen1ou_team").write_text("Flabébé (Mew)\n- Transform\n", encoding="latin-1")
+    with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team: is no UTF-8 text \("):
+        load_teams(simulator, "gen1ou", tmp_path)
     with pytest.raises(InvalidTeam, match=r"no \*.gen2ou_team file"):
         load_teams(simulator, "gen2ou", tmp_path)
 
