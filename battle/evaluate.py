@@ -217,9 +217,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    formats = list(
-        dict.fromkeys(args.formats)
-    )  # named twice, its battles would be played and counted twice, dice and all
+    # One named twice would have its battles played and counted twice, dice and all.
+    formats = list(dict.fromkeys(args.formats))
     names = [n for text in args.against for n in (ALL_BASELINES if text == "all" else [text])]
     named = parse_players([*args.agent, *names])
     # Who is named twice, as an agent and among `all` baselines, plays once; its label is its own (see parse_players).
