@@ -81,7 +81,7 @@ class TurnwiseAgent:
     return (None: the model's default): the policy at play is π(a)·exp(β·Q(a)), the best one of those equally far from
     π (one step of policy improvement: Peng et al. 2019, eq. 7; Brandfonbrener et al. 2021). temperature: 0 plays the
     most likely action, otherwise samples from that policy sharpened by it. Equal states, seeds and lanes give equal
-    actions. Raises ValueError where a stamp, gamma, beta or temperature does not fit.
+    actions. Raises ValueError where a stamp, gamma, beta, temperature or seed does not fit.
     """
 
     def __init__(
@@ -102,6 +102,8 @@ class TurnwiseAgent:
         self.beta = config.act_beta if beta is None else beta
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"{name}: beta={beta}: give a number of 0 or more")
+        if seed < 0:
+            raise ValueError(f"{name}: seed={seed}: give a whole number of 0 or more")
         self.network, self.name, self.temperature, self.seed = network.eval(), name, temperature, seed
         self._gamma_index = config.gamma_index(gamma)
         self.gamma = config.gammas[self._gamma_index]
@@ -120,11 +122,19 @@ class TurnwiseAgent:
     def from_pretrained(cls, folder_or_name: str | Path, *, device: str = "cpu", dtype: str = "float32", **options):
         """Load a model folder, a checkpoint that holds one, or a model of the Hugging Face Hub.
 
-        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree.
+        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree, or
+        the device is not here.
         """
         folder = _model_folder(folder_or_name)
         tokenizer = Tokenizer.load(folder / "vocabulary.json")
-        network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+        network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
+        try:
+            network.to(device)
+        except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, an AssertionError
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{folder_or_name}: device={device}: {reason}: give cpu, or a device that is here"
+            ) from error
         fitted = folder / "calibration.json"
         calibration = json.loads(fitted.read_text()) if fitted.exists() else None
         return cls(network, tokenizer, calibration=calibration, name=str(folder_or_name), **options)

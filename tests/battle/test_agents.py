@@ -1,6 +1,7 @@
 """The trained agent at the table: one encoder, cached lanes equal to a full forward, windows slid as training cuts."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests.battle_files import Style, make_battle
 from trainer.hub import export_model
+
+STARTER = Path(__file__).parents[2] / "battle" / "starter"
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +267,14 @@ def test_a_beta_that_is_none_is_refused(tokenizer, beta):
         TurnwiseAgent(network_for(tokenizer), tokenizer, beta=beta)
     with pytest.raises(ValueError, match=f"config.act_beta={beta}: give a number of 0 or more"):
         network_for(tokenizer, act_beta=beta)
+
+
+def test_a_seed_or_device_that_cannot_be_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="seed=-1: give a whole number of 0 or more"):
+        TurnwiseAgent(network_for(tokenizer), tokenizer, seed=-1)
+    for device in ("cuda:99", "nowhere"):
+        with pytest.raises(ValueError, match=f"starter: device={device}: .*: give cpu, or a device that is here"):
+            TurnwiseAgent.from_pretrained(STARTER, device=device)
 
 
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
