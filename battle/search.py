@@ -41,15 +41,14 @@ class SearchAgent:
         self._teams: dict[str, list[str]] = {}
 
     def choose(self, observations: list[Observation]) -> list[int]:
+        actions = []
         for seen in observations:
             fresh = seen.first or seen.lane not in self._begun
             self._begun.add(seen.lane)
             spec = self._spec(seen) if fresh else None
             self._sim.command("search", seen.lane, spec, seen.lines, seen.request)
-        found = {event.lane: event for event in self._sim.step()}
-        actions = []
-        for seen in observations:
-            event = found[seen.lane]
+            # One by one: a process has its time for what it is asked at once, and 64 battles may take longer than that.
+            event = next(event for event in self._sim.step() if event.lane == seen.lane)
             if event.event != "searched":
                 raise BattleError(f"search: {seen.lane}: the search failed: {event.message}; please report it")
             actions.append(event.action)

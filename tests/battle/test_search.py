@@ -107,6 +107,24 @@ def test_its_choices_are_legal_and_a_function_of_the_seed(simulator, battle_form
     assert first == meet(simulator, battle_format, packed, turns=2)
 
 
+def test_its_time_is_for_one_decision_not_for_those_of_all_battles(simulator):
+    """Two turns ahead, a round of the usual 64 battles takes longer than any process is waited for."""
+    agent, asked = SearchAgent(determinizations=1), []
+    step = agent._sim.step
+
+    def watch():
+        asked.append([command[0] for commands in agent._sim.queue.values() for command in commands].count("search"))
+        return step()
+
+    agent._sim.step = watch
+    teams = load_teams(simulator, "gen1ou")
+    packed = (teams[0].packed, teams[-1].packed)
+    list(play(simulator, [Match(name, "gen1ou", (agent, First()), 5, packed) for name in "ab"], turn_limit=1))
+    agent.close()
+    assert len(asked) >= 2
+    assert set(asked) == {1}
+
+
 def test_what_is_hidden_does_not_change_its_choice(simulator):
     """Two battles that look alike: the opponent's bench carries other moves, items, abilities and spreads."""
     teams = load_teams(simulator, "gen9ou")
