@@ -41,7 +41,8 @@ class Room:
     tag: its name there, which changes when a player hides it. name: its first one, by which the agent knows it.
     fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
     agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
-    default was played for want of a state, so the battle has no result of the agent's.
+    default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,
+    "" for a tie.
     """
 
     tag: str
@@ -62,6 +63,7 @@ class Room:
     met: bool = False
     retry: bool = False
     blind: bool = False
+    winner: str = ""
     over: bool = False
 
     @property
@@ -222,7 +224,8 @@ class LivePlayer(Player):
                 room.unseen.append("|".join(parts))
                 if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
                     room.opponent = parts[3]
-                ended = ended or kind in ("win", "tie")
+                if kind in ("win", "tie"):
+                    ended, room.winner = True, parts[2] if kind == "win" else ""
         if ended:
             await self._finish(room)
         elif room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or room.retry):
@@ -376,15 +379,18 @@ class LivePlayer(Player):
     async def _finish(self, room: Room) -> None:
         room.request = None
         event = self._translate(room)
-        if room.blind or not event.states:
+        if room.blind or event.event == "void":
             await self._close(room, "void")
         else:
-            won = {0: self.username, 1: room.opponent}.get(event.winner)
-            self._battles[room.tag].won_by(won) if won else self._battles[room.tag].tied()
+            self._battles[room.tag].won_by(room.winner) if room.winner else self._battles[room.tag].tied()
             try:
-                self._record(room, event)
+                if event.states:
+                    self._record(room, event)
+                else:
+                    log.warning("%s: ended before it began, or while we were away: it has no file", room.tag)
             finally:  # a full disk is no reason to wait for this battle for ever
-                await self._close(room, {0: "won", 1: "lost"}.get(event.winner, "tie"))
+                won = "won" if room.winner == self.username else "lost"
+                await self._close(room, won if room.winner else "tie")
         await self.ps_client.send_message(f"/leave {room.tag}")
 
     async def _close(self, room: Room, result: str) -> None:

@@ -21,7 +21,9 @@ class Live {
     if (request) this.view.ask(JSON.parse(request));
     const { view } = this;
     if (view.winner) {
-      if (!view.me) return { event: 'end', lane: this.lane, winner: -1, turns: view.turn, states: [] };
+      // Given up at team preview there is no state to tell of, nor where no request came: it ended while we were away.
+      const stood = view.me && ['p1', 'p2'].every((side) => view.active(side));
+      if (!stood) return { event: 'end', lane: this.lane, winner: -1, turns: view.turn, states: [] };
       view.request = null;
       const side = view.winner === 'tie' ? -1 : view.winner === view.me ? 0 : 1;
       return `{"event":"end","lane":${JSON.stringify(this.lane)},"winner":${side},"turns":${view.turn},"states":[${view.state()}]}`;

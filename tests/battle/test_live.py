@@ -287,6 +287,42 @@ def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watc
     assert not list(tmp_path.rglob("*.lz4"))
 
 
+@pytest.mark.timeout(60)
+def test_a_battle_given_up_at_team_preview_is_won_and_has_no_file(server, tmp_path, monkeypatch):
+    class Quits(LivePlayer):
+        async def _send(self, room, choice):
+            if self.username == "Turn B":
+                await self.ps_client.send_message("/forfeit", room.tag)
+            else:
+                await super()._send(room, choice)
+
+    monkeypatch.setattr(ladder, "LivePlayer", Quits)
+    results = against(server.port, server.port, RandomAgent(), tmp_path)
+    assert results == {"a": ["won"], "b": ["lost"]}
+    assert not list(tmp_path.rglob("*.lz4"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_battle_that_ends_while_the_connection_is_cut_counts(server, tmp_path, watched):
+    proxy = Proxy(server.port)
+    proxy.start()
+
+    def cut():
+        proxy.cutting.set()
+        while proxy.cutting.is_set():
+            pass
+        (rival,) = (player for player in watched if player.username == "Turn B")
+        message = rival.ps_client.send_message("/forfeit", *rival.rooms)
+        sent.append(asyncio.get_running_loop().create_task(message))
+
+    sent = []
+    results = against(proxy.port, server.port, Saboteur({3}, cut), tmp_path)
+    proxy.closing = True
+    assert results == {"a": ["won"], "b": ["lost"]}
+    assert not list(tmp_path.rglob("*.lz4"))
+
+
 @pytest.mark.timeout(180)
 def test_a_battle_that_is_hidden_goes_on_by_its_new_name(server, tmp_path, watched):
     class Hides(Watched):
