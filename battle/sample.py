@@ -6,7 +6,6 @@ The better baselines with our own training teams, both views of each battle; the
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Simulator() as sim:
         recorder = Recorder(args.out, run="sample", version=sim.version, date="11-22-2026", level=12)
         for battle_format in FORMATS:
-            folder = args.out / battle_format
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            # Those of before, and nobody else's.
+            for path in (args.out / battle_format).glob(f"{battle_format}-{recorder.run}-*"):
+                path.unlink()
             teams = load_teams(sim, battle_format)
             kept = 0
             for number in range(20 * args.pairs):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from battle import import_inputlogs, selfplay, soak
+from battle import import_inputlogs, sample, selfplay, soak
 from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.errors import BattleError, InvalidTeam
 from battle.interface import Observation
@@ -290,6 +290,22 @@ def test_the_bundled_battles():
         assert all(legal_actions(s)[a] for s, a in zip(battle.states[:-1], battle.actions[:-1], strict=True))
         assert len(battle.states[0].available_switches) == 5
     assert min(results.values()) > 50
+
+
+def test_the_bundled_battles_are_made_anew_and_nobody_elses_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "FORMATS", ("gen1ou",))
+    folder = tmp_path / "gen1ou"
+    folder.mkdir()
+    mine = folder / "gen1ou-1_1500_a_vs_b_01-01-2026_WIN.json.lz4"
+    for path in (mine, folder / "gen1ou-sample-000a_Unrated_old_vs_old_01-01-2020_WIN.json.lz4"):
+        path.write_bytes(b"")
+    assert sample.main(["--out", str(tmp_path), "--pairs", "1"]) == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert names.pop(0) == mine.name
+    assert len(names) == 4
+    for name in names:
+        bundled = read_battle(ROOT / "data" / "sample" / "gen1ou" / name)
+        assert read_battle(folder / name).actions == bundled.actions
 
 
 @pytest.mark.parametrize("battle_format", ["gen2ou", "gen3ou", "gen4ou", "gen9randombattle"])
