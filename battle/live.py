@@ -42,7 +42,7 @@ class Room:
     fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
     agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
     default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,
-    "" for a tie.
+    "" for a tie. chair: the opponent's, p1 or p2. left: they are not there. timed: we asked for the server's timer.
     """
 
     tag: str
@@ -55,6 +55,9 @@ class Room:
     fed: list[tuple[list[str], str | None]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     opponent: str = "opponent"
+    chair: str = ""
+    left: bool = False
+    timed: bool = False
     lead: int = 0
     joined: int = 0
     answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
@@ -223,12 +226,18 @@ class LivePlayer(Player):
                 room.lines.append("|".join(parts))
                 room.unseen.append("|".join(parts))
                 if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
-                    room.opponent = parts[3]
+                    room.opponent, room.chair, room.left = parts[3], parts[2], False
+                elif kind == "player" and parts[2:3] == [room.chair] and not "".join(parts[3:]):
+                    room.left = True
                 if kind in ("win", "tie"):
                     ended, room.winner = True, parts[2] if kind == "win" else ""
         if ended:
             await self._finish(room)
-        elif room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or room.retry):
+            return
+        if room.left and not room.timed:  # the server waits for them without end, unless somebody asks for its timer
+            room.timed = True
+            await self.ps_client.send_message("/timer on", room.tag)
+        if room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or room.retry):
             await self._answer(room)  # asked again, nothing has happened since: chat and timer may have spoken
 
     @staticmethod

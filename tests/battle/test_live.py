@@ -287,6 +287,26 @@ def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watc
     assert not list(tmp_path.rglob("*.lz4"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_an_opponent_who_leaves_is_waited_for_by_the_servers_timer(server, tmp_path):
+    """Without one the battle, and the command, would last for as long as they stay away."""
+    proxy = Proxy(server.port)
+    proxy.start()
+    pages = tmp_path / "pages"
+
+    def leave():
+        proxy.cutting.set()
+        while proxy.cutting.is_set():
+            pass
+
+    results = against(server.port, proxy.port, Saboteur({3}, leave), tmp_path, "--replays", str(pages))
+    proxy.closing = True
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+    (page,) = (path.read_text() for path in pages.iterdir())
+    assert page.count("|inactive|Battle timer is ON: inactive players will automatically lose") == 1
+
+
 @pytest.mark.timeout(60)
 def test_a_battle_given_up_at_team_preview_is_won_and_has_no_file(server, tmp_path, monkeypatch):
     class Quits(LivePlayer):
