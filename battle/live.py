@@ -42,7 +42,8 @@ class Room:
     fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
     agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
     default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,
-    "" for a tie. chair: the opponent's, p1 or p2. left: they are not there. timed: we asked for the server's timer.
+    "" for a tie. rating: ours, as the ladder says. chair: the opponent's, p1 or p2. left: they are not there. timed: we
+    asked for the server's timer.
     """
 
     tag: str
@@ -55,6 +56,7 @@ class Room:
     fed: list[tuple[list[str], str | None]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     opponent: str = "opponent"
+    rating: str = "Unrated"
     chair: str = ""
     left: bool = False
     timed: bool = False
@@ -225,7 +227,9 @@ class LivePlayer(Player):
             else:
                 room.lines.append("|".join(parts))
                 room.unseen.append("|".join(parts))
-                if kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
+                if kind == "player" and parts[3:4] == [self.username] and "".join(parts[5:6]).isdecimal():
+                    room.rating = parts[5]
+                elif kind == "player" and len(parts) > 3 and parts[3] and parts[3] != self.username:
                     room.opponent, room.chair, room.left = parts[3], parts[2], False
                 elif kind == "player" and parts[2:3] == [room.chair] and not "".join(parts[3:]):
                     room.left = True
@@ -435,7 +439,7 @@ class LivePlayer(Player):
         )
         kind = "tie" if event.winner < 0 else "won"
         outcome = Outcome(match, kind, event.winner, event.turns, (view, View()), room.refused)
-        self.recorder.record(outcome, (self.username, room.opponent))
+        self.recorder.record(outcome, (self.username, room.opponent), (room.rating, "Unrated"))
 
 
 @dataclass

@@ -84,8 +84,13 @@ class Recorder:
     date: str | None = None
     level: int = 0
 
-    def record(self, outcome: Outcome, players: tuple[str, str] | None = None) -> list[Path]:
-        """Both views of a finished battle, none of a void one; the paths written."""
+    def record(
+        self,
+        outcome: Outcome,
+        players: tuple[str, str] | None = None,
+        ratings: tuple[str, str] = ("Unrated", "Unrated"),
+    ) -> list[Path]:
+        """Both views of a finished battle, none of a void one; the paths written. players, ratings: for their names."""
         if outcome.kind == "void":
             return []
         match = outcome.match
@@ -98,7 +103,16 @@ class Recorder:
             if len(view.states) < 2:
                 continue
             meta = self._meta(outcome, side, view)
-            written.append(self._file(match.format, match.id, names, side, outcome.winner, view, meta))
+            written.append(
+                self.write(
+                    match.format,
+                    f"{self.run}-{match.id}",
+                    ratings[side],
+                    (names[side], names[1 - side]),
+                    outcome.winner == side,
+                    content(view.states, view.actions, meta),
+                )
+            )
         return written
 
     def _meta(self, outcome: Outcome, side: int, view: View) -> dict[str, Any]:
@@ -120,18 +134,6 @@ class Recorder:
             "simulator": f"pokemon-showdown {self.version}",
             "recorder": "turnwise 1",
         }
-
-    def _file(
-        self, battle_format: str, battle: str, names: tuple[str, str], side: int, winner: int, view: View, meta: dict
-    ) -> Path:
-        return self.write(
-            battle_format,
-            f"{self.run}-{battle}",
-            "Unrated",
-            (names[side], names[1 - side]),
-            winner == side,
-            content(view.states, view.actions, meta),
-        )
 
     def write(
         self, battle_format: str, battle: str, rating: str, players: tuple[str, str], won: bool, data: bytes

@@ -20,7 +20,7 @@ from battle.local_server import LocalServer, ServerTrouble
 from battle.simulator import Event
 from battle.teams import team_files
 from data.observation import SPACES
-from data.replay_file import read_battle
+from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.hub import export_model
@@ -387,6 +387,9 @@ def test_a_search_on_the_ladder_is_made_again_after_a_break(tmp_path, watched):
         first.join(100)
         second.join(20)
     assert {results["Turn A"][0], results["Turn B"][0]} in ({"won", "lost"}, {"tie"})
+    # A server's ladder begins at 1000, and says so.
+    names = [parse_name(path) for path in tmp_path.rglob("*.lz4")]
+    assert [(name.rated, name.rating) for name in names] == [(True, 1000)] * 2
 
 
 @pytest.mark.timeout(180)
