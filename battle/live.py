@@ -411,7 +411,7 @@ class LivePlayer(Player):
         room.over = True
         self.sim.drop(room.lane)
         self._end(room)
-        room.fed.clear()
+        room.fed, room.view = [], View()  # half a megabyte a battle, for as long as the command lasts
         self.results.append(result)
         if result == "void":  # a server that was started anew may give its name to another battle
             del self.rooms[room.tag], self._battles[room.tag]

@@ -361,6 +361,7 @@ def test_a_battle_that_is_hidden_goes_on_by_its_new_name(server, tmp_path, watch
     assert room.tag.startswith(f"{room.name}-")
     assert room.tag.endswith("pw")
     assert agent.ended == [room.name]
+    assert (room.view.states, room.fed) == ([], [])
     assert not any(player.sim.home for player in watched)
     battle, meta = recorded(tmp_path)
     assert meta["refused"] == 0
