@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import hashlib
 import json
 import logging
 import signal
@@ -64,6 +65,17 @@ class Pool:
             lead_rule=self.args.lead,
             leads=leads(seed, self.args.lead),
         )
+
+
+def weights(agent: Agent) -> str:
+    """A model's fingerprint, "" for a player without one."""
+    network = getattr(agent, "network", None)
+    if network is None:
+        return ""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(network.state_dict().items()):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Journal:
@@ -148,8 +160,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
-        # The sets themselves: a folder of teams may have changed under its name.
+        # The sets and the weights themselves: a folder of teams, or a model's, may have changed under its name.
         fingerprint = {key: getattr(args, key) for key in asked} | {"teams": seed_of(teams)}
+        fingerprint["models"] = seed_of(*map(weights, pool.agents))
         journal = Journal(args.out / JOURNAL, fingerprint)
         for name in args.formats:
             journal.remove_unnoted(args.out, name, args.seed)

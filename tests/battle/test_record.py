@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from battle import import_inputlogs, sample, selfplay, soak
 from battle.baselines import RandomAgent, TypeSwitchAgent
@@ -216,6 +217,20 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
     older = {key: value for key, value in json.loads(head).items() if key not in ("turn_limit", "teams")}
     journal.write_text("\n".join([json.dumps(older), *rest]) + "\n")
     assert selfplay.run(arguments(parts, 6))["battles"] == 0
+
+
+def test_selfplay_does_not_go_on_with_other_weights_under_the_same_name(tmp_path, monkeypatch):
+    """A run that still trains, or was trained again, has other ones in its folder by then."""
+
+    class Model(RandomAgent):
+        network = torch.nn.Linear(2, 2)
+
+    monkeypatch.setattr(selfplay, "make_player", lambda spec: Model())
+    assert selfplay.run(arguments(tmp_path, 1, players=["runs/x"]))["battles"] == 1
+    assert selfplay.run(arguments(tmp_path, 2, players=["runs/x"]))["battles"] == 1
+    Model.network = torch.nn.Linear(2, 2)
+    with pytest.raises(BattleError, match="begun with another models: repeat that command"):
+        selfplay.run(arguments(tmp_path, 3, players=["runs/x"]))
 
 
 HOLDER = """
