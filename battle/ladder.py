@@ -24,6 +24,7 @@ from battle.interface import Agent
 from battle.live import LivePlayer
 from battle.local_server import LocalServer
 from battle.players import make_player, parse_player
+from battle.recorder import CannotRecord
 from battle.schedule import at_least_one
 from battle.simulator import Simulator
 from battle.teams import load_teams
@@ -93,8 +94,15 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
 
 
 def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:
-    """Plays as the command line says, by `agent` where one is given; how each battle went."""
+    """Plays as the command line says, by `agent` where one is given; how each battle went.
+
+    Raises CannotRecord before the first one where its folders cannot be made."""
     where, account = address(args)
+    for folder in filter(None, (args.out, args.replays)):  # now, and not when the first battle is over
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotRecord(f"{folder}: {error.strerror}: free some space or choose another --out") from error
     agent = agent or make_player(parse_player(args.agent))
     with Simulator() as sim:
         sim.check_formats([args.format])
