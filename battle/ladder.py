@@ -90,7 +90,7 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
         for number in range(1, args.battles + 1):
             await player.challenge(args.opponent, number)
     else:
-        await player.accept_challenges(args.opponent, args.battles)
+        await player.accept(args.opponent, args.battles)
 
 
 def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:

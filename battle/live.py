@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from poke_env.data import to_id_str
 from poke_env.player import Player
 
 from battle.interface import Agent, Observation, bits_to_mask, decode
@@ -121,20 +122,21 @@ class LivePlayer(Player):
         """
         pause, last_in, parted = 1.0, time.monotonic(), False
         while not self.closing:
-            self.ps_client.logged_in.clear()
             entry, began = asyncio.create_task(self._come_in(parted)), time.monotonic()
             await self.ps_client.listen()
             entry.cancel()
             if self.closing:
                 return
-            if not parted and not self.ps_client.logged_in.is_set() and time.monotonic() - began >= LOGIN:
+            let_in = self.ps_client.logged_in.is_set()
+            self.ps_client.logged_in.clear()  # at once: who waits for it shall send nothing down a line that is gone
+            if not parted and not let_in and time.monotonic() - began >= LOGIN:
                 raise ServerTrouble(
                     f"{self.ps_client.websocket_url}: did not let {self.username!r} in within {LOGIN:.0f} s: give a "
                     "--name of at most 18 characters that nobody there has, on a public server the right PS_USERNAME "
                     "and PS_PASSWORD; what it said stands above"
                 )
             now = time.monotonic()
-            if self.ps_client.logged_in.is_set():
+            if let_in:
                 pause, last_in, parted = 1.0, now, True
             if now - last_in > self.patience:
                 open_ = sum(not room.over for room in self.rooms.values())
@@ -172,6 +174,11 @@ class LivePlayer(Player):
         `battles`-th battle, and plays it."""
         await self._on_its_loop(self._challenge(opponent, battles, again))
 
+    async def accept(self, opponent: str | None, battles: int, within: float = 5.0) -> None:
+        """Accepts challenges, of `opponent` alone where one is named, to the player's `battles`-th battle, and plays
+        them. One of which no battle comes `within` seconds was taken back meanwhile: the next one's turn."""
+        await self._on_its_loop(self._accept(opponent, battles, within))
+
     async def _on_its_loop(self, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.ps_client.loop))
 
@@ -184,11 +191,26 @@ class LivePlayer(Player):
         while self.begun < battles:  # a challenge made once too often is the next battle's
             await self.ps_client.logged_in.wait()
             await self.ps_client.challenge(opponent, self._format, self.next_team)
-            begins = self._battle_start_condition
-            async with begins:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(begins.wait_for(lambda: self.begun >= battles), again)
+            await self._begins(battles, again)
         await self._battle_count_queue.join()
+
+    async def _accept(self, opponent: str | None, battles: int, within: float) -> None:
+        while self.begun < battles:
+            challenger = await self._challenge_queue.get()
+            if opponent and to_id_str(challenger) != to_id_str(opponent):
+                continue
+            await self.ps_client.logged_in.wait()
+            begun = self.begun
+            await self.ps_client.accept_challenge(challenger, self.next_team)
+            await self._begins(begun + 1, within)
+        await self._battle_count_queue.join()
+
+    async def _begins(self, battles: int, within: float) -> None:
+        """Waits for the player's `battles`-th battle to begin, for so many seconds."""
+        begins = self._battle_start_condition
+        async with begins:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(begins.wait_for(lambda: self.begun >= battles), within)
 
     async def close(self) -> None:
         self.closing = True

@@ -314,6 +314,59 @@ def test_an_opponent_who_leaves_is_waited_for_by_the_servers_timer(server, tmp_p
     assert page.count("|inactive|Battle timer is ON: inactive players will automatically lose") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_challenge_that_is_taken_back_keeps_no_other_waiting(server, tmp_path, monkeypatch):
+    players = []
+
+    class Wavers(LivePlayer):
+        def __init__(self, *rest, **more):
+            super().__init__(*rest, **more)
+            players.append(self)
+
+        async def _challenge(self, opponent, battles, again):
+            while len(players) < 2 or not all(player.ps_client.logged_in.is_set() for player in players):
+                await asyncio.sleep(0.02)
+            await self.ps_client.challenge(opponent, self._format, self.next_team)
+            await asyncio.sleep(0.3)
+            await self.ps_client.send_message(f"/cancelchallenge {opponent}")
+            await asyncio.sleep(0.7)  # by now the other has tried to accept it
+            await super()._challenge(opponent, battles, 1.0)
+
+        async def _handle_challenge_request(self, split_message):
+            await asyncio.sleep(0.6)  # busy in another battle
+            await super()._handle_challenge_request(split_message)
+
+        async def _accept(self, opponent, battles, within):
+            await super()._accept(opponent, battles, 1.0)
+
+    monkeypatch.setattr(ladder, "LivePlayer", Wavers)
+    results = against(server.port, server.port, RandomAgent(), tmp_path)
+    assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_challenge_that_meets_a_break_is_made_again(server, tmp_path, watched):
+    proxy = Proxy(server.port)
+    proxy.start()
+    rival = threading.Thread(
+        daemon=True, target=play, args=(proxy.port, "Turn B", "--mode", "challenge", "--opponent", "Turn A")
+    )
+    rival.start()
+    while not (watched and watched[0].ps_client.logged_in.is_set()):
+        time.sleep(0.02)
+    proxy.cutting.set()
+    while proxy.cutting.is_set():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert not watched[0].ps_client.logged_in.is_set()  # so no challenge is sent down a line that is gone
+    assert len(play(server.port, "Turn A", "--out", str(tmp_path))) == 1
+    proxy.closing = True
+    rival.join(20)
+    assert not rival.is_alive()
+
+
 @pytest.mark.timeout(60)
 def test_a_battle_given_up_at_team_preview_is_won_and_has_no_file(server, tmp_path, monkeypatch):
     class Quits(LivePlayer):
