@@ -2,7 +2,7 @@
 
 Battles come in pairs with the same teams and dice and the sides swapped; the teams are the ones kept for evaluation.
 Who plays whom: the agents against every opponent, or everybody against everybody with --round-robin. The same seed
-gives the same result.
+gives the same result. Ctrl-C lets the battles under way end and shows what came of those played.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from battle.rating import bradley_terry, gxe, wilson
 from battle.recorder import Recorder, run_id
 from battle.schedule import LEAD_RULES, at_least_one, pair, report_file, seed_of
 from battle.simulator import Simulator
+from battle.stop import listen
 from battle.teams import Team, load_teams
 
 
@@ -231,15 +232,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     everybody = list(itertools.combinations(range(len(arena.players)), 2))
     couples = everybody if args.round_robin else [c for c in everybody if c[0] < ours]
     started = time.monotonic()
-    with Simulator(processes=args.processes) as sim:
+    with Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(formats)
         recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
         total = len(formats) * len(couples) * args.battles
         with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
-            for battle_format in formats:
+            for battle_format in stop.upto(formats):
                 teams = load_teams(sim, battle_format, args.teams, purpose="evaluation")
                 plan = arena.matches(battle_format, couples, teams, args.battles, args.seed, args.lead)
-                for outcome in play(sim, plan, lanes=args.lanes, turn_limit=args.turn_limit):
+                for outcome in play(sim, stop.upto(plan), lanes=args.lanes, turn_limit=args.turn_limit):
                     arena.count(outcome)
                     if recorder:
                         recorder.record(outcome)
@@ -247,6 +248,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         version = sim.version
     report = arena.report(time.monotonic() - started)
     report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "simulator": version}
+    report["stopped"] = stop.asked
     return report
 
 
@@ -259,6 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}")
         return 1
     print(table(report))
+    if report.pop("stopped"):
+        # Where a report is looked for, a part of one would pass for the whole.
+        print("stopped: these battles were played out, and no others" + (f"; no {args.json}" if args.json else ""))
+        return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -4,7 +4,8 @@
         --out DIR
 
 Which battle is played by whom, with which teams and dice, is a function of the seed and the battle's number, so a run
-that was stopped goes on where it was (`selfplay.jsonl` in DIR holds the numbers done). Ctrl-C stops it between rounds.
+that was stopped goes on where it was (`selfplay.jsonl` in DIR holds the numbers done). Ctrl-C lets the battles under
+way end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import collections
 import hashlib
 import json
 import logging
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, claim, open_journal, run_id
 from battle.schedule import LEAD_RULES, at_least_one, leads, none_or_more, seed_of, share
 from battle.simulator import Simulator
+from battle.stop import listen
 from battle.teams import Team, load_teams
 
 JOURNAL = "selfplay.jsonl"
@@ -146,17 +147,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     specs = parse_players(args.players)
     pool = Pool(specs, [make_player(spec) for spec in specs], args)
     asked = ("players", "formats", "seed", "draft", "lead", "explore", "turn_limit")
-    stopped = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
     kinds: collections.Counter[str] = collections.Counter()
     wins: collections.Counter[str] = collections.Counter()
     refused = files = 0
     started = time.monotonic()
-    with claim(args.out), Simulator(processes=args.processes) as sim:
+    with claim(args.out), Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
@@ -169,29 +164,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
         todo = (n for n in range(args.battles) if n not in journal.done)
 
-        def upcoming() -> Iterator[Match]:
-            for number in todo:
-                if stopped:
-                    return
-                yield pool.match(number, teams)
-
-        previous = signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, stop)
-        try:
-            bar = tqdm(total=args.battles, initial=len(journal.done), unit="battle", smoothing=0.05)
-            with bar, open_journal(journal.path) as notes:
-                for outcome in play(sim, upcoming(), lanes=args.lanes, turn_limit=args.turn_limit):
-                    files += len(recorder.record(outcome))
-                    kinds[outcome.kind] += 1
-                    refused += len(outcome.refused)
-                    if outcome.winner >= 0:
-                        wins[outcome.match.agents[outcome.winner].name] += 1
-                    # A void battle is not noted: the next run plays it again.
-                    if outcome.kind != "void":
-                        journal.note(notes, int(outcome.match.id.rsplit("-", 1)[1]), outcome)
-                    bar.update()
-        finally:
-            signal.signal(signal.SIGINT, previous[0])
-            signal.signal(signal.SIGTERM, previous[1])
+        upcoming = (pool.match(number, teams) for number in stop.upto(todo))
+        bar = tqdm(total=args.battles, initial=len(journal.done), unit="battle", smoothing=0.05)
+        with bar, open_journal(journal.path) as notes:
+            for outcome in play(sim, upcoming, lanes=args.lanes, turn_limit=args.turn_limit):
+                files += len(recorder.record(outcome))
+                kinds[outcome.kind] += 1
+                refused += len(outcome.refused)
+                if outcome.winner >= 0:
+                    wins[outcome.match.agents[outcome.winner].name] += 1
+                # A void battle is not noted: the next run plays it again.
+                if outcome.kind != "void":
+                    journal.note(notes, int(outcome.match.id.rsplit("-", 1)[1]), outcome)
+                bar.update()
     seconds = time.monotonic() - started
     return {
         "battles": sum(kinds.values()),
@@ -199,7 +184,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "wins": dict(wins),
         "files": files,
         "refused_choices": refused,
-        "stopped": stopped,
+        "stopped": stop.asked,
         "seconds": round(seconds, 1),
         "battles_per_second": round(sum(kinds.values()) / seconds, 2),
     }

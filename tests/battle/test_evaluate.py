@@ -84,6 +84,25 @@ def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
     assert "type_switch" in evaluate.table(first)
 
 
+def test_a_stop_lets_the_battles_under_way_end_and_shows_them(monkeypatch, capsys, tmp_path):
+    choose, told = evaluate.Counted.choose, []
+
+    def tells(self, observations):
+        if not told:
+            told.append(signal.raise_signal(signal.SIGINT))
+        return choose(self, observations)
+
+    monkeypatch.setattr(evaluate.Counted, "choose", tells)
+    before, place = signal.getsignal(signal.SIGINT), tmp_path / "play.json"
+    asked = ["--formats", "gen9randombattle", "gen1ou", "--battles", "500", "--lanes", "3", "--json", str(place)]
+    assert evaluate.main(["--agent", "random", "--against", "most_damage", *asked]) == 130
+    row, *_, last = capsys.readouterr().out.strip().splitlines()[1:]
+    assert row.split()[:4] == ["gen9randombattle", "random", "most_damage", "3"]
+    assert last == f"stopped: these battles were played out, and no others; no {place}"
+    assert not place.exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_format_named_twice_is_played_and_counted_once():
     report = evaluate.run(arguments("--battles", "2", "--formats", "gen1ou", "gen1ou"))
     assert [(row["format"], row["battles"]) for row in report["results"]] == [("gen1ou", 2)]
