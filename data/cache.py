@@ -29,6 +29,7 @@ from tqdm import tqdm
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
 from .index import DOWNLOADS, FORMAT, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
+from .parallel import deaf
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -194,7 +195,7 @@ def _work(units: _Units, job: CacheJob, processes: int, finished) -> None:
         for unit in units:
             finished(do_unit(unit, job))
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=deaf) as pool:
         running: set[Future] = set()
         try:
             for unit in units:

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .parallel import deaf
 from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, is_named_as_battle, parse_name
 from .sampler import mix
 
@@ -243,7 +244,7 @@ def _scan_all(
     if count <= 1 or cache is None:
         return {job[0]: _scan_and_keep(*job) for job in jobs}
     # Processes hand back only names: tables are opened from the files that they wrote.
-    with get_context("fork").Pool(count) as pool:
+    with get_context("fork").Pool(count, deaf) as pool:
         for name in pool.imap_unordered(_scan_in_process, jobs):
             log.info("indexed %s", name)
     found = {}

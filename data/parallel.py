@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,11 @@ T = TypeVar("T")
 PIECE = 256
 ALONE_UP_TO = 2_000
 BAR_FROM = 500
+
+
+def deaf() -> None:
+    """In a worker: Ctrl-C is for the process that leads, which lets what is under way end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def map_pieces(
@@ -42,15 +48,18 @@ def map_pieces(
                 yield work(piece)
                 shown.update(len(piece))
             return
-        with ProcessPoolExecutor(count, mp_context=get_context("fork")) as pool:
+        with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=deaf) as pool:
             # Few results wait at once, however many files there are.
             waiting: deque = deque()
-            for piece in pieces:
-                waiting.append((len(piece), pool.submit(work, piece)))
-                if len(waiting) > 4 * count:
-                    n, future = waiting.popleft()
+            try:
+                for piece in pieces:
+                    waiting.append((len(piece), pool.submit(work, piece)))
+                    if len(waiting) > 4 * count:
+                        n, future = waiting.popleft()
+                        yield future.result()
+                        shown.update(n)
+                for n, future in waiting:
                     yield future.result()
                     shown.update(n)
-            for n, future in waiting:
-                yield future.result()
-                shown.update(n)
+            finally:
+                pool.shutdown(cancel_futures=True)  # of whoever stops half way

@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (a pager, `head`) went away: nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("stopped; what `cache` and `download` have is kept, the same command goes on", file=sys.stderr)
+        return 130
     except (BadBattle, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,18 @@ class RejectLedger:
         self.rejects: dict[str, str] = {}
         self._bad_names = 0
         self._unnamed = 0
+        self._judging = True
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is counted inside is judged at its end, so that it does not matter which source is counted first.
+
+        Raises `TooManyRejects` there."""
+        self._judging = False
+        yield
+        self._judging = True
+        self._judge_names()
+        self._judge_contents()
 
     def copy(self) -> RejectLedger:
         """A ledger that goes on from this one's counts."""
@@ -56,7 +70,7 @@ class RejectLedger:
         new = self._note(rejects)
         self._bad_names += new
         if new:
-            self._check(self._bad_names, self.names, self.max_share * self.names)
+            self._judge_names()
 
     def add(self, seen: int, rejects: list[Reject], unnamed: int = 0) -> None:
         """Count contents read; `unnamed`: rejected besides, their names not kept by who read them (a large cache).
@@ -67,9 +81,7 @@ class RejectLedger:
         self.seen = min(self.seen + seen, max(self.files, self.seen))
         self._unnamed += unnamed
         if self._note(rejects) or unnamed:
-            expected = self.max_share * self.seen
-            slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
-            self._check(len(self.rejects) + self._unnamed - self._bad_names, self.seen, expected + slack)
+            self._judge_contents()
 
     def _note(self, rejects: list[Reject]) -> int:
         new = [reject for reject in rejects if reject.path not in self.rejects]
@@ -78,8 +90,16 @@ class RejectLedger:
             log.warning("rejected %s: %s", reject.path, reject.reason)
         return len(new)
 
-    def _check(self, count: int, judged: int, allowed: float) -> None:
-        if count >= MIN_REJECTS and count > allowed:
+    def _judge_names(self) -> None:
+        self._judge(self._bad_names, self.names, self.max_share * self.names)
+
+    def _judge_contents(self) -> None:
+        expected = self.max_share * self.seen
+        slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
+        self._judge(len(self.rejects) + self._unnamed - self._bad_names, self.seen, expected + slack)
+
+    def _judge(self, count: int, judged: int, allowed: float) -> None:
+        if self._judging and count >= MIN_REJECTS and count > allowed:
             shown = "\n  ".join(f"{path}: {reason}" for path, reason in list(self.rejects.items())[:5])
             raise TooManyRejects(
                 f"{count} of {judged} files were rejected, over data.max_reject_share of {self.max_share:.2%}; look at "

@@ -84,26 +84,27 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
     parts: list[Source] = []
     tables: list[datasets.Dataset] = []
     first = 0
-    for source in config.all_sources():
-        root = Path(source.path)
-        formats = source.formats or tuple(config.formats)
-        cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer)
-        if cached is not None:
-            cache = TokenCache(cached)
-            cache.check(config.space, tokenizer, config.reward, config.illegal_actions)
-            rejected = cache.manifest["rejects"]
-            ledger.add_names(len(cache) + rejected["count"], [])
-            named = [Reject(*reject) for reject in rejected["files"]]
-            ledger.add(len(cache) + rejected["count"], named, unnamed=rejected["count"] - len(named))
-            _check_cached_formats(cache, cached, formats)
-            pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
-        else:
-            cache = None
-            pieces = _open_folder(root, source, config, ledger, scan)
-        rows = sum(len(piece) for piece in pieces)
-        parts.append(Source(source, root, cache, first, rows))
-        tables += pieces
-        first += rows
+    with ledger.together():
+        for source in config.all_sources():
+            root = Path(source.path)
+            formats = source.formats or tuple(config.formats)
+            cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer)
+            if cached is not None:
+                cache = TokenCache(cached)
+                cache.check(config.space, tokenizer, config.reward, config.illegal_actions)
+                rejected = cache.manifest["rejects"]
+                ledger.add_names(len(cache) + rejected["count"], [])
+                named = [Reject(*reject) for reject in rejected["files"]]
+                ledger.add(len(cache) + rejected["count"], named, unnamed=rejected["count"] - len(named))
+                _check_cached_formats(cache, cached, formats)
+                pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
+            else:
+                cache = None
+                pieces = _open_folder(root, source, config, ledger, scan)
+            rows = sum(len(piece) for piece in pieces)
+            parts.append(Source(source, root, cache, first, rows))
+            tables += pieces
+            first += rows
     if not first:
         raise DataError(f"data.path {config.path}: no battle file with a good name in the formats asked for")
     return Sources(parts, datasets.concatenate_datasets(tables) if len(tables) > 1 else tables[0])

@@ -53,7 +53,7 @@ for round in $(seq 1 "$rounds"); do
   "$python" -m battle.selfplay --players "${player[@]}" $start --formats $record --battles "$battles" --seed "$round" \
     --out "$here/battles"
 
-  # Train on all rounds so far, each as much as it holds: the better baselines' battles stay. A later round goes on from the
+  # Train on all rounds so far, as much on each: the better baselines' battles stay. A later round goes on from the
   # model before it, so that its steps are added and not begun anew.
   sources=${sources:+$sources, }"{path: $(quoted "$here/battles")}"
   if [ ! -e "$here/trained" ]; then

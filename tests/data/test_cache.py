@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -222,8 +223,9 @@ def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tm
     assert cache_of(tmp_path / "battles", tmp_path / "c")["battles"] == 50
 
 
-def test_killed_outright_it_goes_on(tmp_path):
-    """SIGKILL at any moment leaves whole shards or none."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_at_any_moment_it_goes_on(tmp_path, number):
+    """Killed, it leaves whole shards or none; Ctrl-C, which a terminal sends to its workers too, is a line of text."""
     write_battles(tmp_path / "b", 60, seed=40, style=Style(max_turns=40))
     command = [
         sys.executable,
@@ -235,16 +237,22 @@ def test_killed_outright_it_goes_on(tmp_path):
         "--out",
         str(tmp_path / "c"),
     ]
-    command += ["--battles-per-shard", "2", "--processes", "1"]
+    command += ["--battles-per-shard", "2", "--processes", "1" if number == signal.SIGKILL else "2"]
     repository = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if len(list((tmp_path / "c" / "parts").glob("*.json"))) >= 3:
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, number)
             break
         time.sleep(0.002)
-    process.wait(timeout=60)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert errors.strip().splitlines()[-1].startswith("stopped; what `cache` and `download` have is kept")
     for part in (tmp_path / "c" / "parts").glob("*.json"):
         facts = json.loads(part.read_text())
         assert (tmp_path / "c" / facts["file"]).stat().st_size == facts["bytes"]

@@ -323,6 +323,19 @@ def test_two_early_rejects_among_many_do_not_stop_a_run():
     assert steady.seen == 100_000
 
 
+def test_a_dirty_source_is_judged_with_the_others_whichever_is_read_first(tmp_path):
+    write_battles(tmp_path / "dirty", 10, style=Style(max_turns=10))
+    spoil(tmp_path / "dirty", 3)
+    write_battles(tmp_path / "clean", 40, style=Style(max_turns=10))
+    for order in (("dirty", "clean"), ("clean", "dirty")):
+        sources = [{"path": str(tmp_path / name)} for name in order]
+        of = {"sources": sources, "cache_dir": str(tmp_path / "i"), "heldout_share": 0.0}
+        data = BattleDataset(DataConfig(**of, max_reject_share=0.06), TOKENIZER)
+        assert len(data.ledger.rejects) == 3
+        with pytest.raises(TooManyRejects, match="3 of 50 files"):
+            BattleDataset(DataConfig(**of, max_reject_share=0.05), TOKENIZER)
+
+
 def test_all_bad_is_an_error(tmp_path):
     write_battles(tmp_path / "b", 3, style=Style(max_turns=10))
     spoil(tmp_path / "b", 3)
