@@ -1,89 +1,38 @@
-"""A player on a Showdown server whose choices are an agent's: rooms, requests, and coming back after a break.
+"""A player on a Showdown server whose choices are an agent's: what its rooms say, and the answers to their requests.
 
-poke-env's `Player` keeps the connection, the challenges and the ladder; what the server says goes to the very
-translator that serves self-play (`node/view.js`), so the agent sees here what it was taught on.
+What the server says goes to the very translator that serves self-play (`node/view.js`), so the agent sees here what it
+was taught on.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import random
-import time
 import zlib
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from poke_env.data import to_id_str
-from poke_env.player import Player
 
+from battle.connection import ConnectedPlayer
 from battle.interface import Agent, Observation, bits_to_mask, decode
-from battle.local_server import ServerTrouble
 from battle.play import Match, Outcome, View
 from battle.recorder import Recorder, run_id, word
 from battle.replay_page import replay_page
+from battle.room import Room
 from battle.simulator import Event, Simulator
 from battle.teams import Team
 
 log = logging.getLogger(__name__)
-LOGIN = 20.0  # seconds for a server to let us in: poke-env's own question for a password takes up to 10
 # What Showdown (server/room-battle.ts, sim/side.ts) says of a choice where one was made before: that one stands.
 MADE = tuple(f"[Invalid choice] {words}" for words in ("Sorry, too late", "There's nothing to choose", "Can't undo"))
 
 
-@dataclass
-class Room:
-    """One battle on the server: what came in since the last decision, and the view recorded so far.
+class LivePlayer(ConnectedPlayer):
+    """A player whose choices are an agent's, by our own translator.
 
-    tag: its name there, which changes when a player hides it. name: its first one, by which the agent knows it.
-    fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
-    agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
-    default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,
-    "" for a tie. rating: ours, as the ladder says. chair: the opponent's, p1 or p2. left: they are not there. timed: we
-    asked for the server's timer.
-    """
-
-    tag: str
-    name: str
-    lane: str
-    lines: list[str] = field(default_factory=list)
-    request: str | None = None
-    rqid: int = 0
-    view: View = field(default_factory=View)
-    fed: list[tuple[list[str], str | None]] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)
-    opponent: str = "opponent"
-    rating: str = "Unrated"
-    chair: str = ""
-    left: bool = False
-    timed: bool = False
-    lead: int = 0
-    joined: int = 0
-    answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
-    repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
-    refused: list[str] = field(default_factory=list)
-    met: bool = False
-    retry: bool = False
-    blind: bool = False
-    winner: str = ""
-    over: bool = False
-
-    @property
-    def history(self) -> list[str]:
-        """All lines of the battle."""
-        return [line for lines, _ in self.fed for line in lines] + self.lines
-
-
-class LivePlayer(Player):
-    """A poke-env player whose choices are an agent's, by our own translator.
-
-    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value.
-    patience: seconds to wait for a server that is gone. begun: battles so far; sought: how many there were when the
-    ladder was asked for the next (−1: it was not).
+    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value. teams,
+    patience: as in `ConnectedPlayer`.
     """
 
     def __init__(
@@ -97,128 +46,14 @@ class LivePlayer(Player):
         patience: float,
         **rest: Any,
     ):
-        self.agent, self.sim, self.teams, self.lead, self.patience = agent, sim, teams, lead, patience
+        self.agent, self.sim, self.lead = agent, sim, lead
         self.recorder = Recorder(out, run=run_id(), version=sim.version) if out else None
         self.replays = replays
-        self.rooms: dict[str, Room] = {}
         self.results: list[str] = []
-        self.random = random.Random(0)
-        self.begun, self.sought = 0, -1
-        self.closing = False
-        super().__init__(start_listening=False, team=teams[0].packed, **rest)
-        self.connection = asyncio.run_coroutine_threadsafe(self._stay(), self.ps_client.loop)
+        super().__init__(teams, patience, **rest)
 
     def choose_move(self, battle: Any) -> Any:
         raise NotImplementedError("rooms are answered by _handle_battle_message")
-
-    @property
-    def next_team(self) -> str | None:
-        return self.random.choice(self.teams).packed
-
-    async def _stay(self) -> None:
-        """Keeps the connection; after a break it logs in again and goes back to its battles.
-
-        Raises ServerTrouble once nobody has let us in for `patience` seconds, or a server that is there refuses to.
-        """
-        pause, last_in, parted = 1.0, time.monotonic(), False
-        while not self.closing:
-            entry, began = asyncio.create_task(self._come_in(parted)), time.monotonic()
-            await self.ps_client.listen()
-            entry.cancel()
-            if self.closing:
-                return
-            let_in = self.ps_client.logged_in.is_set()
-            self.ps_client.logged_in.clear()  # at once: who waits for it shall send nothing down a line that is gone
-            if not parted and not let_in and time.monotonic() - began >= LOGIN:
-                raise ServerTrouble(
-                    f"{self.ps_client.websocket_url}: did not let {self.username!r} in within {LOGIN:.0f} s: give a "
-                    "--name of at most 18 characters that nobody there has, on a public server the right PS_USERNAME "
-                    "and PS_PASSWORD; what it said stands above"
-                )
-            now = time.monotonic()
-            if let_in:
-                pause, last_in, parted = 1.0, now, True
-            if now - last_in > self.patience:
-                open_ = sum(not room.over for room in self.rooms.values())
-                raise ServerTrouble(
-                    f"{self.ps_client.websocket_url}: no server there for {self.patience:.0f} s; battles without a "
-                    f"result: {open_}; start the server again, then this command (--patience says how long to wait)"
-                )
-            log.warning("connection lost: trying again in %.0f s", pause)
-            await asyncio.sleep(pause)
-            pause = min(30.0, pause * 2)
-
-    async def _come_in(self, again: bool) -> None:
-        """Waits to be let in, and hangs up where we are not: refused by name or password, nothing more would be said.
-
-        Back after a break: into the battles that go on; a search ends with its connection, and is made again."""
-        try:
-            await asyncio.wait_for(self.ps_client.logged_in.wait(), LOGIN)
-        except TimeoutError:
-            await self._hang_up()
-            return
-        if not again:
-            return
-        for room in list(self.rooms.values()):
-            if not room.over:
-                await self.ps_client.send_message(f"/join {room.tag}")
-        if self.sought == self.begun:
-            await self.ps_client.search_ladder_game(self._format, self.next_team)
-
-    async def seek(self) -> None:
-        """One battle of the ladder, whatever breaks in between."""
-        await self._on_its_loop(self._seek())
-
-    async def challenge(self, opponent: str, battles: int, again: float = 5.0) -> None:
-        """Challenges a named player, every `again` seconds until they are there and accept, to the player's
-        `battles`-th battle, and plays it."""
-        await self._on_its_loop(self._challenge(opponent, battles, again))
-
-    async def accept(self, opponent: str | None, battles: int, within: float = 5.0) -> None:
-        """Accepts challenges, of `opponent` alone where one is named, to the player's `battles`-th battle, and plays
-        them. One of which no battle comes `within` seconds was taken back meanwhile: the next one's turn."""
-        await self._on_its_loop(self._accept(opponent, battles, within))
-
-    async def _on_its_loop(self, work: Coroutine[Any, Any, None]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.ps_client.loop))
-
-    async def _seek(self) -> None:
-        await self.ps_client.logged_in.wait()
-        self.sought = self.begun
-        await self._ladder(1)
-
-    async def _challenge(self, opponent: str, battles: int, again: float) -> None:
-        while self.begun < battles:  # a challenge made once too often is the next battle's
-            await self.ps_client.logged_in.wait()
-            await self.ps_client.challenge(opponent, self._format, self.next_team)
-            await self._begins(battles, again)
-        await self._battle_count_queue.join()
-
-    async def _accept(self, opponent: str | None, battles: int, within: float) -> None:
-        while self.begun < battles:
-            challenger = await self._challenge_queue.get()
-            if opponent and to_id_str(challenger) != to_id_str(opponent):
-                continue
-            await self.ps_client.logged_in.wait()
-            begun = self.begun
-            await self.ps_client.accept_challenge(challenger, self.next_team)
-            await self._begins(begun + 1, within)
-        await self._battle_count_queue.join()
-
-    async def _begins(self, battles: int, within: float) -> None:
-        """Waits for the player's `battles`-th battle to begin, for so many seconds."""
-        begins = self._battle_start_condition
-        async with begins:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(begins.wait_for(lambda: self.begun >= battles), within)
-
-    async def close(self) -> None:
-        self.closing = True
-        await self._on_its_loop(self._hang_up())
-
-    async def _hang_up(self) -> None:
-        if hasattr(self.ps_client, "websocket"):  # where there was ever a connection
-            await self.ps_client.websocket.close()
 
     async def _handle_battle_message(self, split_messages: list[list[str]]) -> None:
         """A room's message: lines and requests to the translator, an answer where one is due."""

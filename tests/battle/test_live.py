@@ -162,7 +162,7 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
 
 @pytest.mark.timeout(60)
 def test_a_name_that_the_server_refuses_is_said(server, monkeypatch):
-    monkeypatch.setattr("battle.live.LOGIN", 1.5)
+    monkeypatch.setattr("battle.connection.LOGIN", 1.5)
     with pytest.raises(ServerTrouble, match=r"did not let 'A name of far too many letters' in .*: give a --name of at"):
         play(server.port, "A name of far too many letters")
 
@@ -359,7 +359,9 @@ def test_a_challenge_that_meets_a_break_is_made_again(server, tmp_path, watched)
     proxy.cutting.set()
     while proxy.cutting.is_set():
         time.sleep(0.02)
-    time.sleep(0.2)
+    noticed = time.monotonic() + 0.8  # before it tries again, a second after the break
+    while watched[0].ps_client.logged_in.is_set() and time.monotonic() < noticed:
+        time.sleep(0.01)
     assert not watched[0].ps_client.logged_in.is_set()  # so no challenge is sent down a line that is gone
     assert len(play(server.port, "Turn A", "--out", str(tmp_path))) == 1
     proxy.closing = True

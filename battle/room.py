@@ -1,0 +1,50 @@
+"""What is known of one battle on a Showdown server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from battle.play import View
+
+
+@dataclass
+class Room:
+    """One battle on the server: what came in since the last decision, and the view recorded so far.
+
+    tag: its name there, which changes when a player hides it. name: its first one, by which the agent knows it.
+    fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
+    agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
+    default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,
+    "" for a tie. rating: ours, as the ladder says. chair: the opponent's, p1 or p2. left: they are not there. timed: we
+    asked for the server's timer.
+    """
+
+    tag: str
+    name: str
+    lane: str
+    lines: list[str] = field(default_factory=list)
+    request: str | None = None
+    rqid: int = 0
+    view: View = field(default_factory=View)
+    fed: list[tuple[list[str], str | None]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    opponent: str = "opponent"
+    rating: str = "Unrated"
+    chair: str = ""
+    left: bool = False
+    timed: bool = False
+    lead: int = 0
+    joined: int = 0
+    answered: tuple[int, str] = (-1, "")  # the last request answered (its number), and how
+    repeated: tuple[int, str] = (-1, "")  # the same of before the connection broke: the answer may never have arrived
+    refused: list[str] = field(default_factory=list)
+    met: bool = False
+    retry: bool = False
+    blind: bool = False
+    winner: str = ""
+    over: bool = False
+
+    @property
+    def history(self) -> list[str]:
+        """All lines of the battle."""
+        return [line for lines, _ in self.fed for line in lines] + self.lines
