@@ -12,7 +12,7 @@ from .attention import load_implementation, prepare
 from .configuration_turnwise import PRESETS, TurnwiseConfig, preset
 from .heads import Actor, Critics, PopArt, value_support
 from .trunk import CacheView, Rotary, Trunk, TurnCache
-from .turn_encoder import RMSNorm, Rows, build_turn_encoder
+from .turn_encoder import RMSNorm, Rows, TransformerTurnEncoder, build_turn_encoder
 
 __all__ = ["PRESETS", "TurnCache", "TurnwiseConfig", "TurnwiseForOfflineRL", "TurnwiseModel", "preset"]
 
@@ -62,10 +62,14 @@ class TurnwisePreTrainedModel(PreTrainedModel):
             module.second.fill_((self.config.value_max / 4) ** 2)
             module.w.fill_(1.0)
             module.b.zero_()
-        for name in ("slot", "action", "word_position", "scratch"):
+        for name in ("slot", "action", "scratch"):
             parameter = getattr(module, name, None)
             if isinstance(parameter, nn.Parameter):
                 nn.init.normal_(parameter, std=std)
+        if isinstance(module, TransformerTurnEncoder):
+            # As loud as the words that they are added to, as the paper's sines and cosines are: by `std` the encoder
+            # would hardly tell a bag of words from the same words in their places.
+            nn.init.normal_(module.word_position, std=1.0)
 
     def count_parameters(self) -> dict[str, int]:
         """Parameters by part (direct children), and their sum under `total`."""
