@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from accelerate.utils import broadcast_object_list
 
-from data.dataset import BattleDataset
 from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
@@ -34,7 +33,7 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import ABOUT, about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
-from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, refuse_unlike
+from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
@@ -66,11 +65,7 @@ class Run:
         if start is not None:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
-        with self.accelerator.main_process_first():
-            # The first process fills the index's cache; the others map it, and don't look for what was recorded since.
-            self.dataset = BattleDataset(config.data, self.tokenizer, "train", scan=self.main)
-            self.heldout = BattleDataset(config.data, self.tokenizer, "heldout", beside=self.dataset)
-        refuse_unlike([self.dataset, self.heldout])
+        self.dataset, self.heldout = open_battles(config.data, self.tokenizer, self.accelerator)
         self.judged = self.heldout.some(config.eval.battles)  # at each evaluation on the way
         if not self.judged.cloned.any():  # told now: the first evaluation may be a night away
             raise ConfigError(

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, DistributedType, gather_object
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DeepSpeedPlugin,
+    DistributedType,
+    broadcast_object_list,
+    gather_object,
+)
 
 from data.dataset import BattleDataset, DataConfig
 from data.observation import space_named
@@ -214,15 +220,28 @@ def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Toke
             )
 
 
-def refuse_unlike(datasets: list[BattleDataset]) -> None:
-    """Raises ConfigError, on every process, where they opened other battles: each would draw from a plan of its own."""
-    found = gather_object([[dataset.fingerprint() for dataset in datasets]])
+def open_battles(
+    config: DataConfig, tokenizer: Tokenizer, accelerator: Accelerator
+) -> tuple[BattleDataset, BattleDataset]:
+    """Both sides of the split, the same battles on every process. Collective.
+
+    The first process fills the index's cache; the others map it, and don't look for what was recorded since. Raises
+    ConfigError, on every process, where they opened other battles: each would draw from a plan of its own.
+    """
+    with accelerator.main_process_first():
+        train = BattleDataset(config, tokenizer, "train", scan=accelerator.is_main_process)
+    if train.fingerprint() != broadcast_object_list([train.fingerprint()])[0]:
+        # Of a machine that keeps indexes of its own: they may be of another day.
+        train = BattleDataset(config, tokenizer, "train")
+    heldout = BattleDataset(config, tokenizer, "heldout", beside=train)
+    found = gather_object([[train.fingerprint(), heldout.fingerprint()]])
     if any(one != found[0] for one in found):
         counts = ", ".join(str(sum(n for n, _ in one)) for one in found)
         raise ConfigError(
             f"the processes found other battles than each other ({counts}): files came or changed while they started; "
             "start again, or train on a token cache, which stays as it is"
         )
+    return train, heldout
 
 
 def check_observations(packs: list[dict], tokenizer: Tokenizer, max_unknown: float) -> dict[str, float]:

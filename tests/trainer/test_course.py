@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from data.dataset import BattleDataset
+from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL
@@ -17,7 +20,7 @@ from trainer import checkpoint, setup
 from trainer.changes import changed, other_files, other_heldout
 from trainer.config import ConfigError, load_config, scale_to_world
 from trainer.course import Course
-from trainer.setup import refuse_unlike
+from trainer.setup import open_battles
 from trainer.train import main as train_main
 
 
@@ -81,14 +84,24 @@ def test_packs_of_the_other_plan_go_on_in_the_middle_of_the_epochs(battles, firs
     assert after.total - half == pytest.approx(whole - whole * half / before.total, abs=1.01)
 
 
-def test_processes_that_found_other_battles_do_not_start(battles, tmp_path, monkeypatch):
-    (mine,) = (course.dataset for course in course_of(battles, 1, "epochs=1"))
-    refuse_unlike([mine])
-    write_battles(tmp_path, 3, seed=5, style=Style(max_turns=20))
-    (theirs,) = (course.dataset for course in course_of(tmp_path, 1, "epochs=1"))
-    monkeypatch.setattr(setup, "gather_object", lambda found: [*found, [theirs.fingerprint()]])
-    with pytest.raises(ConfigError, match=rf"other battles than each other \({len(mine)}, {len(theirs)}\): files came"):
-        refuse_unlike([mine])
+def test_processes_open_the_same_battles_or_do_not_start(tmp_path, monkeypatch):
+    write_battles(tmp_path / "b", 12, seed=5, style=Style(max_turns=20))
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "i"), heldout_share=0.25)
+    tokenizer = Tokenizer.load(config.vocabulary)
+    another = SimpleNamespace(main_process_first=nullcontext, is_main_process=False)
+    mine, _ = open_battles(config, tokenizer, another)
+    write_battles(tmp_path / "b", 12, seed=6, style=Style(max_turns=20))
+    # What was recorded since the first process looked is not looked for,
+    assert open_battles(config, tokenizer, another)[0].fingerprint() == mine.fingerprint()
+    # but where that one found more than this machine's index knows, it is.
+    fresh = BattleDataset(replace(config, cache_dir=str(tmp_path / "j")), tokenizer, "train")
+    monkeypatch.setattr(setup, "broadcast_object_list", lambda _: [fresh.fingerprint()])
+    theirs = open_battles(config, tokenizer, another)
+    assert theirs[0].fingerprint() == fresh.fingerprint() != mine.fingerprint()
+    monkeypatch.setattr(setup, "gather_object", lambda found: [*found, [mine.fingerprint(), mine.fingerprint()]])
+    both = sum(map(len, theirs))
+    with pytest.raises(ConfigError, match=rf"other battles than each other \({both}, {2 * len(mine)}\): files came"):
+        open_battles(config, tokenizer, another)
 
 
 def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(battles):
