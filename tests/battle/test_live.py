@@ -37,6 +37,12 @@ class Proxy(threading.Thread):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
 
+    def cut(self):
+        """Cuts every connection, and returns once that is done."""
+        self.cutting.set()
+        while self.cutting.is_set():
+            time.sleep(0.001)
+
     def run(self):
         selector, peers = selectors.DefaultSelector(), {}
         selector.register(self.listener, selectors.EVENT_READ)
@@ -117,12 +123,7 @@ def test_a_battle_goes_on_after_its_connection_was_cut(server, tmp_path):
     proxy = Proxy(server.port)
     proxy.start()
 
-    def cut():
-        proxy.cutting.set()
-        while proxy.cutting.is_set():
-            pass
-
-    agent = Saboteur({3, 9}, cut)
+    agent = Saboteur({3, 9}, proxy.cut)
     results = against(proxy.port, server.port, agent, tmp_path)
     proxy.closing = True
     assert proxy.cuts == 2
@@ -302,12 +303,7 @@ def test_an_opponent_who_leaves_is_waited_for_by_the_servers_timer(server, tmp_p
     proxy.start()
     pages = tmp_path / "pages"
 
-    def leave():
-        proxy.cutting.set()
-        while proxy.cutting.is_set():
-            pass
-
-    results = against(server.port, proxy.port, Saboteur({3}, leave), tmp_path, "--replays", str(pages))
+    results = against(server.port, proxy.port, Saboteur({3}, proxy.cut), tmp_path, "--replays", str(pages))
     proxy.closing = True
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
     (page,) = (path.read_text() for path in pages.iterdir())
@@ -356,9 +352,7 @@ def test_a_challenge_that_meets_a_break_is_made_again(server, tmp_path, watched)
     rival.start()
     while not (watched and watched[0].ps_client.logged_in.is_set()):
         time.sleep(0.02)
-    proxy.cutting.set()
-    while proxy.cutting.is_set():
-        time.sleep(0.02)
+    proxy.cut()
     noticed = time.monotonic() + 0.8  # before it tries again, a second after the break
     while watched[0].ps_client.logged_in.is_set() and time.monotonic() < noticed:
         time.sleep(0.01)
@@ -391,9 +385,7 @@ def test_a_battle_that_ends_while_the_connection_is_cut_counts(server, tmp_path,
     proxy.start()
 
     def cut():
-        proxy.cutting.set()
-        while proxy.cutting.is_set():
-            pass
+        proxy.cut()
         (rival,) = (player for player in watched if player.username == "Turn B")
         message = rival.ps_client.send_message("/forfeit", *rival.rooms)
         sent.append(asyncio.get_running_loop().create_task(message))
@@ -504,9 +496,7 @@ def test_an_agent_gets_the_lines_and_requests_that_it_wants(server, tmp_path, na
         turns.extend(int(line[6:]) for line in seen.lines if line.startswith("|turn|"))
         heard.append((seen.first, list(turns), seen.request["side"]["name"], seen.seed))
         if len(heard) == 5:
-            proxy.cutting.set()
-            while proxy.cutting.is_set():
-                pass
+            proxy.cut()
         (action,) = choose(observations)
         wrong.extend([action] if not seen.legal[action] else [])
         return [action]
