@@ -8,7 +8,6 @@ and the keys of old files only.
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from dataclasses import dataclass, field
@@ -250,6 +249,10 @@ def _pokemon(rng: random.Random, name: str, tera: bool) -> dict[str, Any]:
     }
 
 
+def _copy(pokemon: dict[str, Any]) -> dict[str, Any]:
+    return {**pokemon, "moves": [dict(move) for move in pokemon["moves"]]}
+
+
 class _Game:
     """The toy game: both sides hit each other in turn; no rule of the real one beyond the schema's."""
 
@@ -271,12 +274,12 @@ class _Game:
         return sum(pokemon["hp_pct"] > 0 for pokemon in side)
 
     def state(self) -> dict[str, Any]:
-        own = copy.deepcopy(self.own[self.at])
-        other = copy.deepcopy(self.other[self.facing])
+        own = _copy(self.own[self.at])
+        other = _copy(self.other[self.facing])
         other["moves"] = [move for move in other["moves"] if move["name"] in self.shown[other["name"]]]
         other["item"] = "unknownitem"
         other["hp_pct"] = round(other["hp_pct"], 2)
-        bench = [copy.deepcopy(p) for i, p in enumerate(self.own) if i != self.at and p["hp_pct"] > 0]
+        bench = [_copy(p) for i, p in enumerate(self.own) if i != self.at and p["hp_pct"] > 0]
         preview = list(self.preview)
         self.rng.shuffle(preview)
         return {

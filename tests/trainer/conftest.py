@@ -6,10 +6,15 @@ from filelock import FileLock
 from trainer.config import load_config
 from trainer.loop import Run
 
+# Half of `tiny` each way: a step takes half the time, and these tests take hundreds.
+SIZES = [
+    "model.preset=tiny", "model.hidden_size=64", "model.num_layers=2", "model.mlp_size=128", "model.word_width=8",
+    "model.entity_width=32", "model.entity_hidden=64", "model.head_width=16", "model.value_bins=32",
+]  # fmt: skip
 SMALL = [
-    "precision=fp32", "compile=false", "epochs=null", "model.preset=tiny", "model.value_bins=32", "data.workers=0",
-    "data.heldout_share=0.15", "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5",
-    "eval.calibration_battles=60", "log.progress=false", "log.report=false",
+    *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15", "data.max_turns=64",
+    "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=60", "log.progress=false",
+    "log.report=false",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
-from tests.trainer.conftest import SMALL
+from tests.trainer.conftest import SIZES, SMALL
 from trainer import hub, plan
 from trainer.card import RunFacts, model_card
 from trainer.config import load_config
@@ -25,7 +25,7 @@ from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
 # Nothing of the model's sizes: they come from the model (its preset is `tiny`, the default `base`).
-FREE = [setting for setting in SMALL if not setting.startswith("model.")]
+FREE = [setting for setting in SMALL if setting not in SIZES]
 WORDS = "model.turn_encoder.words.weight"
 
 
@@ -38,7 +38,7 @@ def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, battles, tm
     network = start.network()
     saved = load_file(trained / "model" / "model.safetensors")
     assert all(torch.equal(network.state_dict()[name], value) for name, value in saved.items())
-    assert (start.config.model.hidden_size, start.config.model.value_bins) == (128, 32)
+    assert (start.config.model.hidden_size, start.config.model.value_bins) == (64, 32)
     assert (network.config.dropout, network.config.vocabulary_hash) == (0.2, Tokenizer.load().hash)
 
 
@@ -51,7 +51,7 @@ def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, battles,
     config = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings)
     assert Run(config).train() == 0
     assert first_nll(tmp_path / "run") < 0.8 * first_nll(trained)
-    assert json.loads((tmp_path / "run" / "run_config.json").read_text())["model"]["hidden_size"] == 128
+    assert json.loads((tmp_path / "run" / "run_config.json").read_text())["model"]["hidden_size"] == 64
     more = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings, "max_steps=6")
     assert Run(more).train() == 0
     assert (tmp_path / "run" / "step_00000006" / "manifest.json").exists()
@@ -154,7 +154,7 @@ def test_a_model_of_the_hub_is_fetched_by_its_name(trained, battles, tmp_path):
         (["data.space=expanded"], ["observation_space", "'default'", "data.space", "slot"]),
         (["data.reward=binary"], ["reward_kind", "data.reward=shaped"]),
         (["objective.reward_scale=5.0"], ["reward_scale", "10.0"]),
-        (["model.hidden_size=256"], ["hidden_size", "128", "256"]),
+        (["model.hidden_size=256"], ["hidden_size", "64", "256"]),
         (["model.critics=2"], ["critics"]),
         (["model.act_gamma=0.5"], ["act_gamma"]),
         (["model.init_from=DIR"], ["no model here"]),
