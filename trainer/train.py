@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from trainer.config import load_config
 from trainer.stop import StopRequest
 
 
@@ -24,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "filelock", "fsspec", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    from trainer.config import load_config  # here and below: seconds of imports, which --help need not wait for
+
     settings = list(arguments.settings)
     if arguments.data_path:
         # As a text of YAML, which JSON's is: a path may hold what means something there.
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with StopRequest().listen() as stop:
             config = load_config(arguments.config, settings)
-            from trainer.loop import Run  # seconds of imports, which a misspelt key need not wait for
+            from trainer.loop import Run
 
             return Run(config, stop).train()
     except (ValueError, RuntimeError, OSError) as error:
