@@ -12,9 +12,9 @@ SIZES = [
     "model.entity_width=32", "model.entity_hidden=64", "model.head_width=16", "model.value_bins=32",
 ]  # fmt: skip
 SMALL = [
-    *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15", "data.max_turns=64",
-    "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=60", "log.progress=false",
-    "log.report=false",
+    *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15",
+    "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=60",
+    "log.progress=false", "log.report=false",
 ]  # fmt: skip
 
 
