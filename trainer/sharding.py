@@ -25,6 +25,10 @@ def gathered(objective: OfflineRL):
     """Inside, the network can be called by itself, past the objective's own forward: all of it is on every process.
     Does nothing where it is not sharded."""
     pieces = [module for module in objective.modules() if isinstance(module, FSDPModule)]
+    if pieces:
+        # A layer that is called before the objective ever was (an evaluation that a stopped run owed) would take itself
+        # for the root of all, and the first step be refused.
+        objective._get_fsdp_state()._lazy_init()
     for piece in pieces:
         piece.unshard()
     try:
