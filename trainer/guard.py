@@ -44,6 +44,11 @@ class SpikeGuard:
         self.config = config
         self.state = torch.zeros(3, 2, dtype=torch.float64, device=device)
 
+    def forget(self) -> None:
+        """Begin anew, where the loss itself becomes another: measured by the one before, every step would be a spike,
+        and left out of the mean for ever."""
+        self.state.zero_()
+
     def is_spike(self, value: torch.Tensor, which: int) -> torch.Tensor:
         """value [] → fp32 [] 1 where it is a spike of loss (`which` 0) or gradient norm (1). No host sync."""
         x = value.detach().double().clamp_min(1e-12).log()

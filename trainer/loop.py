@@ -246,6 +246,8 @@ class Run:
         refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
+        if changes and self.spikes is not None:
+            self.spikes.forget()
         elsewhere = folder.resolve().parent != self.output.resolve()
         if other_heldout(changes) or elsewhere:
             self.best = None  # judged on other battles, or another run's

@@ -47,6 +47,8 @@ class TrainStep:
         summed over processes they are the step's; `detailed` adds gradient norms by part. Nothing here waits for the
         device."""
         accelerator, objective = self.accelerator, self.objective
+        if self.spikes is not None and step == objective.config.filter_warmup:
+            self.spikes.forget()  # an exponential filter's weights are several times those of before
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
         denominators = accelerator.reduce(sum(objective.counts(pack) for pack in packs), reduction="sum")
         subset = self._critic_subset(step, denominators.device)

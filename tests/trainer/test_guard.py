@@ -18,7 +18,7 @@ import torch
 from tests.trainer.conftest import SMALL
 from tests.trainer.planted import plant
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint, course, guard, loop
+from trainer import checkpoint, course, guard, loop, losses
 from trainer.config import ConfigError, load_config
 from trainer.guard import GuardConfig, SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.loop import Run
@@ -180,6 +180,17 @@ def test_a_spiking_batch_is_skipped(battles, tmp_path, monkeypatch):
     assert [int(row["step"]) for row in rows_of(tmp_path) if float(row["optim/skipped"])] == [13]
     _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 14))
     assert np.asarray(saved["spikes"])[2].tolist() == [13, 13]
+
+
+def test_a_filter_that_comes_on_and_another_objective_are_no_spikes(battles, tmp_path, monkeypatch):
+    """Each makes the loss several times what it was, for good: no step of it is measured by those before."""
+    monkeypatch.setattr(losses, "filter_weight", lambda kind, advantage, *_: torch.full_like(advantage, 9.0))
+    settings = ["guard.spike=6", "guard.spike_memory=4", "objective.filter_warmup=6"]
+    assert run_of(battles, tmp_path, *settings, "max_steps=10").train() == 0
+    assert run_of(battles, tmp_path, *settings, "max_steps=11", "objective.critic_weight=100").train() == 0
+    rows = rows_of(tmp_path)
+    assert [float(row["optim/skipped"]) for row in rows] == [0.0] * 11
+    assert float(rows[6]["loss/policy"]) > 4 * float(rows[5]["loss/policy"])
 
 
 def test_a_loss_is_judged_by_its_positive_terms(battles, tmp_path, monkeypatch):
