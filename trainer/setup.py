@@ -16,6 +16,7 @@ from accelerate.utils import (
     DataLoaderConfiguration,
     DeepSpeedPlugin,
     DistributedType,
+    GradientAccumulationPlugin,
     broadcast_object_list,
     gather_object,
 )
@@ -63,7 +64,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     handlers = [InitProcessGroupKwargs(timeout=waiting, **backend)] if asked > 1 else []
     accelerator = Accelerator(
         mixed_precision=precision,
-        gradient_accumulation_steps=config.batch.accumulate,
+        # As a number it would give way to ACCELERATE_GRADIENT_ACCUMULATION_STEPS, of another run's launch perhaps.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.batch.accumulate),
         deepspeed_plugin=_deepspeed_plugin(config, precision == "bf16") if wants_deepspeed else None,
         kwargs_handlers=handlers,
         step_scheduler_with_optimizer=False,

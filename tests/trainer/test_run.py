@@ -363,6 +363,13 @@ def test_evaluations_that_would_read_no_cloned_battle_are_refused_at_the_start(b
     assert train_main([*settings, "eval.battles=null"]) == 0
 
 
+def test_micro_steps_are_the_configurations(battles, tmp_path, monkeypatch):
+    """Not the environment's: gradients were a quarter, and of several processes each kept its own."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    run = Run(load_config(None, [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]))
+    assert run.accelerator.gradient_accumulation_steps == 1
+
+
 def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setup, "find_spec", lambda package: None)
     settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]
