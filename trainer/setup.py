@@ -92,6 +92,12 @@ def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:
             "DeepSpeed was asked for but is not installed: pip install -r requirements.txt, or leave deepspeed at null "
             "and launch without a DeepSpeed file of launch/accelerate"
         )
+    for name in ("FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            raise ConfigError(
+                f"accelerate was told to shard by {name}, which the run would not be: launch with a file of "
+                "launch/accelerate, or for FSDP2 with torchrun and parallel=fsdp2"
+            )
     if config.optim.name == "muon" and (deepspeed or config.parallel == "fsdp2"):
         raise ConfigError(
             f"optim.name=muon does not go with {'DeepSpeed' if deepspeed else 'parallel=fsdp2'}: it needs whole "

@@ -370,6 +370,12 @@ def test_micro_steps_are_the_configurations(battles, tmp_path, monkeypatch):
     assert run.accelerator.gradient_accumulation_steps == 1
 
 
+def test_an_engine_of_accelerates_own_is_refused(battles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert train_main([*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]) == 1
+    assert "accelerate was told to shard by FSDP" in capsys.readouterr().err
+
+
 def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setup, "find_spec", lambda package: None)
     settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]
