@@ -246,8 +246,6 @@ class Run:
         refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
-        if changes and self.spikes is not None:
-            self.spikes.forget()
         elsewhere = folder.resolve().parent != self.output.resolve()
         if other_heldout(changes) or elsewhere:
             self.best = None  # judged on other battles, or another run's
@@ -278,8 +276,10 @@ class Run:
         # An earlier version wrote the likelihood alone, beside a file that said where.
         self.best = run["best"] if isinstance(run["best"], dict) else None
         self.skips.in_a_row = run.get("skipping", 0)
-        if self.spikes is not None and run.get("spikes") is not None:
-            self.spikes.state.copy_(torch.tensor(run["spikes"]))
+        if self.spikes is not None:
+            self.spikes.forget()
+            if run.get("spikes") is not None and not changed(run.get("asked", {}), self.asked):
+                self.spikes.state.copy_(torch.tensor(run["spikes"]))
         self.course.restore(run, drawn)
         self.step.total_steps = self.course.total
         return run

@@ -187,8 +187,12 @@ def test_a_filter_that_comes_on_and_another_objective_are_no_spikes(battles, tmp
     monkeypatch.setattr(losses, "filter_weight", lambda kind, advantage, *_: torch.full_like(advantage, 9.0))
     settings = ["guard.spike=6", "guard.spike_memory=4", "objective.filter_warmup=6"]
     assert run_of(battles, tmp_path, *settings, "max_steps=10").train() == 0
-    assert run_of(battles, tmp_path, *settings, "max_steps=11", "objective.critic_weight=100").train() == 0
+    other = run_of(battles, tmp_path, *settings, "max_steps=11", "objective.critic_weight=100")
+    assert other.train() == 0
     rows = rows_of(tmp_path)
+    assert other.spikes.state[2].tolist() == [1, 1]
+    other._load(checkpoint.step_folder(tmp_path, 10))  # as where it goes back
+    assert not other.spikes.state.any()
     assert [float(row["optim/skipped"]) for row in rows] == [0.0] * 11
     assert float(rows[6]["loss/policy"]) > 4 * float(rows[5]["loss/policy"])
 
