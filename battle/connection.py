@@ -126,6 +126,8 @@ class ConnectedPlayer(Player):
             challenger = await self._challenge_queue.get()
             if opponent and to_id_str(challenger) != to_id_str(opponent):
                 continue
+            async with self._battle_end_condition:  # accepted now, a battle too many would begin and get no answer
+                await self._battle_end_condition.wait_for(lambda: not self._battle_count_queue.full())
             await self.ps_client.logged_in.wait()
             begun = self.begun
             await self.ps_client.accept_challenge(challenger, self.next_team)

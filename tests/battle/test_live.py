@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import lz4.frame
 import pytest
 
 from battle import ladder
 from battle.baselines import RandomAgent
+from battle.connection import ConnectedPlayer
 from battle.interface import bits_to_mask
 from battle.live import LivePlayer
 from battle.local_server import LocalServer, ServerTrouble
@@ -339,6 +341,40 @@ def test_a_challenge_that_is_taken_back_keeps_no_other_waiting(server, tmp_path,
     monkeypatch.setattr(ladder, "LivePlayer", Wavers)
     results = against(server.port, server.port, RandomAgent(), tmp_path)
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+
+
+def test_a_challenge_is_accepted_once_there_is_a_place_for_its_battle():
+    """Accepted before, the battle would begin at once, and the opponent in it wait for another's end."""
+
+    async def meet():
+        me = SimpleNamespace(
+            begun=0, next_team=None, ps_client=SimpleNamespace(logged_in=asyncio.Event()),
+            _challenge_queue=asyncio.Queue(), _battle_count_queue=asyncio.Queue(1),
+            _battle_end_condition=asyncio.Condition(),
+        )  # fmt: skip
+
+        async def accept(challenger, team):
+            me.begun += 1
+            me._battle_count_queue.put_nowait(challenger)
+
+        async def begins(battles, within):
+            assert me.begun == battles
+
+        me.ps_client.accept_challenge, me._begins = accept, begins
+        me.ps_client.logged_in.set()
+        for name in ("Ann", "Bob"):
+            me._challenge_queue.put_nowait(name)
+        accepting = asyncio.create_task(ConnectedPlayer._accept(me, None, 2, 0))
+        await asyncio.sleep(0.02)
+        assert me.begun == 1
+        assert me._battle_count_queue.get_nowait() == "Ann"
+        async with me._battle_end_condition:
+            me._battle_end_condition.notify_all()
+        await asyncio.sleep(0.02)
+        assert me.begun == 2
+        accepting.cancel()
+
+    asyncio.run(meet())
 
 
 @pytest.mark.slow
