@@ -27,7 +27,7 @@ from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import all_packs, evaluate_dataset, quick_score
 from trainer.hub import WEIGHTS, copy_model
 from trainer.lock import lock_output
-from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, reduce_to_host
+from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import ABOUT, about, licence
@@ -162,9 +162,10 @@ class Run:
                 order = zlib.crc32(pack["windows"].numpy().tobytes(), order)
             row = None
             if logging_step:
-                row = reduce_to_host(
-                    accelerator, metrics | clock.shares(accelerator), self.objective.network.config.gammas
-                )
+                cloned = sum(self.objective.counts(pack)[0].float() for pack in micro).to(accelerator.device)
+                sums = metrics | clock.shares(accelerator) | {"_cloned": cloned}
+                row = reduce_to_host(accelerator, sums, self.objective.network.config.gammas)
+                row = of_the_policy(row, row.pop("_cloned"))
                 skipped = self.skips.take()
                 # Which windows were trained on since the last row, as one number: equal for a run and its resumed twin.
                 row = {

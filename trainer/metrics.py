@@ -20,6 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 from trainer.appending import whole_or_not
 
 log = logging.getLogger(__name__)
+# Means over the decisions that the policy clones.
+OVER_POLICY = ("policy/", "filter/", "value/q_data", "value/policy_minus_data", "value/target_drift")
 
 
 def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float]) -> dict[str, float]:
@@ -34,6 +36,11 @@ def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float])
         else:
             row |= {f"{name}@{gamma}": next(values) for gamma in gammas}
     return row
+
+
+def of_the_policy(row: dict[str, float], decisions: float) -> dict[str, float]:
+    """The row of a step whose policy term covers so many decisions: of none there is no mean, and 0 would be untrue."""
+    return row if decisions else {name: value for name, value in row.items() if not name.startswith(OVER_POLICY)}
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -138,9 +145,10 @@ class Progress:
         self.bar.update(step - self.bar.n)
         if row is None:
             return
+        nll = row.get(f"policy/nll@{self.gamma}")
         text = {
             "loss": f"{row['loss/total']:.3f}",
-            f"nll@{self.gamma}": f"{row[f'policy/nll@{self.gamma}']:.3f}",
+            f"nll@{self.gamma}": "–" if nll is None else f"{nll:.3f}",
             "battles/s": f"{row['speed/battles_per_s']:.1f}",
             "turns/s": f"{row['speed/turns_per_s']:.0f}",
             "padding": f"{100 * row['data/padding']:.1f}%",

@@ -354,13 +354,26 @@ def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys
     assert all(word in error for word in words), error
 
 
-def test_evaluations_that_would_read_no_cloned_battle_are_refused_at_the_start(battles, tmp_path, capsys):
+def test_few_cloned_battles(battles, tmp_path, capsys, caplog):
+    """Evaluations that would read none are refused at the start; a step without one has no mean over its decisions,
+    where it was logged as a likelihood of 0, and as a filter that keeps nothing."""
     source = DataConfig(path=str(battles), heldout_share=0.15, workers=0)
-    only = BattleDataset(source, Tokenizer.load(), "heldout").some(1).info(0)["player"]
-    settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", f"data.clone=player != '{only}'"]
+    train, heldout = (BattleDataset(source, Tokenizer.load(), side) for side in ("train", "heldout"))
+    read = heldout.some(1).info(0)["player"]
+    other = next(name for name in (heldout.info(row)["player"] for row in range(len(heldout))) if name != read)
+    settings = [
+        *SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=3", "eval.every=0", "log.every=1",
+        "log.progress=true", "batch.battles=1", f"data.clone=player in {(train.info(0)['player'], other)}",
+    ]  # fmt: skip
     assert train_main([*settings, "eval.battles=1"]) == 1
     assert "eval.battles=1: data.clone" in capsys.readouterr().err
+    caplog.set_level("INFO")
     assert train_main([*settings, "eval.battles=null"]) == 0
+    rows = [row for row in rows_of(tmp_path) if float(row["loss/policy"]) == 0]
+    assert rows
+    assert not any(value for row in rows for name, value in row.items() if name.startswith(("policy/", "filter/")))
+    assert "nll@0.999 – " in caplog.text
+    assert "outside 2–98%" not in caplog.text
 
 
 def test_micro_steps_are_the_configurations(battles, tmp_path, monkeypatch):
