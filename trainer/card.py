@@ -6,6 +6,7 @@ likelihood), evaluation.json (held-out table), play.json (win rates, by `battle.
 
 import csv
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,16 @@ def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts, us
         "Learning with Transformers*, arXiv 2504.04395.",
     ]
     return ModelCard("\n\n".join(parts) + "\n")
+
+
+def beside_its_code(text: str, repo: str) -> str:
+    """A packed model's card as it is true of `repo`, where the code lies beside the model; other cards as they are."""
+    title = re.search("^# (.+)$", text, re.M)
+    old = title[1] if title else ""
+    if (packed := USE_PACKED.format(repo=old)) not in text:
+        return text
+    renamed = text.replace(packed, USE.format(repo=repo)).replace(f"# {old}\n", f"# {repo}\n", 1)
+    return renamed.replace(f'from_pretrained("{old}"', f'from_pretrained("{repo}"')
 
 
 def _what_it_is(config: TurnwiseConfig) -> str:

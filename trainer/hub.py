@@ -121,7 +121,7 @@ def push(
 
     run: the folder of the run that the card tells of, or None. Raises what `data.hub_errors.HUB_ERRORS` names.
     """
-    from trainer.card import CURVE  # here: the trainer's checkpoints need none
+    from trainer.card import CURVE, beside_its_code  # here: the trainer's checkpoints need none
 
     api = HfApi()
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
@@ -132,10 +132,13 @@ def push(
     code = {name: text.encode() for name, text in code_copies().items()}
     packed = run is None and (folder / CARD).exists()  # its card knows more than can be found out now
     contents = code | contents | ({} if packed else documents(folder, repo, licence, run))
-    if packed and licence:
-        card = ModelCard.load(folder / CARD)
-        card.data.license = licence
-        contents[CARD] = str(card).encode()
+    if packed:
+        text = beside_its_code((folder / CARD).read_text(encoding="utf-8"), repo)
+        if licence:
+            card = ModelCard(text)
+            card.data.license = licence
+            text = str(card)
+        contents[CARD] = text.encode()
     # Win chances and the curve are of one agent: beside other weights they would be untrue.
     stale = {CALIBRATION, CURVE}.difference(contents).intersection(api.list_repo_files(repo))
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
