@@ -150,6 +150,8 @@ class _Evaluation:
     def _compare(self, left: ast.AST, op: ast.cmpop, right: ast.AST) -> np.ndarray:
         if "date" in (getattr(side, "id", "") for side in (left, right)):
             self._check_dates((*ast.walk(left), *ast.walk(right)))
+        if {"player", "opponent"} & {getattr(side, "id", "") for side in (left, right)}:
+            self._check_names((*ast.walk(left), *ast.walk(right)))
         if isinstance(op, (ast.In, ast.NotIn)):
             if not isinstance(right, (ast.Tuple, ast.List)) or not all(isinstance(e, ast.Constant) for e in right.elts):
                 raise self._refused(right)
@@ -178,6 +180,15 @@ class _Evaluation:
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and not _ISO.fullmatch(node.value):
                 raise DataError(f"{self.where}: {node.value!r} is no date of the index's form; give 2026-11-22 or 2026")
+
+    def _check_names(self, nodes: tuple[ast.AST, ...]) -> None:
+        """A file's name is split at `_`, so no player's holds one: `type_switch` is recorded as `typeswitch`."""
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
+                raise DataError(
+                    f"{self.where}: no player in a file's name is called {node.value!r}: names there have no '_'; give "
+                    f"{node.value.replace('_', '')!r}"
+                )
 
     def _mixed(self, node: ast.AST) -> DataError:
         return DataError(

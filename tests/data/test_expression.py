@@ -71,6 +71,8 @@ def test_weights():
         ("date >= '11-22-2026'", "no date of the index's form"),
         ("'22.11.2026' > date", "no date of the index's form"),
         ("date in ('2020-01-01', '01-01-2020')", "'01-01-2020' is no date"),
+        ("player in ('planner', 'type_switch')", "names there have no '_'; give 'typeswitch'"),
+        ("'simple_heuristics' != opponent", "names there have no '_'; give 'simpleheuristics'"),
         ("player in (1, 2)", "compares a text with a number in 'player'"),
         ("year in ('2020', '2021')", "compares a text with a number in 'year'"),
         ("not rating in (1500, '1600')", "compares a text with a number in 'rating'"),
