@@ -278,6 +278,7 @@ def as_text(result: dict) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a checkpoint on the held-out battles of a folder, and print a table."""
     from trainer.heldout import evaluate_folder
+    from trainer.train import log_plainly
 
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=main.__doc__)
     parser.add_argument(
@@ -293,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_plainly()
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,

@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     parser.add_argument("settings", nargs="*", metavar="a.b=c", help="settings laid over the file's")
     arguments = parser.parse_intermixed_args(argv)  # settings and options in any order
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "filelock", "fsspec", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_plainly()
     from trainer.config import load_config  # here and below: seconds of imports, which --help need not wait for
 
     settings = list(arguments.settings)
@@ -40,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
         raise
+
+
+def log_plainly() -> None:
+    """What we have to say goes to the terminal as it is, without every request of the Hub's client."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "httpx2", "filelock", "fsspec", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 pushed model acts by its name in a process that knows nothing of this repository."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from tests.trainer.test_run import rows_of
 from trainer import hub as trainer_hub
 from trainer.card import RunFacts, model_card, run_of
 from trainer.hub import main as hub_main
+from trainer.train import log_plainly
 
 ROOT = Path(__file__).parents[2]
 
@@ -240,6 +242,12 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, t
     assert "Traceback" not in done.stderr
     assert "plays as hub" in done.stdout
     assert "none: me/nobody: no such folder, and the Hub does not give it (404" in done.stdout
+
+
+def test_requests_of_the_hubs_client_are_not_told():
+    log_plainly()
+    client = HUB_ERRORS[0].__module__.split(".")[0]
+    assert logging.getLogger(client).level == logging.WARNING
 
 
 def test_a_network_that_is_gone_is_told_from_a_refusal():
