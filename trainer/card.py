@@ -59,8 +59,12 @@ class RunFacts:
         rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
         if checkpoint := _json(model.parent / "run.json"):  # what was logged after it tells of other weights
             rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
-        # The two tables are of the run's final model alone.
+        # The two tables are of the run's final model alone, and of play the rows of the first player named: others' may
+        # stand beside them (a second agent, or everybody against everybody).
         tables = [_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
+        if tables[1]:
+            first = next(iter(tables[1]["players"]))
+            tables[1]["results"] = [row for row in tables[1]["results"] if row["player"] == first]
         return cls(_json(run / ABOUT) or {}, rows, *tables, final)
 
     @property

@@ -163,11 +163,14 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     about["config"]["data"] |= {"filter": "rating > 1000", "clone": "won"}
     about["config"]["model"]["init_from"] = "me/before"
     (run / "about.json").write_text(json.dumps(about))
+    played = {"format": "gen1ou", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]}
+    none = {"format": "gen1ou", "battles": 0, "win_rate": None, "interval95": [0.0, 1.0]}
     results = [
-        {"format": "gen1ou", "opponent": "boss", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]},
-        {"format": "gen1ou", "opponent": "void", "battles": 0, "win_rate": None, "interval95": [0.0, 1.0]},
-    ]
-    (run / "play.json").write_text(json.dumps({"results": results}))
+        {"player": "run", "opponent": "boss", **played}, {"player": "run", "opponent": "void", **none},
+        {"player": "boss", "opponent": "random", **played},
+    ]  # fmt: skip
+    players = dict.fromkeys(["run", "boss", "void", "random"])
+    (run / "play.json").write_text(json.dumps({"results": results, "players": players}))
     folder = run / "model"
     sizes = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
