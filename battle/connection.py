@@ -42,6 +42,11 @@ class ConnectedPlayer(Player):
     def next_team(self) -> str | None:
         return self.random.choice(self.teams).packed
 
+    @property
+    def under_way(self) -> int:
+        """Battles that have begun and have no result."""
+        return sum(not room.over for room in self.rooms.values())
+
     async def _stay(self) -> None:
         """Keeps the connection; after a break it logs in again and goes back to its battles.
 
@@ -66,10 +71,10 @@ class ConnectedPlayer(Player):
             if let_in:
                 pause, last_in, parted = 1.0, now, True
             if now - last_in > self.patience:
-                open_ = sum(not room.over for room in self.rooms.values())
                 raise ServerTrouble(
                     f"{self.ps_client.websocket_url}: no server there for {self.patience:.0f} s; battles without a "
-                    f"result: {open_}; start the server again, then this command (--patience says how long to wait)"
+                    f"result: {self.under_way}; start the server again, then this command (--patience says how long "
+                    "to wait)"
                 )
             log.warning("connection lost: trying again in %.0f s", pause)
             await asyncio.sleep(pause)
@@ -105,6 +110,10 @@ class ConnectedPlayer(Player):
         """Accepts challenges, of `opponent` alone where one is named, to the player's `battles`-th battle, and plays
         them. One of which no battle comes `within` seconds was taken back meanwhile: the next one's turn."""
         await self._on_its_loop(self._accept(opponent, battles, within))
+
+    async def play_out(self) -> None:
+        """The battles under way, and no further one."""
+        await self._on_its_loop(self._battle_count_queue.join())
 
     async def _on_its_loop(self, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.ps_client.loop))

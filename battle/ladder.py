@@ -4,13 +4,14 @@ Who goes where, as whom, and whom it plays; the player itself is in `battle/live
 on this machine; a person plays it in a browser at http://localhost:PORT by challenging the agent's name.
 
 A public server is joined only when named in full (`--server wss://…`), with PS_USERNAME and PS_PASSWORD from the
-environment; bots there are contested: ask its staff first.
+environment; bots there are contested: ask its staff first. Ctrl-C lets the battles under way end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from battle.players import make_player, parse_player
 from battle.recorder import CannotRecord
 from battle.schedule import at_least_one
 from battle.simulator import Simulator
+from battle.stop import Stop, listen
 from battle.teams import load_teams
 
 log = logging.getLogger(__name__)
@@ -93,8 +95,9 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
         await player.accept(args.opponent, args.battles)
 
 
-def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:
-    """Plays as the command line says, by `agent` where one is given; how each battle went.
+def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None = None) -> list[str]:
+    """Plays as the command line says, by `agent` where one is given, until it is done or told to `stop`; how each
+    battle went.
 
     Raises CannotRecord before the first one where its folders cannot be made."""
     where, account = address(args)
@@ -122,19 +125,26 @@ def live(args: argparse.Namespace, agent: Agent | None = None) -> list[str]:
         if args.server == "local" and args.mode == "accept":
             print(f"{args.name} waits for challenges: open http://localhost:{args.port} and /challenge {args.name}")
         try:
-            asyncio.run(_play(player, args))
+            asyncio.run(_play(player, args, stop or Stop()))
         except KeyboardInterrupt:
-            log.warning("stopped")
+            log.warning("stopped at once; battles without a result: %d", player.under_way)
     return player.results
 
 
-async def _play(player: LivePlayer, args: argparse.Namespace) -> None:
+async def _play(player: LivePlayer, args: argparse.Namespace, stop: Stop) -> None:
     playing = asyncio.create_task(go(player, args))
     connected = asyncio.wrap_future(player.connection)
+    stopping = False
     try:
-        await asyncio.wait([playing, connected], return_when=asyncio.FIRST_COMPLETED)
-        if connected.done():
-            connected.result()  # raises what ended it
+        while not playing.done():
+            await asyncio.wait([playing, connected], timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            if connected.done():
+                connected.result()  # raises what ended it
+            if stop.asked and not stopping:
+                stopping = True
+                log.warning("stopped; battles that are played out: %d; Ctrl-C again ends at once", player.under_way)
+                playing.cancel()
+                playing = asyncio.create_task(player.play_out())
         await playing
     finally:
         playing.cancel()
@@ -147,16 +157,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from battle.local_server import listening
 
-        if args.server == "local" and not listening(args.port):
-            with LocalServer(args.port):
-                results = live(args)
-        else:
-            results = live(args)
+        own = args.server == "local" and not listening(args.port)
+        with listen() as stop, LocalServer(args.port) if own else contextlib.nullcontext():
+            results = live(args, stop=stop)
     except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}")
         return 1
     print(json.dumps({name: results.count(name) for name in ("won", "lost", "tie", "void")}))
-    return 0
+    return 130 if stop.asked else 0
 
 
 if __name__ == "__main__":

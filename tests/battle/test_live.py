@@ -20,6 +20,7 @@ from battle.interface import bits_to_mask
 from battle.live import LivePlayer
 from battle.local_server import LocalServer, ServerTrouble
 from battle.simulator import Event
+from battle.stop import Stop
 from battle.teams import team_files
 from data.observation import SPACES
 from data.replay_file import parse_name, read_battle
@@ -341,6 +342,19 @@ def test_a_challenge_that_is_taken_back_keeps_no_other_waiting(server, tmp_path,
     monkeypatch.setattr(ladder, "LivePlayer", Wavers)
     results = against(server.port, server.port, RandomAgent(), tmp_path)
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
+
+
+@pytest.mark.timeout(60)
+def test_a_stop_lets_the_battle_under_way_end(server, tmp_path):
+    """It was left, with no file and no word, and its opponent waited."""
+    stop = Stop()
+    agent = Saboteur({3}, lambda: setattr(stop, "asked", True))
+    base = ["--port", str(server.port), "--format", "gen9ou", "--name", "Turn A", "--out", str(tmp_path)]
+    rival = ("Turn B", "--mode", "challenge", "--opponent", "Turn A")
+    threading.Thread(daemon=True, target=play, args=(server.port, *rival)).start()
+    results = ladder.live(ladder.parser().parse_args([*base, "--battles", "5"]), agent, stop)
+    assert len(results) == 1
+    assert len(recorded(tmp_path)[0].states) > 3
 
 
 def test_a_challenge_is_accepted_once_there_is_a_place_for_its_battle():
