@@ -101,7 +101,7 @@ class ConnectedPlayer(Player):
         """One battle of the ladder, whatever breaks in between."""
         await self._on_its_loop(self._seek())
 
-    async def challenge(self, opponent: str, battles: int, again: float = 5.0) -> None:
+    async def challenge(self, opponent: str, battles: int, again: float) -> None:
         """Challenges a named player, every `again` seconds until they are there and accept, to the player's
         `battles`-th battle, and plays it."""
         await self._on_its_loop(self._challenge(opponent, battles, again))

@@ -90,7 +90,7 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
         if not args.opponent:
             raise BattleError("--mode challenge: name the --opponent")
         for number in range(1, args.battles + 1):
-            await player.challenge(args.opponent, number)
+            await player.challenge(args.opponent, number, again=1.0 if args.server == "local" else 5.0)
     else:
         await player.accept(args.opponent, args.battles)
 

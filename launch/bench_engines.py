@@ -179,10 +179,10 @@ def speeds(output: Path) -> dict[str, float]:
     return {"turns_per_s": round(turns), "held_share": held / (CheckpointConfig().every * step_s)}
 
 
-def measure(row: Row, base: Path, folder: Path, data: str) -> dict:
+def measure(row: Row, base: Path, folder: Path, *settings: str) -> dict:
     """Train, resume by plain PyTorch, export. Raises RuntimeError with the run's words where one of them fails."""
     output, again = folder / str(row), folder / f"{row}-resumed"
-    code, text = launch(row, output, f"data.path={data}")
+    code, text = launch(row, output, *settings)
     if row in REFUSED:
         if code == 0 or "processes" not in text:
             raise RuntimeError(f"{row}: was to be refused, but ended with {code}\n{text[-3000:]}")
@@ -191,7 +191,7 @@ def measure(row: Row, base: Path, folder: Path, data: str) -> dict:
         raise RuntimeError(f"{row}: exit code {code}\n{text[-3000:]}")
     name = f"step_{STEPS:08d}"
     shutil.copytree(output / f"step_{SAVED:08d}", again / f"step_{SAVED:08d}")
-    code, text = launch(PLAIN, again, f"data.path={data}")
+    code, text = launch(PLAIN, again, *settings)
     if code != 0 or f"at step {SAVED}" not in text:
         raise RuntimeError(f"{row}: its checkpoint was not resumed\n{text[-3000:]}")
     if checkpoint.main(["export", str(output), "--to", str(folder / "exported")]):
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         for row in rows:
             try:
-                results[str(row)] = measure(row, base, Path(scratch), options.data)
+                results[str(row)] = measure(row, base, Path(scratch), f"data.path={options.data}")
             except (RuntimeError, TimeoutError, ValueError, subprocess.SubprocessError) as error:
                 failed += 1
                 results[str(row)] = {"failed": str(error)[:500]}

@@ -45,5 +45,5 @@ def battles(shared):
     root = shared / "battles"
     with FileLock(shared / "battles.lock"):
         if not root.exists():
-            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
     return root

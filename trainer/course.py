@@ -112,9 +112,10 @@ class Course:
         for _ in range(WORKER_RESTARTS):
             try:
                 return list(islice(self.packs, self.config.batch.accumulate))
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # torch names a worker that is dead; of one that dies just now, the line to it breaks first.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
-                log.warning("step %d: %s; the loader starts again at this step", step, error)
+                log.warning("step %d: a worker is lost: %s; the loader starts again at this step", step, error)
                 self.open(step, self.drawn(step))
         return list(islice(self.packs, self.config.batch.accumulate))

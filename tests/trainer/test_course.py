@@ -32,7 +32,7 @@ def course_of(data, world, *settings):
 
 def test_epochs_are_of_what_the_rates_let_in(battles, tmp_path):
     """A second source at a twentieth of the weight adds a twentieth of its battles to an epoch."""
-    write_battles(tmp_path / "more", 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=60))
+    write_battles(tmp_path / "more", 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
     for plan in ("packed", "battles"):
         (alone,) = course_of(battles, 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384")
         mixed = [{"path": str(battles), "weight": 20}, {"path": str(tmp_path / "more"), "weight": 1}]
@@ -48,13 +48,14 @@ def test_epochs_are_of_what_the_rates_let_in(battles, tmp_path):
 def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles):
     """Two thirds on one process, the rest on two whose packs are more than half as large: the epochs end where they
     end, and no window is taken twice or left out."""
-    (one,) = course_of(battles, 1, "epochs=2")
+    cut = "epochs=2", "batch.battles=12"
+    (one,) = course_of(battles, 1, *cut)
     assert one.total == pytest.approx(2 * one.epoch_rows / one.step_rows, abs=1)
     done = 2 * one.total // 3
     one.open(0)
     seen = [tuple(row) for step in range(done) for pack in one.micro(step) for row in pack["windows"].tolist()]
     noted = json.loads(json.dumps({"step": done, **one.record(done)}))
-    two = course_of(battles, 2, "epochs=2")
+    two = course_of(battles, 2, *cut)
     assert two[0].step_rows != one.step_rows
     for course in two:
         course.restore(noted)
@@ -67,7 +68,7 @@ def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles
     # In the second epoch some battles are cut elsewhere, and some windows still lie in the pool.
     taken = [window for window in seen if window[0] >= 0]
     assert max(np.bincount([battle for battle, start, _ in taken if start == 0])) <= 3
-    again = course_of(battles, 1, "epochs=2")[0]
+    again = course_of(battles, 1, *cut)[0]
     again.restore(json.loads(json.dumps({"step": two[0].total, **two[0].record(two[0].total)})))
     assert again.total == two[0].total
 

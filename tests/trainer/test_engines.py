@@ -27,19 +27,20 @@ from launch.bench_engines import (
     measure,
     watched,
 )
-from tests.trainer.conftest import SMALL
+from tests.trainer.conftest import SIZES, SMALL
 from trainer import checkpoint
 from trainer.train import main as train_main
 
 QUICK = {Row("accelerate", 2, "zero1")}
 DATA = str(ROOT / "data" / "sample")
+MATRIX = (*SIZES, f"data.path={DATA}")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A finished run of plain PyTorch in one process."""
     output = tmp_path_factory.mktemp("base") / "run"
-    code, text = launch(PLAIN, output, f"data.path={DATA}")
+    code, text = launch(PLAIN, output, *MATRIX)
     assert code == 0, text
     return output
 
@@ -48,7 +49,7 @@ def base(tmp_path_factory):
     "row", [pytest.param(row, marks=[] if row in QUICK else pytest.mark.slow, id=str(row)) for row in ROWS]
 )
 def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, base, tmp_path):
-    result = measure(row, base, tmp_path, DATA)
+    result = measure(row, base, tmp_path, *MATRIX)
     if "refused" not in result:
         assert result["steps"] < 1e-4
         assert result["resumed"] < 1e-4

@@ -240,6 +240,28 @@ def test_a_killed_worker_costs_no_run(battles, tmp_path, monkeypatch, caplog):
     assert orders[0] == orders[1]
 
 
+@pytest.mark.parametrize("broken", [ConnectionResetError(104, "Connection reset by peer"), EOFError("planted")])
+def test_a_worker_that_dies_as_its_pack_is_fetched_costs_no_run(battles, tmp_path, caplog, broken):
+    """Its pack is asked for while it dies: the line to it breaks before torch calls it dead."""
+    run = run_of(battles, tmp_path, "max_steps=4")
+    micro, failed = run.course.micro, []
+
+    def breaks():
+        failed.append(True)
+        raise broken
+        yield
+
+    def micro_of(step):
+        if step == 2 and not failed:
+            run.course.packs = breaks()
+        return micro(step)
+
+    run.course.micro = micro_of
+    assert run.train() == 0
+    assert failed
+    assert "step 2: a worker is lost" in caplog.text
+
+
 def test_a_full_disk_is_named_and_training_goes_on(battles, tmp_path, monkeypatch, caplog):
     """The second save meets a full disk, the third does not: the run ends well."""
     real, calls = checkpoint._write_manifest, []
