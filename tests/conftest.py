@@ -41,9 +41,9 @@ def shared(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def battles(shared):
-    """A folder of 120 generated battles, most of their choices by a rule."""
+    """A folder of 80 generated battles, most of their choices by a rule."""
     root = shared / "battles"
     with FileLock(shared / "battles.lock"):
         if not root.exists():
-            write_battles(root, 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
+            write_battles(root, 80, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
     return root

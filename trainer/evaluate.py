@@ -22,6 +22,7 @@ from model.modeling_turnwise import TurnwiseForOfflineRL
 log = logging.getLogger(__name__)
 KINDS = ("move", "switch", "forced switch", "tera")
 RESAMPLES = 1000
+MOST_DRAWN = 1 << 20  # at a time: 8 MB
 
 
 @dataclass
@@ -161,15 +162,18 @@ def policy_rows(decisions: dict[str, np.ndarray], frequency: np.ndarray, battles
 
 def bootstrap(measures: dict[str, np.ndarray], units: np.ndarray) -> dict[str, list[float]]:
     """Mean and 95% percentile interval of each measure, whole units resampled: name → [mean, low, high]."""
-    sums = np.stack([np.bincount(units, weights=values) for values in measures.values()])
+    sums = np.stack([np.bincount(units, weights=values) for values in measures.values()], axis=1)
     sizes = np.bincount(units).astype(np.float64)
-    generator, means = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):  # one by one: together, those of 40,000 battles take 2 GB
-        drawn = generator.integers(0, len(sizes), len(sizes))
-        means.append(sums[:, drawn].sum(-1) / sizes[drawn].sum())
-    means = np.stack(means, axis=1)
-    low, high = np.percentile(means, [2.5, 97.5], axis=1)
-    centre = sums.sum(1) / sizes.sum()
+    generator, means, n = np.random.default_rng(0), [], len(sizes)
+    block = max(1, MOST_DRAWN // n)  # all at once, those of 40,000 battles take 2 GB
+    for first in range(0, RESAMPLES, block):
+        rows = np.arange(min(block, RESAMPLES - first))[:, None]
+        drawn = generator.integers(0, n, (len(rows), n))
+        times = np.bincount((rows * n + drawn).ravel(), minlength=len(rows) * n).reshape(-1, n)
+        means.append(times @ sums / (times @ sizes)[:, None])
+    means = np.concatenate(means)
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    centre = sums.sum(0) / sizes.sum()
     return {name: [float(m), float(a), float(b)] for name, m, a, b in zip(measures, centre, low, high, strict=True)}
 
 

@@ -109,6 +109,7 @@ def test_a_format_named_twice_is_played_and_counted_once():
     assert report["formats"] == ["gen1ou"]
 
 
+@pytest.mark.slow
 def test_random_against_itself_is_even():
     args = evaluate.parser().parse_args(
         ["--agent", "random", "--against", "random", "--formats", "gen9randombattle", "--battles", "24"]

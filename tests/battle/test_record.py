@@ -323,7 +323,10 @@ def test_the_bundled_battles_are_made_anew_and_nobody_elses_taken_away(tmp_path,
         assert read_battle(folder / name).actions == bundled.actions
 
 
-@pytest.mark.parametrize("battle_format", ["gen2ou", "gen3ou", "gen4ou", "gen9randombattle"])
+@pytest.mark.parametrize(
+    "battle_format",
+    [*(pytest.param(f"gen{n}ou", marks=pytest.mark.slow) for n in (2, 3)), "gen4ou", "gen9randombattle"],
+)
 def test_soak(simulator, tmp_path, battle_format):
     findings = soak.soak(simulator, battle_format, 20, tmp_path)
     assert findings.sound, findings.report()

@@ -74,7 +74,8 @@ def job(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "everyone"),
-    [(signal.SIGUSR1, True), (signal.SIGUSR1, False), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)],
+    [(signal.SIGUSR1, True)]
+    + [pytest.param(one, False, marks=pytest.mark.slow) for one in (signal.SIGUSR1, signal.SIGTERM)],
 )
 def test_all_workers_save_themselves_and_the_job_is_queued_again(job, tmp_path, number, everyone):
     """By the scheduler's plugin the signal comes to the step's shell alone, or to each of its processes as well."""

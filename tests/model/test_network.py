@@ -297,6 +297,7 @@ def test_save_and_load_give_equal_outputs(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow  # quick: the same by its name on the Hub, tests/trainer/test_hub.py
 def test_auto_model_loads_remote_code_without_the_repository(tmp_path):
     network, pack = tiny_network(), random_pack(64)
     network.save_pretrained(tmp_path / "saved")

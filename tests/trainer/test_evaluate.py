@@ -85,6 +85,24 @@ def test_nothing_to_judge_is_said(decisions, kept):
         report(few, {"gammas": {}, "action_frequency": [1 / 13] * 13}, (0.9, 0.99, 0.999, 0.9999), 0.999, about)
 
 
+@pytest.mark.parametrize("drawn_at_once", [1, 100, 1 << 20])
+def test_intervals_are_those_of_a_plain_loop(monkeypatch, drawn_at_once):
+    monkeypatch.setattr("trainer.evaluate.MOST_DRAWN", drawn_at_once)
+    rng = np.random.default_rng(2)
+    units = np.sort(rng.integers(0, 7, 60))
+    measures = {"x": rng.normal(size=60), "y": rng.random(60)}
+    draws, means = np.random.default_rng(0), {"x": [], "y": []}
+    for _ in range(1000):
+        drawn = draws.integers(0, 7, 7)
+        for name, values in measures.items():
+            means[name].append(np.concatenate([values[units == unit] for unit in drawn]).mean())
+    expected = {name: [measures[name].mean(), *np.percentile(one, [2.5, 97.5])] for name, one in means.items()}
+    found = bootstrap(measures, units)
+    assert found.keys() == expected.keys()
+    for name, row in found.items():
+        assert row == pytest.approx(expected[name], abs=1e-12)
+
+
 def test_intervals_hold_whole_battles_together():
     """Forty copies of one decision in a battle are one observation: the interval must not shrink with them."""
     rng = np.random.default_rng(1)

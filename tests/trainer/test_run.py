@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lz4.frame
@@ -131,6 +132,7 @@ def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(t
     assert "format: gen1ou" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # quick: the same by its name on the Hub, tests/trainer/test_hub.py
 def test_the_saved_folder_acts_without_the_repository(trained, tmp_path):
     battle = make_battle(77, "gen9ou")
     shutil.copytree(trained / "model", tmp_path / "model")
@@ -316,6 +318,9 @@ def test_a_run_goes_to_wandb_offline_and_is_profiled(battles, tmp_path, monkeypa
     ]  # fmt: skip
     assert Run(load_config(None, settings)).train() == 0
     (logged,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    until = time.monotonic() + 20  # its process writes on after it said that it is done
+    while b"loss/total" not in logged.read_bytes() and time.monotonic() < until:
+        time.sleep(0.05)
     assert b"loss/total" in logged.read_bytes()
     assert "aten::" in (tmp_path / "run" / "profile" / "table.txt").read_text()
 
