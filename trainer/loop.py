@@ -43,6 +43,7 @@ from trainer.tracking import Trackers
 from trainer.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+AGREE_EVERY = 10  # steps from one comparing of notes between processes to the next
 
 
 class Run:
@@ -372,10 +373,11 @@ class Run:
             log.warning("%s tells of the agent before: it is play_before.json now", played)
 
     def _stop_agreed(self, done: int) -> bool:
-        """Whether all processes stop now. With several, they compare notes on logging steps alone."""
+        """Whether all processes stop now. Several compare notes every few steps, for it makes the host wait; not on
+        logging steps alone, which a run may have so seldom that a scheduler's notice is over before."""
         if self.accelerator.num_processes == 1:
             return self.stop.asked
-        if done % self.config.log.every:
+        if done % min(self.config.log.every, AGREE_EVERY):
             return False
         flag = torch.tensor(float(self.stop.asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum") > 0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lz4.frame
 import numpy as np
@@ -236,6 +237,22 @@ def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path, caplog):
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
     assert Run(load_config(None, settings)).train() == 0
     assert (tmp_path / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize(("every", "heard"), [(1, 14), (4, 16), (1000, 20)])
+def test_several_processes_agree_to_stop_within_ten_steps(every, heard):
+    """Whichever was told: this one was not, and hears of it from the others' sum."""
+    told_at = 14
+    run = SimpleNamespace(
+        config=SimpleNamespace(log=SimpleNamespace(every=every)), stop=SimpleNamespace(asked=False),
+        accelerator=SimpleNamespace(
+            num_processes=2, device="cpu", reduce=lambda flag, reduction: flag + float(done >= told_at)
+        ),
+    )  # fmt: skip
+    for done in range(1, 31):
+        if Run._stop_agreed(run, done):
+            break
+    assert done == heard
 
 
 def test_an_evaluation_that_a_stop_left_out_has_its_row(battles, tmp_path):
