@@ -242,6 +242,8 @@ def open_battles(
         # Of a machine that keeps indexes of its own: they may be of another day.
         train = BattleDataset(config, tokenizer, "train")
     heldout = BattleDataset(config, tokenizer, "heldout", beside=train)
+    if accelerator.num_processes == 1:
+        return train, heldout
     found = gather_object([[train.fingerprint(), heldout.fingerprint()]])
     if any(one != found[0] for one in found):
         counts = ", ".join(str(sum(n for n, _ in one)) for one in found)

@@ -89,7 +89,7 @@ def test_processes_open_the_same_battles_or_do_not_start(tmp_path, monkeypatch):
     write_battles(tmp_path / "b", 12, seed=5, style=Style(max_turns=20))
     config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "i"), heldout_share=0.25)
     tokenizer = Tokenizer.load(config.vocabulary)
-    another = SimpleNamespace(main_process_first=nullcontext, is_main_process=False)
+    another = SimpleNamespace(main_process_first=nullcontext, is_main_process=False, num_processes=2)
     mine, _ = open_battles(config, tokenizer, another)
     write_battles(tmp_path / "b", 12, seed=6, style=Style(max_turns=20))
     # What was recorded since the first process looked is not looked for,
