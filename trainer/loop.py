@@ -144,7 +144,7 @@ class Run:
         self._start_telling(start, csv_log)
         progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
         self._tell(self.owed, csv_log, progress, start)
-        warner = FilterWarning(config.objective.filter)
+        warner = FilterWarning(config.objective)
         clock, order = Clock(self.tokenizer.unknown_id), 0
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         while step < self.course.total:

@@ -9,7 +9,9 @@ import logging
 import math
 import os
 import time
+from collections import deque
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate import Accelerator
@@ -18,8 +20,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from trainer.appending import whole_or_not
+from trainer.objective import ObjectiveConfig
 
 log = logging.getLogger(__name__)
+COMPARED_ROWS = 10  # of the log, at either end: one step's share is noise
 # Means over the decisions that the policy clones.
 OVER_POLICY = ("policy/", "filter/", "value/q_data", "value/policy_minus_data", "value/target_drift")
 
@@ -109,20 +113,44 @@ class Meter:
 
 
 class FilterWarning:
-    """Says once per γ when the filter keeps under 2% or over 98% of the actions: the critic then teaches nothing."""
+    """Says once per γ when the filter keeps under 2% or over 98% of the actions, so that the critic teaches nothing.
 
-    def __init__(self, filter_kind: str):
-        self.active, self.said = filter_kind == "binary", set()
+    And when it keeps less than half of what it kept as it came on while the policy's value stands above the recorded
+    actions': cloning what its critics overrate lifts that value, and leaves ever fewer actions above it.
+    """
+
+    def __init__(self, config: ObjectiveConfig):
+        self.active, self.begins, self.said = config.filter == "binary", config.filter_warmup, set()
+        self.first: dict[str, list[float]] = {}  # shares of the first rows under the filter, and of the last ones
+        self.last: dict[str, deque[float]] = {}
 
     def check(self, row: dict[str, float], step: int) -> None:
-        if not math.isfinite(row.get("loss/total", 0.0)):
+        if not self.active or not math.isfinite(row.get("loss/total", 0.0)):
             return  # no advantage of a step that is skipped is above 0, nor does that tell of the critics
         for name, share in row.items():
-            outside = name.startswith("filter/share_kept@") and not 0.02 <= share <= 0.98
-            if self.active and outside and step > 0 and name not in self.said:
-                self.said.add(name)
+            kept, _, gamma = name.partition("@")
+            if kept != "filter/share_kept":
+                continue
+            if not 0.02 <= share <= 0.98 and self._is_new(name):
                 log.warning("step %d: %s is %.1f%%, outside 2–98%%: the filter does not tell actions apart", step, name,
                             100 * share)  # fmt: skip
+            fell = step > self.begins and self._halved(name, share) and row[f"value/policy_minus_data@{gamma}"] > 0
+            if fell and self._is_new(f"{name} fell"):
+                log.warning(
+                    "step %d: %s fell from %.0f%% to %.0f%%: the policy climbs what its critics overrate; give "
+                    "objective.filter_floor (0.2), or critics more battles",
+                    step, name, 100 * fmean(self.first[name]), 100 * fmean(self.last[name]),
+                )  # fmt: skip
+
+    def _halved(self, name: str, share: float) -> bool:
+        first, last = self.first.setdefault(name, []), self.last.setdefault(name, deque(maxlen=COMPARED_ROWS))
+        (first if len(first) < COMPARED_ROWS else last).append(share)
+        return len(last) == COMPARED_ROWS and fmean(last) < fmean(first) / 2
+
+    def _is_new(self, what: str) -> bool:
+        new = what not in self.said
+        self.said.add(what)
+        return new
 
 
 class Progress:

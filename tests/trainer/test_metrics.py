@@ -1,0 +1,62 @@
+"""What a run says of its filter: when it decides nothing, and when it eats itself."""
+
+import numpy as np
+import pytest
+
+from trainer.metrics import COMPARED_ROWS, FilterWarning
+from trainer.objective import ObjectiveConfig
+
+# Of the record `human_selfplay`, at steps 1, 100, 200, …, 1200: share kept, and the policy's value over the actions'.
+STEPS = [1, 100, 200, 400, 600, 800, 1000, 1200]
+BINARY = [0.60, 0.30, 0.33, 0.25, 0.20, 0.19, 0.16, 0.17], [-3.0, 17.3, 12.8, 20.5, 20.2, 24.4, 23.6, 23.6]
+FLOOR = [0.60, 0.42, 0.44, 0.42, 0.45, 0.46, 0.46, 0.44], [-3.0, 6.5, 5.7, 12.2, 7.1, 8.2, 6.9, 7.1]
+
+
+def warnings_of(caplog, config, kept, above, first=1):
+    """What is said, row by row: (step, message)."""
+    warning, said = FilterWarning(ObjectiveConfig(**config)), []
+    for step in range(first, first + 1200, 10):
+        caplog.clear()
+        row = {"loss/total": 1.0, "optim/lr": 1e-3}
+        for gamma in (0.9, 0.999):
+            row[f"filter/share_kept@{gamma}"] = float(np.interp(step - first + 1, STEPS, kept))
+            row[f"value/policy_minus_data@{gamma}"] = float(np.interp(step - first + 1, STEPS, above))
+        warning.check(row, step)
+        said += [(step, record.getMessage()) for record in caplog.records]
+    return said
+
+
+def test_a_filter_that_eats_itself_is_said_once_for_each_discount(caplog):
+    said = warnings_of(caplog, {"filter_warmup": 0}, *BINARY)
+    assert [words.split("@")[1].split(" ")[0] for _, words in said] == ["0.9", "0.999"]
+    assert "fell from 46% to " in said[0][1]
+    assert "give objective.filter_floor" in said[0][1]
+    assert said[0][0] < 700
+
+
+@pytest.mark.parametrize(
+    ("config", "kept", "above"),
+    [
+        ({"filter_warmup": 0}, *FLOOR),
+        ({"filter_warmup": 0}, BINARY[0], [-1.0] * 8),  # fewer, for the recorded actions grow dear
+        ({"filter_warmup": 5000}, *BINARY),  # nothing of it is the filter's doing
+        ({"filter_warmup": 0, "filter": "imitation"}, *BINARY),
+    ],
+)
+def test_another_course_of_the_shares_is_no_reason(caplog, config, kept, above):
+    assert warnings_of(caplog, config, kept, above) == []
+
+
+def test_the_first_rows_are_those_under_the_filter(caplog):
+    """Those before it, of fresh critics, are nothing to compare with."""
+    kept, steps = [0.9] * COMPARED_ROWS + [0.4] * 50, range(0, 600, 10)
+    warning = FilterWarning(ObjectiveConfig(filter_warmup=10 * COMPARED_ROWS - 1))
+    for step, share in zip(steps, kept, strict=True):
+        warning.check({"filter/share_kept@0.9": share, "value/policy_minus_data@0.9": 5.0}, step)
+    assert not caplog.records
+
+
+def test_a_filter_that_keeps_all_or_nothing_is_said_once(caplog):
+    said = warnings_of(caplog, {"filter_warmup": 0}, [0.5, 0.5, 0.5, 0.995, 0.995, 0.995, 0.995, 0.995], [-1.0] * 8)
+    assert len(said) == 2
+    assert "outside 2–98%" in said[0][1]
