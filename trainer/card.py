@@ -15,8 +15,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.evaluate import as_text
-from trainer.metrics import duration, whole_lines
-from trainer.provenance import ABOUT, NON_COMMERCIAL, in_words
+from trainer.provenance import NON_COMMERCIAL
+from trainer.training_log import whole_lines
+from trainer.wording import ABOUT, duration, in_words
 
 CURVE = "training_curve.png"
 USE = """```python

@@ -2,7 +2,8 @@
 
 import json
 
-from trainer.config import ConfigError, flat
+from trainer.config import ConfigError
+from trainer.wording import flat
 
 # What shapes a run's numbers; the rest (evaluation, logs, engines) may change at any resume.
 _SHAPING = (

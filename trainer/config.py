@@ -264,14 +264,6 @@ def to_tree(config: RunConfig) -> dict:
     return dataclasses.asdict(config)
 
 
-def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """A tree of settings as {"a.b": value}."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") -> None:
     """Lay `new` over `tree`, refusing keys that `schema` does not have. Raises ConfigError with the nearest name."""
     if not isinstance(new, dict):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from trainer.checkpoint import PREFIX
 from trainer.guard import LOG
-from trainer.provenance import ABOUT
 from trainer.tracking import RUN_ID
+from trainer.wording import ABOUT
 
 log = logging.getLogger(__name__)
 PLACE = "before_"

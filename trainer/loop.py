@@ -27,10 +27,10 @@ from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import all_packs, evaluate_dataset, quick_score
 from trainer.hub import WEIGHTS, copy_model
 from trainer.lock import lock_output
-from trainer.metrics import Clock, CsvLog, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
+from trainer.metrics import Clock, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
-from trainer.provenance import ABOUT, about, licence
+from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, open_battles
@@ -40,7 +40,9 @@ from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
 from trainer.summary import summary
 from trainer.tracking import Trackers
+from trainer.training_log import CsvLog
 from trainer.watchdog import Watchdog
+from trainer.wording import ABOUT
 
 log = logging.getLogger(__name__)
 AGREE_EVERY = 10  # steps from one comparing of notes between processes to the next

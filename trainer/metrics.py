@@ -1,13 +1,11 @@
-"""What a run tells: one row per logged step to `training_log.csv`, to accelerate's trackers, and to the terminal.
+"""What a run tells while it goes: figures of a logged step, hours and dollars, warnings of its filter, the terminal.
 
 Metrics reach this file as device tensors, summed over micro-batches; they cross to the host on logging steps alone.
 """
 
 import contextlib
-import csv
 import logging
 import math
-import os
 import time
 from collections import deque
 from pathlib import Path
@@ -19,8 +17,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from trainer.appending import whole_or_not
 from trainer.objective import ObjectiveConfig
+from trainer.wording import duration
 
 log = logging.getLogger(__name__)
 COMPARED_ROWS = 10  # of the log, at either end: one step's share is noise
@@ -45,60 +43,6 @@ def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float])
 def of_the_policy(row: dict[str, float], decisions: float) -> dict[str, float]:
     """The row of a step whose policy term covers so many decisions: of none there is no mean, and 0 would be untrue."""
     return row if decisions else {name: value for name, value in row.items() if not name.startswith(OVER_POLICY)}
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The log's lines as they stand, without the half row that a run that was killed may have left at the end."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [line for line in handle if line.endswith("\n")]
-
-
-class CsvLog:
-    """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
-
-    Columns are those of the first row; held-out columns stand empty between evaluations. `hours`: what the run had
-    taken when it was resumed. A row that cannot be written is named in the log.
-    """
-
-    def __init__(self, path: Path, resume_step: int):
-        self.path, self.columns, self.hours = path, None, 0.0
-        if not path.exists():
-            return
-        lines = whole_lines(path)
-        rows = list(csv.DictReader(lines))
-        if resume_step > 0:
-            # Steps that are done again were paid for all the same.
-            self.hours = max((float(row.get("time/hours") or 0.0) for row in rows), default=0.0)
-        kept = sum(int(row["step"]) <= resume_step for row in rows)
-        if kept == 0:
-            path.unlink()
-            return
-        # What is dropped stands at the end: cut off, it wants no room, and no moment sees the rest half written.
-        os.truncate(path, sum(len(line.encode()) for line in lines[: 1 + kept]))
-        self.columns = list(rows[0])
-
-    def write(self, row: dict) -> None:
-        """Append a row; a column that the file lacks yet (an evaluation's) makes it be written anew."""
-        with whole_or_not(self.path):
-            if self.columns is None or not set(row) <= set(self.columns):
-                self._widen(row)
-                return
-            with open(self.path, "a", newline="") as handle:
-                csv.DictWriter(handle, self.columns, restval="").writerow(row)
-
-    def _widen(self, row: dict) -> None:
-        rows = []
-        if self.path.exists():
-            with open(self.path, newline="") as handle:
-                rows = list(csv.DictReader(handle))
-        columns = list(dict.fromkeys([*(self.columns or []), *row]))
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, columns, restval="")
-            writer.writeheader()
-            writer.writerows([*rows, row])
-        temporary.replace(self.path)
-        self.columns = columns
 
 
 class Meter:
@@ -272,10 +216,3 @@ class Clock:
         seconds = time.monotonic() - self.started
         self.restart()
         return seconds
-
-
-def duration(seconds: float) -> str:
-    """Seconds → "1h02m", "3m20s", "12s"."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

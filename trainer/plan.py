@@ -30,10 +30,10 @@ from trainer.config import ConfigError, RunConfig, load_config, scale_to_world
 from trainer.finetune import starting_model
 from trainer.flops import PEAK_FLOPS, flops_per_turn
 from trainer.limits import positive
-from trainer.metrics import duration
 from trainer.muon import matrices_of
 from trainer.objective import OfflineRL, Targets
 from trainer.setup import network_config
+from trainer.wording import duration
 
 GIB = 2**30
 STAGES = ("plain", "zero1", "zero2", "zero3", "fsdp2")

@@ -11,7 +11,6 @@ from data.index import download_note, read_origins
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 
-ABOUT = "about.json"
 NON_COMMERCIAL = "cc-by-nc-4.0"
 
 
@@ -41,13 +40,6 @@ def system(processes: int, device: torch.device) -> dict:
         found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}
         found["cuda"] = torch.version.cuda
     return found
-
-
-def in_words(system: dict) -> str:
-    """ "1 × NVIDIA H200, 16 cores", or the processor's name and its cores."""
-    if "gpu" in system:
-        return f"{system['processes']} × {system['gpu']}, {system['cores']} CPU cores"
-    return f"{system['cores']} cores of {system['processor']}, no GPU"
 
 
 def origins(train: BattleDataset) -> list[dict[str, str]]:

@@ -15,10 +15,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainer.config import flat
 from trainer.figures import COLOURS, PICTURES, RunLog
-from trainer.metrics import duration, whole_lines
-from trainer.provenance import ABOUT, in_words
+from trainer.training_log import whole_lines
+from trainer.wording import ABOUT, duration, flat, in_words
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,9 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +17,8 @@ from trainer.card import RunFacts
 from trainer.evaluate import advantage_rows
 from trainer.figures import PICTURES, RunLog
 from trainer.heldout import BINS, calibration_gaps
-from trainer.metrics import duration
 from trainer.report import main, read_log, report_of_run, write_report
+from trainer.wording import duration
 
 
 def test_a_run_leaves_its_report_with_every_picture(trained):
@@ -31,6 +34,12 @@ def test_a_run_leaves_its_report_with_every_picture(trained):
     with open(trained / "training_log.csv", newline="") as handle:
         last = list(csv.DictReader(handle))[-1]
     assert f"<td>{duration(3600 * float(last['time/hours']))}</td>" in page
+
+
+def test_a_report_needs_no_torch():
+    """Which takes several seconds to import, and a page of figures none."""
+    code = "import sys, trainer.report; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_two_runs_stand_side_by_side_with_what_differs(trained, tmp_path, capsys):

@@ -1,0 +1,28 @@
+"""What is told of a run, in words: for reports, cards and plans, with no library that takes seconds to import."""
+
+import math
+from typing import Any
+
+ABOUT = "about.json"  # in OUTPUT: what the run is made of (`provenance.about`)
+
+
+def duration(seconds: float) -> str:
+    """Seconds → "1h02m", "3m20s", "12s"."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def in_words(system: dict) -> str:
+    """ "1 × NVIDIA H200, 16 cores", or the processor's name and its cores."""
+    if "gpu" in system:
+        return f"{system['processes']} × {system['gpu']}, {system['cores']} CPU cores"
+    return f"{system['cores']} cores of {system['processor']}, no GPU"
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as {"a.b": value}."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
