@@ -255,6 +255,8 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     """Write the index over all shards, what `datasets` wants, and last the manifest."""
     parts = [Part(**json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))) for name in names]
     parts = [part for part in parts if part.battles or part.rejects]
+    # First: should what follows be cut short, an older manifest would name shards in another order than the new index.
+    (out / MANIFEST).unlink(missing_ok=True)
     # Of units that a source which shrank has no more: whoever opens `shard-*.arrow`, or pushes them, would have them.
     ours = {f"{name}.json" for name in names} | {part.file for part in parts}
     for left in [*(out / "parts").glob("*.json"), *out.glob("shard-*.arrow")]:

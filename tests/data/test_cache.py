@@ -217,6 +217,29 @@ def test_a_source_that_has_shrunk_leaves_no_shard_behind(tmp_path):
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == len(TokenCache(tmp_path / "c")) == 10
 
 
+def test_an_end_cut_short_leaves_no_older_manifest_to_the_new_index(tmp_path, monkeypatch):
+    """Its shards' numbers are others where a format was added: battles would be read from each other's places."""
+    from data import cache as module
+
+    write_battles(tmp_path / "b", 10, formats=("gen2ou", "gen9ou"), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c")
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    real = module.write_json
+
+    def full(file, content):
+        if file.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file, content)
+
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache_of(tmp_path / "b", tmp_path / "c")
+    with pytest.raises(DataError, match="not finished"):
+        TokenCache(tmp_path / "c")
+    monkeypatch.setattr(module, "write_json", real)
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == len(TokenCache(tmp_path / "c")) == 20
+
+
 def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "battles")
     (tmp_path / "battles" / "gen5ou").mkdir()
