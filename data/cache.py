@@ -16,9 +16,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
 from .index import DOWNLOADS, FORMAT, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
-from .parallel import deaf
+from .parallel import workers
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -195,7 +194,7 @@ def _work(units: _Units, job: CacheJob, processes: int, finished) -> None:
         for unit in units:
             finished(do_unit(unit, job))
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=deaf) as pool:
+    with workers(processes) as pool:
         running: set[Future] = set()
         try:
             for unit in units:

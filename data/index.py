@@ -20,7 +20,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from zlib import crc32
 
@@ -28,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .parallel import deaf
+from .parallel import workers
 from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, is_named_as_battle, parse_name
 from .sampler import mix
 
@@ -243,20 +242,19 @@ def _scan_all(
     jobs = [(name, folder, cache, root) for name, folder in folders.items()]
     if count <= 1 or cache is None:
         return {job[0]: _scan_and_keep(*job) for job in jobs}
-    # Processes hand back only names: tables are opened from the files that they wrote.
-    with get_context("fork").Pool(count, deaf) as pool:
-        for name in pool.imap_unordered(_scan_in_process, jobs):
-            log.info("indexed %s", name)
+    # Processes hand back only whether they could keep a table: it is opened from the file that they wrote.
+    with workers(count) as pool:
+        kept = dict(zip(folders, pool.map(_scan_in_process, jobs), strict=True))
     found = {}
     for name, folder in folders.items():
-        kept = _open_kept(cache, name, folder, trust=True)
-        found[name] = kept or _scan_and_keep(name, folder, cache, root)
+        # Not kept, an older one may lie there, which lacks the files that have come since.
+        entry = _open_kept(cache, name, folder, trust=True) if kept[name] else None
+        found[name] = entry or _scan_and_keep(name, folder, cache, root)
     return found
 
 
-def _scan_in_process(job: tuple[str, Path, Path, Path]) -> str:
-    _scan_and_keep(*job)
-    return job[0]
+def _scan_in_process(job: tuple[str, Path, Path, Path]) -> bool:
+    return _scan_and_keep(*job).file is not None
 
 
 def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> FormatIndex:

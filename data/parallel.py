@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -18,7 +20,24 @@ ALONE_UP_TO = 2_000
 BAR_FROM = 500
 
 
-def deaf() -> None:
+class WorkerLost(RuntimeError):  # noqa: N818 (names the finding)
+    """A worker process was killed from outside."""
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of forked processes. Raises `WorkerLost` where one of them is killed, and does not wait for it."""
+    try:
+        with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_deaf) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise WorkerLost(
+            f"one of {count} processes that read battles was killed, for want of memory perhaps: make room, or give "
+            "fewer by --processes; what is finished is kept"
+        ) from error
+
+
+def _deaf() -> None:
     """In a worker: Ctrl-C is for the process that leads, which lets what is under way end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -48,7 +67,7 @@ def map_pieces(
                 yield work(piece)
                 shown.update(len(piece))
             return
-        with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=deaf) as pool:
+        with workers(count) as pool:
             # Few results wait at once, however many files there are.
             waiting: deque = deque()
             try:

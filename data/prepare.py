@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
+from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .schema import BadBattle
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what `cache` and `download` have is kept, the same command goes on", file=sys.stderr)
         return 130
-    except (BadBattle, ValueError, OSError) as error:
+    except (BadBattle, ValueError, OSError, WorkerLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -1,6 +1,8 @@
 """The index: what a scan finds, warm starts, changes noticed, caches that cannot be written."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -230,6 +232,33 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(tmp_path, caplo
     data = BattleDataset(config, Tokenizer.load())
     assert len(data) == 6
     assert data.lengths is not None
+
+
+def test_an_older_index_is_not_taken_where_the_new_one_finds_no_room(tmp_path, monkeypatch):
+    from data import index as module
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=4))
+    assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c", processes=2))) == 10
+    write_battles(tmp_path / "b", 20, seed=50, style=Style(max_turns=4))
+    monkeypatch.setattr(module, "write_table", full)
+    assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c", processes=2))) == 30
+
+
+def test_a_killed_process_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    from data import index as module
+    from data.prepare import main
+
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=4))
+    monkeypatch.setattr(module, "scan_format", killed)
+    command = ["index", str(tmp_path / "b"), "--cache-dir", str(tmp_path / "c"), "--processes", "2"]
+    assert main(command) == 1
+    assert "was killed, for want of memory perhaps" in capsys.readouterr().err
 
 
 def test_processes_that_start_at_once_find_one_index(tmp_path):
