@@ -27,8 +27,21 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import DOWNLOADS, FORMAT, JOB, MANIFEST, SCHEMA, DataError, download_note, format_folders, scan_format
+from .index import (
+    DOWNLOADS,
+    FORMAT,
+    JOB,
+    MANIFEST,
+    SCHEMA,
+    UNREAD,
+    DataError,
+    download_note,
+    format_folders,
+    locked,
+    scan_format,
+)
 from .parallel import workers
+from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .token_cache import (
@@ -80,7 +93,10 @@ def make_cache(
     _found(job)  # before the folder is claimed for it: a slip in the command must not stand in its own mend's way
     (out / "parts").mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
-    _claim(out, job, tokenizer)
+    # One process at a time: machines that start or end at once give their temporary files one name where their
+    # process has the same number, as the first of any container has.
+    with locked(out / "parts"):
+        _claim(out, job, tokenizer)
     fault: DataError | None = None
     totals = Counter()
     names: list[str] = []
@@ -105,7 +121,8 @@ def make_cache(
     if missing:
         log.warning("%d of %d units are other machines' and not there yet", len(missing), len(names))
         return None
-    return _finish(out, job, tokenizer, names)
+    with locked(out / "parts"):
+        return _finish(out, job, tokenizer, names)
 
 
 class _Units:
@@ -128,10 +145,21 @@ class _Units:
         place = len(self.names)
         self.names.append(name)
         part = self.out / "parts" / f"{name}.json"
-        if part.is_file() and json.loads(part.read_text(encoding="utf-8")).get("source") != source:
+        done = part.is_file() and self._is_done(part, source)
+        if part.is_file() and not done:
             (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
             part.unlink(missing_ok=True)
-        return place % self.count == self.index and not part.is_file()
+        return place % self.count == self.index and not done
+
+    def _is_done(self, part: Path, source: str) -> bool:
+        """Whether a unit's note tells of the battles that it has now, its shard is there, and all of its files could
+        be read: what a disk did not give then it may give now."""
+        try:
+            noted = json.loads(part.read_text(encoding="utf-8"))
+            whole = (self.out / noted["file"]).stat().st_size == noted["bytes"]
+        except (OSError, ValueError):  # removed, or cut as the machine went down
+            return False
+        return whole and noted.get("source") == source and not any(UNREAD in reason for _, reason in noted["rejects"])
 
 
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
@@ -219,6 +247,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         "vocabulary": tokenizer.hash,
         "formats": sorted(job.formats),
         "illegal": job.illegal,
+        "max_bytes": job.max_bytes,
         "rewards": digests(),
         "unit": job.unit,
         "source": Path(job.source).name,
@@ -229,7 +258,10 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
     ours = ("parts", VOCABULARY) if _is_ours(out / VOCABULARY, tokenizer) else ("parts",)
     strangers = [name for name in os.listdir(out) if name not in ours and not name.startswith(".")]
     if file.is_file():
-        kept = {"rewards": UNSTAMPED} | json.loads(file.read_text(encoding="utf-8"))
+        try:
+            kept = {"rewards": UNSTAMPED, "max_bytes": MAX_BYTES} | json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{file}: cannot be read ({error}); make the cache in a new folder") from error
         differing = [key for key in facts if kept.get(key) != facts[key]]
         if differing:
             raise DataError(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .encode import EncodedBattle, Encoder
-from .index import SCHEMA, columns_of
+from .index import SCHEMA, UNREAD, columns_of
 from .replay_file import MAX_BYTES, decode_lean, read_json_bytes, unpack
 from .reward import REWARDS
 from .schema import BadBattle
@@ -130,7 +130,7 @@ def _encode_rows(
             battle = decode_lean(text, path)
             encoded = encoder.encode(battle.states, battle.actions)
         except OSError as error:
-            part.rejects.append((f"{unit.format}/{name}", f"file: cannot be read ({error.strerror})"))
+            part.rejects.append((f"{unit.format}/{name}", f"{UNREAD} ({error.strerror})"))
             continue
         except BadBattle as error:
             part.rejects.append((f"{unit.format}/{name}", f"{error.field}: {error.reason}"))

@@ -64,6 +64,7 @@ ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
 DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 JOB, MANIFEST = "job.json", "manifest.json"  # of a token cache: written first, and last
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
+UNREAD = "file: cannot be read"  # in the reason to leave out a file that the system did not give
 
 
 class DataError(ValueError):
@@ -496,7 +497,7 @@ def _sizes(folder: Path, names: list[str], prefix: str, bad: list[BadName]) -> t
                 sizes.append(stat(name, dir_fd=descriptor).st_size)
                 kept.append(name)
             except OSError as error:
-                bad.append(BadName(prefix + name, f"file: cannot be read ({error.strerror})"))
+                bad.append(BadName(prefix + name, f"{UNREAD} ({error.strerror})"))
         return kept, sizes
     finally:
         os.close(descriptor)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -240,6 +241,82 @@ def test_an_end_cut_short_leaves_no_older_manifest_to_the_new_index(tmp_path, mo
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == len(TokenCache(tmp_path / "c")) == 20
 
 
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _cut])
+@pytest.mark.parametrize("name", ["shard-gen1ou-00001.arrow", "parts/gen1ou-00001.json"])
+def test_the_same_command_makes_again_what_is_gone_or_cut(tmp_path, monkeypatch, name, damage):
+    """As its messages say; and no more than that."""
+    from data import cache as module
+
+    again, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: again.append(unit.name) or real(unit, job))
+    write_battles(tmp_path / "b", 12, formats=("gen1ou",), style=Style(max_turns=6))
+    whole = cache_of(tmp_path / "b", tmp_path / "c")
+    again.clear()
+    damage(tmp_path / "c" / name)
+    assert cache_of(tmp_path / "b", tmp_path / "c") == whole
+    assert again == ["gen1ou-00001"]
+    assert sum(len(battle) for battle in map(TokenCache(tmp_path / "c").__getitem__, range(12))) == whole["turns"]
+
+
+def test_a_claim_that_is_cut_names_itself(tmp_path):
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c")
+    (tmp_path / "c" / "job.json").write_text("")
+    with pytest.raises(DataError, match=r"job\.json: cannot be read .* make the cache in a new folder"):
+        cache_of(tmp_path / "b", tmp_path / "c")
+
+
+def test_a_file_that_the_disk_did_not_give_once_is_read_by_the_next(tmp_path, monkeypatch):
+    from data import cache_shard as module
+
+    files = write_battles(tmp_path / "b", 12, formats=("gen1ou",), style=Style(max_turns=6))
+    real = module.read_json_bytes
+
+    def faulty(path, max_bytes):
+        if Path(path) == files[0]:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, max_bytes)
+
+    monkeypatch.setattr(module, "read_json_bytes", faulty)
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 11
+    monkeypatch.setattr(module, "read_json_bytes", real)
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 12
+
+
+def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, monkeypatch):
+    """The first process of every container has the same number, and with it the same temporary files."""
+    from data import cache as module
+
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    inside, met = [], []
+
+    def watched(real):
+        def one(*arguments):
+            inside.append(real)
+            met.append(len(inside))
+            time.sleep(0.2)
+            try:
+                return real(*arguments)
+            finally:
+                inside.pop()
+
+        return one
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(module, "_claim", watched(module._claim))
+    monkeypatch.setattr(module, "_finish", watched(module._finish))
+    job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=1)
+    with ThreadPoolExecutor(3) as pool:
+        made = [pool.submit(make_cache, job, 1, (i, 3), progress=False) for i in range(3)]
+    assert any(future.result() for future in made)
+    assert set(met) == {1}
+    assert len(TokenCache(tmp_path / "c")) == 4
+
+
 def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "battles")
     (tmp_path / "battles" / "gen5ou").mkdir()
@@ -291,6 +368,9 @@ def test_another_job_does_not_write_into_it(folder, tmp_path):
     cache_of(folder, tmp_path / "c")
     with pytest.raises(DataError, match="another space"):
         cache_of(folder, tmp_path / "c", space="expanded")
+    # Battles refused for their size by one cap would be missing by the other.
+    with pytest.raises(DataError, match="another max_bytes"):
+        cache_of(folder, tmp_path / "c", max_bytes=1 << 20)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(DataError, match=r"thesis\.txt"):
@@ -506,7 +586,7 @@ def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypat
     monkeypatch.setattr("data.cache.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         cache_of(folder, tmp_path / "c")
-    assert len(list((tmp_path / "c").glob("shard-*"))) == len(list((tmp_path / "c" / "parts").iterdir())) == 2
+    assert len(list((tmp_path / "c").glob("shard-*"))) == len(list((tmp_path / "c" / "parts").glob("*.json"))) == 2
     assert not list((tmp_path / "c").glob(".shard-*"))
     cache_of(folder, tmp_path / "c")
     assert len(TokenCache(tmp_path / "c")) == 50
