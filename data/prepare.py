@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("stopped; what `cache` and `download` have is kept, the same command goes on", file=sys.stderr)
+        kept = "what `cache`, `index --turns` and `download` have is kept, the same command goes on"
+        print(f"stopped; {kept}", file=sys.stderr)
         return 130
     except (BadBattle, ValueError, OSError, WorkerLost) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -297,21 +297,26 @@ def fill_turns(
     measure = partial(_measure, root=os.fspath(root), illegal=config.illegal_actions, max_bytes=config.max_bytes)
     for part in parts:
         # Rejected ones are read again: that is how their reasons are told, and they may have been mended.
-        rows = np.flatnonzero(anew | (part.table["turns"].to_numpy() <= REJECTED_TURNS))
+        before = part.table["turns"].to_numpy()
+        rows = np.flatnonzero(anew | (before <= REJECTED_TURNS))
         if not len(rows):
             filled.append(part)
             continue
-        turns = part.table["turns"].to_numpy().copy()
+        turns = before.copy()
         paths = part.table["path"].take(pa.array(rows)).to_pylist()
         at = 0
-        for result in map_pieces(measure, paths, desc=f"turns of {part.format}", processes=processes, bar=progress):
-            for path, n, reason in result:
-                turns[rows[at]] = n
-                at += 1
-                if reason:
-                    reasons[path] = reason
-        with locked(folder_for(root, config.cache_dir)):
-            filled.append(set_turns(part, turns))
+        try:
+            for result in map_pieces(measure, paths, desc=f"turns of {part.format}", processes=processes, bar=progress):
+                for path, n, reason in result:
+                    turns[rows[at]] = n
+                    at += 1
+                    if reason:
+                        reasons[path] = reason
+        finally:  # stopped half way, too: what was read is not read again
+            if not np.array_equal(turns, before):  # else other processes, on other machines perhaps, have it mapped
+                with locked(folder_for(root, config.cache_dir)):
+                    part = set_turns(part, turns)
+        filled.append(part)
     return filled, reasons
 
 

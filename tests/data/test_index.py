@@ -167,6 +167,43 @@ def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeyp
     assert BattleDataset(config, Tokenizer.load()).lengths is None
 
 
+def test_lengths_found_before_a_stop_are_kept(tmp_path, monkeypatch, capsys):
+    from data import sources as module
+    from data.prepare import main
+
+    asked, real = [], module._measure
+
+    def stopped(paths, **options):
+        asked.extend(paths)
+        if len(asked) == 8:
+            raise KeyboardInterrupt
+        return real(paths, **options)
+
+    monkeypatch.setattr("data.parallel.PIECE", 2)
+    monkeypatch.setattr(module, "_measure", stopped)
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    command = ["index", str(tmp_path / "b"), "--cache-dir", str(tmp_path / "c"), "--turns", "--processes", "1"]
+    assert main(command) == 130
+    assert main(command) == 0
+    assert "10 of known length" in capsys.readouterr().out
+    assert len(asked) == 8 + 4
+
+
+def test_an_index_that_is_as_it_was_is_not_written(tmp_path):
+    """A bad file is read at each start, for its reason; other processes have the index mapped meanwhile."""
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    (tmp_path / "b" / "gen1ou" / "x_1500_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
+    age(tmp_path / "b")
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
+    for _ in range(2):
+        data = BattleDataset(config, Tokenizer.load())
+        assert "lz4: ends in the middle" in str(data.ledger.rejects)
+        (file,) = (tmp_path / "c").rglob("gen1ou.arrow")
+        written = file.stat().st_ino
+        assert BattleDataset(config, Tokenizer.load(), scan=False).lengths.min() == 0
+        assert file.stat().st_ino == written
+
+
 def test_processes_of_a_run_open_what_its_first_one_found(tmp_path):
     """Each would else find what was recorded since, and plan other packs; so would the held-out side."""
     write_battles(tmp_path / "b", 20, style=Style(max_turns=6))
