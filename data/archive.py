@@ -83,8 +83,9 @@ def members(
 ) -> Iterator[Member]:
     """The members of an archive in its order, streamed; nothing is written.
 
-    Folders are passed over in silence; links, devices, names that lead out of the folder, files too large and files
-    that are no battles come with a reason and aren't read.
+    Folders and hidden files are passed over in silence, as in a folder (macOS packs a `._name` beside each); links,
+    devices, names that lead out of the folder, files too large and files that are no battles come with a reason and
+    aren't read.
 
     Raises:
         DataError: the archive is cut or spoilt, has too many members, or battles in another format's folder. Members
@@ -97,9 +98,10 @@ def members(
                 count += 1
                 if count > max_members:
                     raise DataError(f"{file}: has over {max_members} members; not an archive of battles")
-                if info.isdir():
-                    continue
                 name = PurePosixPath(info.name).name
+                if info.isdir() or (info.isreg() and name.startswith(".")):
+                    tar.members = []
+                    continue
                 reason = _reason(info, name, max_bytes, wanted)
                 folder = PurePosixPath(info.name).parent.name
                 if not reason and folder != format_of_archive(file.name) and _FOLDER.fullmatch(folder):

@@ -310,6 +310,18 @@ def test_two_archives_of_one_format_are_refused(folder, tmp_path):
     assert cache_of(tmp_path / "tars" / "gen1ou.tar", tmp_path / "one")["battles"] == 10
 
 
+def test_hidden_files_in_an_archive_are_passed_over_as_in_a_folder(folder, tmp_path):
+    """macOS packs a `._name` beside each name: half of the members, which would stop any run as rejects."""
+    with tarfile.open(tmp_path / "gen9ou.tar.gz", "w:gz") as tar:
+        for file in sorted((folder / "gen9ou").iterdir()):
+            hidden = tarfile.TarInfo(f"gen9ou/._{file.name}")
+            hidden.size = 3
+            tar.addfile(hidden, io.BytesIO(b"abc"))
+            tar.add(file, arcname=f"gen9ou/{file.name}")
+    manifest = cache_of(tmp_path / "gen9ou.tar.gz", tmp_path / "c")
+    assert (manifest["battles"], manifest["rejects"]["count"]) == (10, 0)
+
+
 def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
     good = next((folder / "gen1ou").glob("gen1ou-*"))
     archive = tmp_path / "gen1ou.tar.gz"
