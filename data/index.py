@@ -444,7 +444,7 @@ def _open_kept(cache: Path, name: str, folder: Path, trust: bool = False) -> For
         bad = [BadName(path, reason) for path, reason in facts["bad_names"]]
     except FileNotFoundError:
         return None
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         log.warning("%s is no index (%s): scanning again", file, error)
         return None
     return FormatIndex(name, file, table, bad)

@@ -216,7 +216,7 @@ class TokenCache:
         try:
             with pa.memory_map(str(self.path / INDEX), "rb") as source:
                 self.table = pa.ipc.open_stream(source).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self.path / INDEX}: cannot be read ({error}); make the cache again") from error
         self._codes = codes_of(self.manifest["space"])
         self._places = [self.table[name].to_numpy() for name in ("shard", "batch", "row")]
@@ -279,7 +279,7 @@ class TokenCache:
             with pa.memory_map(str(file), "rb") as source:
                 reader = pa.ipc.open_stream(source)
                 return [_views(batch, self._codes, str(file), self._words) for batch in reader]
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
+        except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
 
 

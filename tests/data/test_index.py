@@ -11,6 +11,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -322,6 +323,19 @@ def test_a_spoilt_index_is_made_again(tmp_path, caplog):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 6
     assert "scanning again" in caplog.text
+
+
+def test_an_index_of_types_that_arrow_lacks_is_made_again(tmp_path, monkeypatch):
+    """One flipped bit of a schema can name one: Arrow then says that it is not implemented, not invalid."""
+    from data import index as module
+
+    def spoilt(_):
+        raise pa.ArrowNotImplementedError("Integers with less than 8 bits not implemented")
+
+    write_battles(tmp_path / "b", 5, formats=("gen1ou",), style=Style(max_turns=4))
+    open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    monkeypatch.setattr(module, "map_table", spoilt)
+    assert module._open_kept(folder_for(tmp_path / "b", tmp_path / "c"), "gen1ou", tmp_path / "b" / "gen1ou") is None
 
 
 def test_the_kept_table_opens_as_a_hugging_face_data_set(tmp_path):
