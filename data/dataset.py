@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
@@ -185,9 +187,10 @@ class BattleDataset:
         row = int(self.rows[i])
         return {name: self.index.data.column(name)[row].as_py() for name in self.index.column_names}
 
-    def formats(self) -> np.ndarray:
-        """Every battle's format, as a NumPy array of text [len(self)]."""
-        return np.asarray(self.index.data.column("format").to_numpy()[self.rows])
+    def formats(self) -> dict[str, int]:
+        """Battles of each format. Counted in Arrow: as Python's texts, those of millions of battles take seconds."""
+        counts = pc.value_counts(self.index.data.column("format").take(pa.array(self.rows)))
+        return dict(sorted((entry["values"], entry["counts"]) for entry in counts.to_pylist()))
 
     def mean_window(self) -> float:
         """Mean length of a window, from all lengths or else from a sample of files."""
@@ -288,9 +291,8 @@ class BattleDataset:
             )
         if blank > 0.95:
             raise DataError(f"data: {blank:.1%} of the words are {BLANK}: nothing to learn from; check the files")
-        names, counts = np.unique(self.formats(), return_counts=True)
         return DataReport(
-            files=dict(zip(names.tolist(), counts.tolist(), strict=True)),
+            files=self.formats(),
             turns=None if self.lengths is None else int(self.lengths.sum()),
             unknown_share=unknown,
             blank_share=blank,
