@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -28,7 +30,7 @@ class WorkerLost(RuntimeError):  # noqa: N818 (names the finding)
 def workers(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of forked processes. Raises `WorkerLost` where one of them is killed, and does not wait for it."""
     try:
-        with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_deaf) as pool:
+        with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise WorkerLost(
@@ -37,9 +39,17 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
-def _deaf() -> None:
-    """In a worker: Ctrl-C is for the process that leads, which lets what is under way end."""
+def _begin() -> None:
+    """In a worker: Ctrl-C is for the process that leads, which lets what is under way end. Where that one is killed,
+    its workers end: they would wait for work for ever, and hold the locks of files that they were born with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent_process().pid,), daemon=True).start()
+
+
+def _end_with(leader: int) -> None:
+    while os.getppid() == leader:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def map_pieces(

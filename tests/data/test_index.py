@@ -1,6 +1,7 @@
 """The index: what a scan finds, warm starts, changes noticed, caches that cannot be written."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -166,6 +167,27 @@ def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeyp
     assert data.lengths.min() > 0
     write_battles(tmp_path / "b", 6, seed=950, style=Style(max_turns=6))
     assert BattleDataset(config, Tokenizer.load()).lengths is None
+
+
+def test_a_killed_leader_leaves_no_process_that_holds_its_locks(tmp_path):
+    """The next run would wait for ever for a cache that nobody makes."""
+    script = (
+        "import sys, time; from pathlib import Path; from data.index import locked; from data.parallel import workers\n"
+        "with locked(Path(sys.argv[1])), workers(2) as pool:\n"
+        "    print([pool.submit(time.sleep, 0.1 * i).result() for i in range(2)], flush=True)\n"
+        "    pool.submit(time.sleep, 60).result()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as leader:
+        assert leader.stdout.readline() == "[None, None]\n"
+        leader.kill()
+    with open(tmp_path / ".lock") as lock:
+        for _ in range(100):
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)
+    raise AssertionError("still held")
 
 
 def test_lengths_found_before_a_stop_are_kept(tmp_path, monkeypatch, capsys):
