@@ -420,7 +420,7 @@ def locked(folder: Path) -> Iterator[bool]:
     """Hold the folder's lock, so that two processes don't do the same at once. Gives whether it can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # a group may share it
     except OSError as error:
         log.warning("%s cannot be written (%s): what it would keep is made anew each time", folder, error.strerror)
         yield False

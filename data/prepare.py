@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadBattle, ValueError, OSError, WorkerLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _room_in(folder: str | Path) -> Iterator[None]:
+    """A full disk's error, which names no file, as one that names the folder that is written."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        full = error if isinstance(error, OSError) else error.__cause__
+        if getattr(full, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"{folder}: {full.strerror}: make room there, and give the same command again") from error
 
 
 def _add_encode(commands: argparse._SubParsersAction) -> None:
@@ -228,7 +243,8 @@ def _cache(options: argparse.Namespace) -> int:
         max_bytes=options.max_bytes,
         unit=options.battles_per_shard,
     )
-    manifest = make_cache(job, options.processes, (int(index), int(count)))
+    with _room_in(options.out):
+        manifest = make_cache(job, options.processes, (int(index), int(count)))
     if manifest is None:
         print(f"{options.out}: this machine's share is done; other shares are missing")
         return 0
@@ -327,7 +343,8 @@ def _add_download(commands: argparse._SubParsersAction) -> None:
 def _download(options: argparse.Namespace) -> int:
     from .hub import download
 
-    download(options.repo, options.revision, options.formats, options.to, options.subset, options.unpack)
+    with _room_in(options.to):
+        download(options.repo, options.revision, options.formats, options.to, options.subset, options.unpack)
     return 0
 
 
@@ -343,7 +360,8 @@ def _add_push(commands: argparse._SubParsersAction) -> None:
 def _push(options: argparse.Namespace) -> int:
     from .hub import push
 
-    print(push(options.source, options.to, options.licence, private=not options.public))
+    with _room_in(tempfile.gettempdir()):  # battles are packed there
+        print(push(options.source, options.to, options.licence, private=not options.public))
     return 0
 
 

@@ -41,6 +41,7 @@ def folder_stats(
     Raises:
         DataError: nothing to read there.
     """
+    root = Path(root).resolve()  # a folder of one format is named by its own name, also from within
     parts = open_index(root, formats, cache_dir)
     paths = [path for part in parts for path in part.table["path"].to_pylist()]
     total = Counter()

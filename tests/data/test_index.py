@@ -360,6 +360,17 @@ def test_an_index_of_types_that_arrow_lacks_is_made_again(tmp_path, monkeypatch)
     assert module._open_kept(folder_for(tmp_path / "b", tmp_path / "c"), "gen1ou", tmp_path / "b" / "gen1ou") is None
 
 
+def test_a_group_may_share_the_folder_of_indexes(tmp_path):
+    write_battles(tmp_path / "b", 2, formats=("gen1ou",), style=Style(max_turns=4))
+    before = os.umask(0o002)
+    try:
+        open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    finally:
+        os.umask(before)
+    for file in folder_for(tmp_path / "b", tmp_path / "c").iterdir():
+        assert file.stat().st_mode & 0o020, file
+
+
 def test_the_kept_table_opens_as_a_hugging_face_data_set(tmp_path):
     write_battles(tmp_path / "b", 6, formats=("gen1ou",), style=Style(max_turns=4))
     (part,) = open_index(tmp_path / "b", cache_dir=tmp_path / "c")

@@ -1,7 +1,9 @@
 """The commands that look at data: index, stats, show, verify; and the import directions inside the room."""
 
 import ast
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import lz4.frame
 import pytest
 
 from data.dataset import BattleDataset, DataConfig
+from data.index import DataError
 from data.prepare import main
 from data.replay_file import BadBattleFile
 from data.tokenizer import Tokenizer
@@ -41,6 +44,8 @@ def test_a_folder_may_be_named_from_within(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder / "gen1ou")
     assert main(["verify", "."]) == 0
     assert " 0 bad" in capsys.readouterr().out
+    assert main(["stats", ".", "--json", "../s.json"]) == 0
+    assert json.loads((folder / "s.json").read_text())["formats"] == {"gen1ou": 4}
 
 
 def test_real_battles_are_sound():
@@ -163,6 +168,27 @@ def test_cache_command(folder, tmp_path, capsys):
     assert "--shard" in capsys.readouterr().err
     assert main(["cache", "--from", str(tmp_path / "none"), "--out", str(tmp_path / "e")]) == 1
     assert "no folder and no archive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["cache --from b --out c", "download --to c", "push --from b --to me/b --licence x"]
+)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, command, number):
+    def full(*_, **__):
+        error = OSError(number, os.strerror(number))
+        if command.startswith("download"):
+            raise DataError(str(error)) from error
+        raise error
+
+    for name in ("cache.make_cache", "hub.download", "hub.push"):
+        monkeypatch.setattr(f"data.{name}", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert main(command.split()) == 1
+    said = capsys.readouterr().err
+    place = tmp_path if command.startswith("push") else "c"
+    assert (f"{place}: No space left on device: make room there" in said) == (number == errno.ENOSPC)
 
 
 @pytest.mark.parametrize("command", ["stats", "index", "cache --out d --from"])
