@@ -244,8 +244,11 @@ def _scan_all(
     if count <= 1 or cache is None:
         return {job[0]: _scan_and_keep(*job) for job in jobs}
     # Processes hand back only whether they could keep a table: it is opened from the file that they wrote.
+    kept = {}
     with workers(count) as pool:
-        kept = dict(zip(folders, pool.map(_scan_in_process, jobs), strict=True))
+        for name, written in zip(folders, pool.map(_scan_in_process, jobs), strict=True):
+            kept[name] = written
+            log.info("indexed %s", name)
     found = {}
     for name, folder in folders.items():
         # Not kept, an older one may lie there, which lacks the files that have come since.
