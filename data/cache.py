@@ -91,11 +91,11 @@ def make_cache(
             f"--out {out}: lies in {job.source} and would be read as a format there; give a folder beside it"
         )
     _found(job)  # before the folder is claimed for it: a slip in the command must not stand in its own mend's way
-    (out / "parts").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
     # One process at a time: machines that start or end at once give their temporary files one name where their
     # process has the same number, as the first of any container has.
-    with locked(out / "parts"):
+    with locked(out / ".making"):
         _claim(out, job, tokenizer)
     fault: DataError | None = None
     totals = Counter()
@@ -121,7 +121,7 @@ def make_cache(
     if missing:
         log.warning("%d of %d units are other machines' and not there yet", len(missing), len(names))
         return None
-    with locked(out / "parts"):
+    with locked(out / ".making"):
         return _finish(out, job, tokenizer, names)
 
 
@@ -271,6 +271,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         return
     if strangers:
         raise DataError(f"{out}: holds {strangers[0]!r} and is no cache; give an empty or new folder")
+    (out / "parts").mkdir(exist_ok=True)  # no sooner: among battles it would pass for a format
     tokenizer.save(out / VOCABULARY)
     write_json(file, facts)
 

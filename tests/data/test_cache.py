@@ -31,7 +31,7 @@ from data.token_cache import TokenCache, codes_of, legal_bits
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
-from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all
+from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all, tar_of
 from .shared import shared_folder
 
 
@@ -352,7 +352,11 @@ def test_stopped_at_any_moment_it_goes_on(tmp_path, number):
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert "Traceback" not in errors
-        assert errors.strip().splitlines()[-1].startswith("stopped; what `cache` and `download` have is kept")
+        assert (
+            errors.strip()
+            .splitlines()[-1]
+            .startswith("stopped; what `cache`, `index --turns` and `download` have is kept")
+        )
     for part in (tmp_path / "c" / "parts").glob("*.json"):
         facts = json.loads(part.read_text())
         assert (tmp_path / "c" / facts["file"]).stat().st_size == facts["bytes"]
@@ -382,6 +386,21 @@ def test_a_slip_in_the_command_claims_no_folder(folder, tmp_path):
         with pytest.raises(DataError):
             cache_of(source, tmp_path / "c", **options)
     assert cache_of(folder, tmp_path / "c", formats=("gen1ou",))["battles"] == 10
+
+
+@pytest.mark.parametrize("kind", ["folder", "archives"])
+def test_a_source_given_as_out_is_left_as_it_is(folder, tmp_path, kind):
+    """A folder `parts` in it would be a format of its own, and keep archives from being read."""
+    source = tmp_path / "b"
+    if kind == "folder":
+        shutil.copytree(folder, source)
+    else:
+        source.mkdir()
+        tar_of(folder, source / "gen9ou.tar.gz", "gen9ou")
+    with pytest.raises(DataError, match="and is no cache; give an empty or new folder"):
+        cache_of(source, source)
+    assert not (source / "parts").exists()
+    assert cache_of(source, tmp_path / "c")["battles"] == (50 if kind == "folder" else 10)
 
 
 def test_a_cache_is_not_made_among_the_battles(tmp_path):
