@@ -155,8 +155,13 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
             url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
             api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=staged)
             if cached:
+                # Shards of an earlier push would be read with these by whoever opens `shard-*.arrow`.
                 api.upload_folder(
-                    repo_id=repo, repo_type="dataset", folder_path=folder, allow_patterns=list(_PARTS_OF_CACHE)
+                    repo_id=repo,
+                    repo_type="dataset",
+                    folder_path=folder,
+                    allow_patterns=list(_PARTS_OF_CACHE),
+                    delete_patterns="shard-*.arrow",
                 )
         except HUB_ERRORS as error:
             raise DataError(said_of(error, repo)) from error

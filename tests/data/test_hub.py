@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -230,3 +231,10 @@ def test_push_a_token_cache(hub, tmp_path):
     assert {"manifest.json", "index.bin", "vocabulary.json", "README.md"} <= set(uploaded)
     assert not any(name.startswith("parts/") for name in uploaded)
     assert uploaded["index.bin"] == (tmp_path / "c" / "index.bin").read_bytes()
+    shutil.rmtree(tmp_path / "b" / "gen1ou")
+    manifest = make_cache(CacheJob(str(tmp_path / "b"), str(tmp_path / "c")), processes=1, progress=False)
+    done = prepare(hub, tmp_path, "push", "--from", tmp_path / "c", "--to", "me/cache", "--licence", "mit")
+    assert done.returncode == 0, done.stderr
+    shards = {name: content for name, content in hub.uploads["me/cache"].items() if name.startswith("shard-")}
+    assert set(shards) == {shard["file"] for shard in manifest["shards"]}
+    assert all(content == (tmp_path / "c" / name).read_bytes() for name, content in shards.items())
