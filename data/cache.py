@@ -40,7 +40,7 @@ from .index import (
     locked,
     scan_format,
 )
-from .parallel import workers
+from .parallel import cores, workers
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
@@ -110,7 +110,7 @@ def make_cache(
 
         units = _Units(job, out, names, index, count)
         try:
-            _work(units, job, processes or os.cpu_count() or 1, finished)
+            _work(units, job, processes or cores(), finished)
         except DataError as error:
             fault = error
     seconds = time.perf_counter() - started

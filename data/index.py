@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .parallel import workers
+from .parallel import cores, workers
 from .replay_file import DEFAULT_RATING, SUFFIXES, BadBattleFile, is_battle_file, is_named_as_battle, parse_name
 from .sampler import mix
 
@@ -239,7 +239,7 @@ def open_index(
 def _scan_all(
     folders: dict[str, Path], cache: Path | None, root: Path, processes: int | None
 ) -> dict[str, FormatIndex]:
-    count = min(len(folders), processes or os.cpu_count() or 1)
+    count = min(len(folders), processes or cores())
     jobs = [(name, folder, cache, root) for name, folder in folders.items()]
     if count <= 1 or cache is None:
         return {job[0]: _scan_and_keep(*job) for job in jobs}

@@ -22,6 +22,11 @@ ALONE_UP_TO = 2_000
 BAR_FROM = 500
 
 
+def cores() -> int:
+    """Cores that this process may use: a scheduler or a container gives some of a machine's, and memory for as many."""
+    return len(os.sched_getaffinity(0))
+
+
 class WorkerLost(RuntimeError):  # noqa: N818 (names the finding)
     """A worker process was killed from outside."""
 
@@ -69,7 +74,7 @@ def map_pieces(
         processes: how many; default the number of cores, and one for few items.
         bar: show a bar for more than some hundred items.
     """
-    count = processes or (1 if len(items) <= ALONE_UP_TO else os.cpu_count() or 1)
+    count = processes or (1 if len(items) <= ALONE_UP_TO else cores())
     pieces = [items[at : at + PIECE] for at in range(0, len(items), PIECE)]
     with tqdm(total=len(items), unit="battles", desc=desc, disable=not bar or len(items) < BAR_FROM) as shown:
         if count <= 1 or len(pieces) <= 1:

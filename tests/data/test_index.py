@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from data.dataset import BattleDataset, DataConfig
 from data.index import DataError, folder_for, map_table, open_index, scan_format
+from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
@@ -192,7 +193,6 @@ def test_a_killed_leader_leaves_no_process_that_holds_its_locks(tmp_path):
 
 def test_lengths_found_before_a_stop_are_kept(tmp_path, monkeypatch, capsys):
     from data import sources as module
-    from data.prepare import main
 
     asked, real = [], module._measure
 
@@ -307,9 +307,28 @@ def test_an_older_index_is_not_taken_where_the_new_one_finds_no_room(tmp_path, m
     assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c", processes=2))) == 30
 
 
+def test_no_more_processes_than_the_cores_that_were_given(tmp_path, monkeypatch):
+    """A scheduler gives some of a machine's, and memory for as many."""
+    asked = []
+
+    def counted(count):
+        asked.append(count)
+        raise OSError
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7})
+    for module in ("index", "cache", "parallel"):
+        monkeypatch.setattr(f"data.{module}.workers", counted)
+    monkeypatch.setattr("data.parallel.ALONE_UP_TO", 5)
+    monkeypatch.setattr("data.parallel.PIECE", 2)
+    write_battles(tmp_path / "b", 20, style=Style(max_turns=4))
+    for command in (["index"], ["verify"], ["cache", "--out", str(tmp_path / "d"), "--from"]):
+        assert main([*command, str(tmp_path / "b")]) == 1
+    assert asked == [3, 3, 3]
+
+
 def test_a_killed_process_is_not_waited_for(tmp_path, monkeypatch, capsys):
     from data import index as module
-    from data.prepare import main
 
     def killed(*_):
         os.kill(os.getpid(), signal.SIGKILL)
