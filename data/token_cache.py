@@ -218,6 +218,11 @@ class TokenCache:
                 self.table = pa.ipc.open_stream(source).read_all()
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self.path / INDEX}: cannot be read ({error}); make the cache again") from error
+        if len(self.table) != self.manifest["battles"]:  # of two moments, as a copy that was stopped leaves them
+            raise DataError(
+                f"{self.path / INDEX}: holds {len(self.table)} battles, its manifest says {self.manifest['battles']}; "
+                "copy the whole cache, or make it again"
+            )
         self._codes = codes_of(self.manifest["space"])
         self._places = [self.table[name].to_numpy() for name in ("shard", "batch", "row")]
         self._shards: dict[int, list[_Batch]] = {}

@@ -645,6 +645,18 @@ def test_two_processes_may_make_the_same_cache(folder, tmp_path):
         assert_equal(a[i], b[i], SPACES["default"])
 
 
+def test_half_a_copy_of_a_cache_that_has_grown_is_refused(tmp_path):
+    """Its index names places in shards that its manifest counts otherwise."""
+    write_battles(tmp_path / "b", 4, formats=("gen2ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c")
+    shutil.copytree(tmp_path / "c", tmp_path / "copy")
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c")
+    shutil.copy(tmp_path / "c" / "index.bin", tmp_path / "copy")
+    with pytest.raises(DataError, match="holds 8 battles, its manifest says 4; copy the whole cache"):
+        TokenCache(tmp_path / "copy")
+
+
 def test_a_cache_moves_with_its_folder(folder, tmp_path):
     cache_of(folder, tmp_path / "c")
     shutil.move(tmp_path / "c", tmp_path / "d")
