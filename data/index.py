@@ -362,8 +362,12 @@ def draws_and_keys(name: str, battle_ids: pa.Array, files: pa.Array) -> tuple[np
 def pair_draws(players: pa.ChunkedArray, opponents: pa.ChunkedArray) -> np.ndarray:
     """uint32 per battle: as the split's draw, but of the two players' names, in either order."""
     first, second = pc.min_element_wise(players, opponents), pc.max_element_wise(players, opponents)
-    pairs = pc.binary_join_element_wise(first, second, "_").to_pylist()
-    digests = b"".join([hashlib.sha256(pair.encode()).digest()[:4] for pair in pairs])
+    pairs = pc.binary_join_element_wise(first, second, "_")
+    # By chunk: as Python's texts, those of millions of battles take a GB.
+    digests = b"".join(
+        b"".join([hashlib.sha256(pair.encode()).digest()[:4] for pair in chunk.to_pylist()])
+        for chunk in pairs.iterchunks()
+    )
     return np.frombuffer(digests, dtype=">u4").astype(np.uint32)
 
 
