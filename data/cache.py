@@ -145,21 +145,23 @@ class _Units:
         place = len(self.names)
         self.names.append(name)
         part = self.out / "parts" / f"{name}.json"
-        done = part.is_file() and self._is_done(part, source)
+        mine = place % self.count == self.index
+        done = part.is_file() and self._is_done(part, source, mine)
         if part.is_file() and not done:
             (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
             part.unlink(missing_ok=True)
-        return place % self.count == self.index and not done
+        return mine and not done
 
-    def _is_done(self, part: Path, source: str) -> bool:
-        """Whether a unit's note tells of the battles that it has now, its shard is there, and all of its files could
-        be read: what a disk did not give then it may give now."""
+    def _is_done(self, part: Path, source: str, mine: bool) -> bool:
+        """Whether a unit's note tells of the battles that it has now, its shard is there, and, of this machine's, all
+        files could be read: what a disk did not give then it may give now."""
         try:
             noted = json.loads(part.read_text(encoding="utf-8"))
             whole = (self.out / noted["file"]).stat().st_size == noted["bytes"]
         except (OSError, ValueError):  # removed, or cut as the machine went down
             return False
-        return whole and noted.get("source") == source and not any(UNREAD in reason for _, reason in noted["rejects"])
+        unread = mine and any(UNREAD in reason for _, reason in noted["rejects"])
+        return whole and noted.get("source") == source and not unread
 
 
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:

@@ -287,6 +287,16 @@ def test_a_file_that_the_disk_did_not_give_once_is_read_by_the_next(tmp_path, mo
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 12
 
 
+def test_machines_one_after_another_finish_where_a_file_is_never_given(tmp_path):
+    files = write_battles(tmp_path / "b", 12, formats=("gen1ou",), style=Style(max_turns=6))
+    files[0].unlink()
+    files[0].symlink_to("nowhere")
+    job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2)
+    assert make_cache(job, 1, (0, 2), progress=False) is None
+    manifest = make_cache(job, 1, (1, 2), progress=False)
+    assert (manifest["battles"], manifest["rejects"]["count"]) == (11, 1)
+
+
 def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, monkeypatch):
     """The first process of every container has the same number, and with it the same temporary files."""
     from data import cache as module
