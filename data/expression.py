@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .index import UNKNOWN_TURNS, DataError
+from .index import REJECTED_TURNS, UNKNOWN_TURNS, DataError
 
 _TEXTS = ("format", "battle_id", "player", "opponent", "date")
 _NUMBERS = ("rating", "size", "turns", "won")
@@ -55,18 +55,20 @@ def filter_mask(text: str, table: pa.Table, where: str) -> np.ndarray:
     return np.broadcast_to(value, len(table))
 
 
-def weights(text: str, table: pa.Table, where: str) -> np.ndarray:
-    """A weight per row, float64 [rows], finite and not negative.
+def weights(text: str, table: pa.Table, where: str, rows: np.ndarray) -> np.ndarray:
+    """A weight for each of `rows`, float64 [len(rows)], finite and not negative; 0 for a file that cannot be read, and
+    has no turns to weigh it by.
 
     Raises:
         DataError: the expression cannot be read, or a weight is negative or not finite.
     """
     if not text.strip():
-        return np.ones(len(table))
+        return np.ones(len(rows))
     value = _evaluate(text, table, where)
     if isinstance(value, (str, pa.ChunkedArray)):
         raise DataError(f"{where}: {text!r} gives text; a weight is a number")
-    found = np.broadcast_to(np.asarray(value, dtype=np.float64), len(table))
+    found = np.broadcast_to(np.asarray(value, dtype=np.float64), len(table))[rows]
+    found = np.where(table["turns"].to_numpy()[rows] == REJECTED_TURNS, 0.0, found)
     if not (np.isfinite(found) & (found >= 0)).all():
         raise DataError(f"{where}: {text!r} gives a weight that is negative or not finite; keep it at 0 or above")
     return found

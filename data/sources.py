@@ -171,7 +171,7 @@ def _rates(sources: Sources, config: DataConfig, table: pa.Table, rows: np.ndarr
             f"data.format_weights: {', '.join(absent)} is none of the formats read, which are {', '.join(formats)}; "
             "name one of them, or leave it out"
         )
-    rates = weights(config.weight, table, "data.weight")[rows].copy()
+    rates = weights(config.weight, table, "data.weight", rows)
     for name, weight in config.format_weights.items():
         rates[pc.equal(table["format"], name).to_numpy()[rows]] *= weight
     if len(sources.parts) > 1:

@@ -42,16 +42,22 @@ def test_filters(text, expected):
 def test_lengths_that_are_not_known_are_not_compared():
     table = TABLE.set_column(5, "turns", pa.array([10, 20, -1, -1], pa.int32()))
     assert filter_mask("rating > 0", table, "data.filter").all()
-    for evaluate, text in ((filter_mask, "turns <= 10"), (weights, "turns / 100")):
-        with pytest.raises(DataError, match=r"2 of 4 battles.*data\.turns=always"):
-            evaluate(text, table, "data.filter")
+    unknown = r"2 of 4 battles.*data\.turns=always"
+    with pytest.raises(DataError, match=unknown):
+        filter_mask("turns <= 10", table, "data.filter")
+    with pytest.raises(DataError, match=unknown):
+        weights("turns / 100", table, "data.weight", np.arange(4))
 
 
 def test_weights():
-    assert weights("2.0 if won else 0.5", TABLE, "data.weight").tolist() == [2.0, 0.5, 2.0, 0.5]
-    assert weights("max(0, rating - 1200) / 100", TABLE, "data.weight").tolist() == [0, 3, 5, 0]
-    assert np.array_equal(weights("", TABLE, "data.weight"), np.ones(4))
-    assert weights("won", TABLE, "data.weight").tolist() == [1, 0, 1, 0]
+    """Of the rows that are drawn from; of a file that cannot be read (turns 0) it is 0."""
+    rows = np.arange(4)
+    assert weights("2.0 if won else 0.5", TABLE, "data.weight", rows).tolist() == [2.0, 0.5, 2.0, 0]
+    assert weights("max(0, rating - 1200) / 100", TABLE, "data.weight", rows).tolist() == [0, 3, 5, 0]
+    assert np.array_equal(weights("", TABLE, "data.weight", rows), np.ones(4))
+    assert weights("won", TABLE, "data.weight", rows).tolist() == [1, 0, 1, 0]
+    assert weights("10 / turns", TABLE, "data.weight", rows).tolist() == [1, 0.5, 10 / 30, 0]
+    assert weights("500 / (rating - 1000)", TABLE, "data.weight", rows[1:2]).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -89,4 +95,4 @@ def test_refused(text, match):
 @pytest.mark.parametrize("text", ["-1", "1 / 0", "0 / 0", "'text'", "format"])
 def test_weights_that_are_none(text):
     with pytest.raises(DataError, match=r"data\.weight"):
-        weights(text, TABLE, "data.weight")
+        weights(text, TABLE, "data.weight", np.arange(4))
