@@ -115,7 +115,10 @@ class _Evaluation:
                 found = [self._compare(sides[i], op, sides[i + 1]) for i, op in enumerate(ops)]
                 return reduce(np.logical_and, found)
             case ast.IfExp(test=test, body=body, orelse=other):
-                return np.where(self._truth(test), self._number(body), self._number(other))
+                found = np.where(self._truth(test), self._number(body), self._number(other))
+                # Of two conditions a condition, as a filter wants it; texts are refused above.
+                both = all(np.asarray(self.value(side)).dtype == bool for side in (body, other))
+                return found.astype(bool) if both else found
             case ast.Call(func=ast.Name(id="min" | "max" as name), args=[_, _, *_] as parts, keywords=[]):
                 joined = np.minimum if name == "min" else np.maximum
                 return reduce(joined, [self._number(part) for part in parts])

@@ -32,6 +32,8 @@ TABLE = pa.table(
         ("year in (2019, 2023)", [1, 0, 0, 1]),
         ("player not in ('a', 'b')", [0, 0, 1, 0]),
         ("turns * 2 - 10 > rating / 100", [0, 1, 1, 0]),
+        ("rating >= 1700 if format == 'gen9ou' else rating >= 1200", [0, 0, 1, 1]),
+        ("won if year < 2020 else False", [1, 0, 0, 0]),
         ("True", [1, 1, 1, 1]),
     ],
 )
