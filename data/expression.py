@@ -115,10 +115,10 @@ class _Evaluation:
                 found = [self._compare(sides[i], op, sides[i + 1]) for i, op in enumerate(ops)]
                 return reduce(np.logical_and, found)
             case ast.IfExp(test=test, body=body, orelse=other):
-                found = np.where(self._truth(test), self._number(body), self._number(other))
-                # Of two conditions a condition, as a filter wants it; texts are refused above.
-                both = all(np.asarray(self.value(side)).dtype == bool for side in (body, other))
-                return found.astype(bool) if both else found
+                sides = [self._no_text(body), self._no_text(other)]
+                if any(side.dtype != bool for side in sides):  # else a condition, as a filter wants it
+                    sides = [side.astype(np.float64) for side in sides]
+                return np.where(self._truth(test), *sides)
             case ast.Call(func=ast.Name(id="min" | "max" as name), args=[_, _, *_] as parts, keywords=[]):
                 joined = np.minimum if name == "min" else np.maximum
                 return reduce(joined, [self._number(part) for part in parts])
@@ -147,10 +147,13 @@ class _Evaluation:
         return found
 
     def _number(self, node: ast.AST) -> np.ndarray:
+        return self._no_text(node).astype(np.float64)
+
+    def _no_text(self, node: ast.AST) -> np.ndarray:
         value = self.value(node)
         if isinstance(value, (str, pa.ChunkedArray)):
             raise DataError(f"{self.where}: {ast.unparse(node)!r} is a text, where a number is needed")
-        return np.asarray(value, dtype=np.float64)
+        return np.asarray(value)
 
     def _compare(self, left: ast.AST, op: ast.cmpop, right: ast.AST) -> np.ndarray:
         if "date" in (getattr(side, "id", "") for side in (left, right)):

@@ -34,6 +34,7 @@ TABLE = pa.table(
         ("turns * 2 - 10 > rating / 100", [0, 1, 1, 0]),
         ("rating >= 1700 if format == 'gen9ou' else rating >= 1200", [0, 0, 1, 1]),
         ("won if year < 2020 else False", [1, 0, 0, 0]),
+        ("True if won else " * 100 + "False", [1, 0, 1, 0]),
         ("True", [1, 1, 1, 1]),
     ],
 )
