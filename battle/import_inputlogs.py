@@ -28,7 +28,7 @@ import msgspec
 from tqdm import tqdm
 
 from battle.errors import BattleError
-from battle.recorder import Recorder, claim, content, open_journal
+from battle.recorder import Recorder, claim, content, open_journal, word
 from battle.schedule import at_least_one, report_file
 from battle.simulator import Event, Simulator
 
@@ -64,7 +64,7 @@ class Log:
     winner: str | None = None
     sha256: str | None = None
     ratings: list[Any] = field(default_factory=lambda: [None, None])
-    date: str = "2000-01-01"
+    date: date = date(2000, 1, 1)
 
     def message(self) -> dict[str, Any]:
         return {
@@ -98,14 +98,18 @@ def read_jsonl(path: Path) -> Iterator[Log | BadLog]:
         yield BadFile(f"{path}: none of its {number} lines is a battle: give .jsonl, .jsonl.gz or .inputlog files")
 
 
+_object = msgspec.json.Decoder(dict[str, Any]).decode  # none of what JSON lacks: infinities, half a surrogate pair
+
+
 def _entry(line: bytes, place: str) -> Log | BadLog:
     try:
-        record = json.loads(line)
-        day = record.get("date") or "2000-01-01"
-        date.fromisoformat(day[:10])
+        record = _object(line)
+        day = date.fromisoformat((record.get("date") or "2000-01-01")[:10])
         one, two = record.get("ratings") or (None, None)
+        if record["seed"] is None:
+            raise ValueError("no seed")  # other dice at each import
         return Log(
-            id=str(record["id"]),
+            id=word(str(record["id"])),  # as it stands in the files' names: two that are one there are one here
             format=str.strip(record["format"]),
             seed=record["seed"],
             choices=record["choices"],
@@ -116,7 +120,7 @@ def _entry(line: bytes, place: str) -> Log | BadLog:
             ratings=[None if rating is None else int(rating) for rating in (one, two)],
             date=day,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return BadLog(f"{place}: not a battle: {type(error).__name__} {error}")
 
 
@@ -131,16 +135,17 @@ def read_inputlog(path: Path) -> Log | BadFile:
             if not line.startswith(">") or verb.startswith("version") or verb == "chat":
                 continue
             if verb == "start":
-                options = json.loads(rest)
-                found.format, found.seed = options["formatid"], options.get("seed")
+                options = _object(rest)
+                found.format, found.seed = str.strip(options["formatid"]), options.get("seed")
             elif verb == "player":
                 side, _, text = rest.partition(" ")
-                player = json.loads(text)
-                teams[("p1", "p2").index(side)] = player.get("team")
-                seeds[("p1", "p2").index(side)] = player.get("seed")
+                # Who takes another name during the battle is written down once more, without team and seed.
+                player, seat = _object(text), ("p1", "p2").index(side)
+                teams[seat] = player.get("team") or teams[seat]
+                seeds[seat] = player.get("seed") or seeds[seat]
             else:
                 found.choices.append(f"{verb} {rest}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return BadFile(f"{path}: not an input log: {type(error).__name__} {error}")
     if not found.format or found.seed is None:
         return BadFile(f"{path}: no >start line with formatid and seed: give a complete input log")
@@ -180,7 +185,7 @@ class Importer:
         done = set()
         for line in self.journal.read_text(encoding="utf-8").splitlines():
             try:
-                done.add(json.loads(line)["id"])
+                done.add(word(json.loads(line)["id"]))
             except (ValueError, KeyError):
                 continue  # the line that was being written when the run was killed
         return done
@@ -233,8 +238,7 @@ class Importer:
             return
         views = msgspec.json.decode(bytes(event.views), type=list[_View])
         finals = msgspec.json.decode(bytes(event.finals), type=list[msgspec.Raw])
-        year, month, day = entry.date[:10].split("-")
-        self.recorder.date = f"{month}-{day}-{year}"
+        self.recorder.date = entry.date.strftime("%m-%d-%Y")
         for side, (view, final) in enumerate(zip(views, finals, strict=True)):
             meta = {
                 "source": "input log",

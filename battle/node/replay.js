@@ -4,6 +4,10 @@
 const { Lane, SIDES } = require('./lanes');
 const { clean } = require('./words');
 
+// What a log may hold beside both players' choices. The simulator knows more: `eval` would run its text as a program, in a
+// file that anybody wrote, and a line break would begin a command of its own.
+const COMMANDS = /^(p[12]|forcewin|forcelose|forcetie|tiebreak|reseed|chat|chat-inputlogonly|show-openteamsheets)( [^\n]*)?$/;
+
 /** The action id of a choice as a player wrote it, −1 where it is none of the 13 (a default, a custom rule's). */
 function actionOf(view, table, text) {
   const [verb, ...rest] = text.trim().split(/\s+/);
@@ -32,6 +36,10 @@ function actionOf(view, table, text) {
  *   and legal bits; `unknown` counts choices that are no action of ours
  */
 function replay(id, record, warn) {
+  const foreign = record.choices.find((text) => !COMMANDS.test(text));
+  if (foreign !== undefined) {
+    return JSON.stringify({ event: 'replayed', lane: id, problem: 'a command that is none of a battle', message: String(foreign) });
+  }
   const views = [{ states: [], actions: [], legal: [] }, { states: [], actions: [], legal: [] }];
   let unknown = 0;
   let ended = null;

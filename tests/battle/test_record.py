@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -509,6 +510,15 @@ def test_of_two_battles_with_one_id_the_second_is_said_to_be_left_out(tmp_path):
     found = json.loads(report.read_text())
     assert (found["battles"], found["views"]) == (1, len(list(out.rglob("*.lz4"))))
     assert found["dropped"] == {"its id stands twice": 1}
+    twice = tmp_path / "twice.jsonl"  # files' names take no "_": these two would be one there
+    twice.write_text(
+        "".join(
+            json.dumps(json.loads(line) | {"id": name}) + "\n"
+            for line, name in zip(human_lines(2), ("a_b", "ab"), strict=True)
+        )
+    )
+    assert import_inputlogs.main([str(twice), "--out", str(out), "--json", str(report)]) == 0
+    assert json.loads(report.read_text())["dropped"] == {"its id stands twice": 1}
 
 
 def test_battles_lost_with_their_process_are_replayed_one_by_one(tmp_path):
@@ -535,12 +545,58 @@ def test_battles_lost_with_their_process_are_replayed_one_by_one(tmp_path):
     [
         *({"format": 3}, {"date": "soon"}, {"date": 20240101}, {"date": "2024-13-01"}),
         *({"ratings": {"p1": 1500, "p2": 1400}}, {"ratings": ["high", 1400]}, {"ratings": [1500]}, {"ratings": 3}),
+        *({"ratings": [float("inf"), 1400]}, {"seed": None}, {"id": "half a pair: \ud800"}),
     ],
 )
 def test_a_record_of_no_day_format_or_ratings_is_left_out_by_its_line(tmp_path, change):
     good = {"id": "a", "format": "gen1ou", "seed": "1,2,3,4", "choices": [], "date": "2024-05-01T10:00"}
     file = tmp_path / "logs.jsonl"
-    file.write_text("\n".join(json.dumps(record) for record in (good | change, good)))
-    bad, battle = import_inputlogs.read_jsonl(file)
+    file.write_text("\n".join(json.dumps(record) for record in (good | change, [good], good)))
+    bad, no_object, battle = import_inputlogs.read_jsonl(file)
     assert f"{file}:1: not a battle" in str(bad)
-    assert battle.date == good["date"]
+    assert f"{file}:2: not a battle" in str(no_object)
+    assert battle.date == date(2024, 5, 1)
+
+
+def played_log(simulator, name):
+    """A battle played here as a record of its input log."""
+    first, second = (team.packed for team in load_teams(simulator, "gen1ou")[:2])
+    match = Match(name, "gen1ou", (TypeSwitchAgent(), RandomAgent()), 3, (first, second), want_log=True)
+    (outcome,) = play(simulator, [match])
+    lines = [line[1:].split(" ", 1) for line in outcome.log if line.startswith((">start", ">p1", ">p2"))]
+    choices = [" ".join(line) for line in lines if line[0] != "start"]
+    seed = json.loads(lines[0][1])["seed"]
+    return {"id": name, "format": "gen1ou", "seed": seed, "teams": [first, second], "choices": choices}
+
+
+def test_a_log_runs_no_program(simulator, tmp_path):
+    """The simulator's `eval` is for its developers: in a file from anywhere it is no part of a battle."""
+    record, mark = played_log(simulator, "a"), tmp_path / "mark"
+    evil = (
+        f"eval battle.constructor.constructor('return process')().mainModule.require('fs').writeFileSync('{mark}', '')"
+    )
+    first, *rest = record["choices"]
+    source, report = tmp_path / "logs.jsonl", tmp_path / "report.json"
+    logs = (
+        *(
+            record | {"id": f"{n}", "choices": choices}
+            for n, choices in enumerate(([evil, first], [f"{first}\n>{evil}"]))
+        ),
+        record | {"choices": [first, *rest]},
+    )
+    source.write_text("".join(json.dumps(log) + "\n" for log in logs))
+    write_inputlog(tmp_path / "b.inputlog", record | {"choices": [evil, first, *rest]})
+    command = [str(source), str(tmp_path / "b.inputlog"), "--out", str(tmp_path / "out"), "--json", str(report)]
+    assert import_inputlogs.main(command) == 0
+    assert not mark.exists()
+    found = json.loads(report.read_text())
+    assert (found["battles"], found["dropped"]) == (1, {"a command that is none of a battle": 3})
+
+
+def test_a_player_who_takes_another_name_keeps_the_team(simulator, tmp_path):
+    log = tmp_path / "one.inputlog"
+    write_inputlog(log, played_log(simulator, "one"))
+    begun, rest = log.read_text().split(">p1 ", 1)
+    log.write_text(f'{begun}>player p2 {{"name":"Other","avatar":"3"}}\n>p1 {rest}')
+    assert import_inputlogs.main([str(log), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").rglob("*.lz4"))) == 2
