@@ -18,6 +18,7 @@ observation space. `info["action_mask"]` is int8 [13] as gymnasium's `sample(mas
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,10 @@ class BattleEnv(gym.Env):
         """Plays an action. One that the mask refuses is an error, as no battle would take it."""
         if self.over:
             raise BattleError("step: the battle is over: call reset first")
-        mask = self._mask()
-        if mask.any() and not mask[action]:
+        mask, action = self._mask(), operator.index(action)
+        if not 0 <= action < N_ACTIONS or (mask.any() and not mask[action]):
             raise BattleError(f"step: action {action} is not legal here (legal: {np.flatnonzero(mask).tolist()})")
-        self._answer(int(action))
+        self._answer(action)
         self._advance()
         terminated = self.over
         truncated = not self.over and self.turn > self.turn_limit

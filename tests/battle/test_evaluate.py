@@ -203,8 +203,9 @@ def test_environment_refuses_what_the_mask_refuses(env):
         if len(refused):
             break
         *_, info = env.step(int(np.flatnonzero(info["action_mask"])[-1]))
-    with pytest.raises(BattleError, match="not legal"):
-        env.step(int(refused[0]))
+    for action in (int(refused[0]), 13, -1):
+        with pytest.raises(BattleError, match="not legal"):
+            env.step(action)
 
 
 class Trapper:
