@@ -280,23 +280,22 @@ class LivePlayer(ConnectedPlayer):
     def _record(self, room: Room, event: Event) -> None:
         view = room.view
         view.close(bytes(event.states[0]))
+        if self.recorder and len(view.states) >= 2:  # first: a page that fails shall not cost the battle
+            stranger = _Named(room.opponent)
+            match = Match(
+                id=word(room.name),
+                format=room.tag.split("-")[1],
+                agents=(self.agent, stranger),
+                seed=0,
+                lead_rule=self.lead,
+                leads=(room.lead, 0),
+            )
+            kind = "tie" if event.winner < 0 else "won"
+            outcome = Outcome(match, kind, event.winner, event.turns, (view, View()), room.refused)
+            self.recorder.record(outcome, (self.username, room.opponent), (room.rating, "Unrated"))
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)
             (self.replays / f"{room.name}.html").write_text(replay_page(room.name, room.history), encoding="utf-8")
-        if not self.recorder or len(view.states) < 2:
-            return
-        stranger = _Named(room.opponent)
-        match = Match(
-            id=word(room.name),
-            format=room.tag.split("-")[1],
-            agents=(self.agent, stranger),
-            seed=0,
-            lead_rule=self.lead,
-            leads=(room.lead, 0),
-        )
-        kind = "tie" if event.winner < 0 else "won"
-        outcome = Outcome(match, kind, event.winner, event.turns, (view, View()), room.refused)
-        self.recorder.record(outcome, (self.username, room.opponent), (room.rating, "Unrated"))
 
 
 @dataclass

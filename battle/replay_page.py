@@ -39,9 +39,9 @@ class _Side:
     status: str = ""
 
     def shows(self, condition: str) -> None:
-        """Takes in `241/353 par`, `72/100` or `0 fnt`."""
+        """Takes in `241/353 par`, `72/100`, `24/48g` (of a bar of 48, and its colour) or `0 fnt`."""
         health, _, self.status = condition.partition(" ")
-        now, _, full = health.partition("/")
+        now, _, full = health.rstrip("gy").partition("/")
         self.percent = 100 * float(now) / float(full) if full else 0.0
 
     def html(self) -> str:
@@ -115,7 +115,9 @@ class _Story:
 
     def effect(self, kind: str, rest: list[str]) -> None:
         """A minor line: what a move or the field did."""
-        if kind in ("-damage", "-heal", "-sethp") and len(rest) > 1:
+        if rest[0][:3] in ("p1:", "p2:") and kind in ("-heal", "-curestatus"):
+            self.say(f"{self.who(rest[0])} is healed", small=True)  # on the bench: no `a`, its place on the field
+        elif kind in ("-damage", "-heal", "-sethp") and len(rest) > 1:
             side = self.sides[rest[0][:2]]
             side.shows(rest[1])
             source = next((f" ({_plain(text[7:])})" for text in rest[2:] if text.startswith("[from] ")), "")

@@ -13,12 +13,13 @@ from types import SimpleNamespace
 import lz4.frame
 import pytest
 
-from battle import ladder
+from battle import ladder, live
 from battle.baselines import RandomAgent
 from battle.connection import ConnectedPlayer
 from battle.interface import bits_to_mask
 from battle.live import LivePlayer
 from battle.local_server import LocalServer, ServerTrouble
+from battle.replay_page import replay_page
 from battle.simulator import Event
 from battle.stop import Stop
 from battle.teams import team_files
@@ -572,6 +573,26 @@ def test_a_file_that_cannot_be_written_keeps_no_battle_waiting(server, tmp_path,
     results = against(server.port, server.port, RandomAgent(), tmp_path)
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
     assert "CannotRecord" in caplog.text
+
+
+@pytest.mark.timeout(60)
+def test_a_page_that_fails_costs_no_battle_its_file(server, tmp_path, monkeypatch, caplog):
+    def fail(title, lines):
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr(live, "replay_page", fail)
+    against(server.port, server.port, RandomAgent(), tmp_path, "--replays", str(tmp_path / "pages"))
+    assert "on purpose" in caplog.text
+    assert recorded(tmp_path)
+
+
+def test_a_page_tells_the_health_of_those_on_the_field():
+    """A server may tell it of a bar of 48, with its colour; a cure and health on the bench are not the active one's."""
+    field = ["|switch|p1a: Ann|Blissey|50/100 par", "|switch|p2a: Bob|Starmie|100/100", "|-damage|p2a: Bob|24/48g"]
+    bench = ["|-curestatus|p1: Cat|slp|[silent]", "|-heal|p1: Cat|50/100|[silent]", "|-heal|p1: Dog|100/100|[silent]"]
+    page = replay_page("", [*field, *bench, "|turn|2"])
+    assert "Player 1: <b>Blissey</b> 50% par<" in page
+    assert "Player 2: <b>Starmie</b> 50% <" in page
 
 
 @pytest.mark.timeout(180)
