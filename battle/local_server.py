@@ -103,7 +103,7 @@ def measure_poke_env(battle_format: str, battles: int, port: int = 8021) -> dict
     from poke_env.player import RandomPlayer
 
     from battle.simulator import Simulator
-    from battle.teams import load_teams, makes_own_teams
+    from battle.teams import load_teams
 
     with Simulator() as sim:
         teams = [team.packed for team in load_teams(sim, battle_format)]
@@ -115,7 +115,7 @@ def measure_poke_env(battle_format: str, battles: int, port: int = 8021) -> dict
                 battle_format=battle_format,
                 server_configuration=address,
                 max_concurrent_battles=8,
-                team=None if makes_own_teams(battle_format) else teams[n],
+                team=teams[n % len(teams)],
             )
             for n in range(2)
         ]

@@ -14,7 +14,7 @@ import weakref
 from battle.errors import BattleError
 from battle.interface import Observation
 from battle.simulator import Simulator
-from battle.teams import OWN, makes_own_teams
+from battle.teams import OWN
 
 
 class SearchAgent:
@@ -78,6 +78,4 @@ class SearchAgent:
 def known_teams(battle_format: str) -> list[str]:
     """Teams that opponents are guessed from, as text: those we record from; none where the generator stands in."""
     folder = OWN / battle_format / "training"
-    if makes_own_teams(battle_format) or not folder.is_dir():
-        return []
     return [path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"*.{battle_format}_team"))]

@@ -65,6 +65,7 @@ class Event(msgspec.Struct):
     packed: str = ""
     problems: list[str] = []
     known: list[str] = []
+    generated: list[str] = []
     views: msgspec.Raw = msgspec.Raw(b"[]")
     finals: msgspec.Raw = msgspec.Raw(b"[]")
     action: int = -1
@@ -347,14 +348,21 @@ class Simulator:
 
     def check_formats(self, formats: list[str]) -> None:
         """Raises UnknownFormat for a name that is no id of a singles format of this Showdown."""
-        self.command("formats", "formats", formats)
-        known = next(event for event in self.step() if event.event == "formats").known
+        known = self._formats(formats).known
         for name in formats:
             if name not in known:
                 raise UnknownFormat(
                     f"format {name!r}: pokemon-showdown {self.version} has no singles format of that id; "
                     "name one as gen1ou … gen4ou, gen9ou or gen9randombattle"
                 )
+
+    def makes_teams(self, battle_format: str) -> bool:
+        """True for a format whose teams come from the battle's seed, as those of random battles do."""
+        return battle_format in self._formats([battle_format]).generated
+
+    def _formats(self, formats: list[str]) -> Event:
+        self.command("formats", "formats", formats)
+        return next(event for event in self.step() if event.event == "formats")
 
     def pack_team(self, battle_format: str, text: str, source: str = "team") -> str:
         """A team in export or packed format, packed; raises InvalidTeam with the validator's words."""

@@ -1,7 +1,8 @@
 """Teams: folders of `*.{format}_team` files in Showdown's export format, or packed on one line.
 
 Our own stand under `battle/teams/{format}/training` and `…/evaluation`; the latter are for measuring play and are never
-recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. Random-battle formats have none.
+recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. Formats that make their own (random battles,
+factories) have none.
 """
 
 from __future__ import annotations
@@ -19,11 +20,6 @@ OWN = Path(__file__).parent / "teams"
 class Team:
     name: str
     packed: str | None
-
-
-def makes_own_teams(battle_format: str) -> bool:
-    """True for the random formats, whose teams come from the battle's seed."""
-    return "random" in battle_format
 
 
 def team_files(battle_format: str, source: Path | None, purpose: str) -> list[Path]:
@@ -48,7 +44,7 @@ def load_teams(
     Raises InvalidTeam with the validator's words for the first bad one; with strict=False bad ones are left out as long
     as one is good.
     """
-    if makes_own_teams(battle_format):
+    if sim.makes_teams(battle_format):
         return [Team("random", None)]
     teams, refused = [], None
     for path in team_files(battle_format, source, purpose):

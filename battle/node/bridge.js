@@ -12,7 +12,8 @@
 //   ["feed", lane, lines, request]  a live server's lines and request → a state (live.js)
 //   ["search", lane, spec, lines, request] looks ahead for one player, who begins with a spec → {"event": "searched",
 //                                   "action", "worth"} (search.js)
-//   ["formats", lane, [ids]]        → which of them are ids of singles formats that this version knows
+//   ["formats", lane, [ids]]        → which of them are ids of singles formats that this version knows, and which of
+//                                   these make their teams themselves
 // A lane in which JavaScript throws is reported ("void") and dropped; the others go on.
 
 const readline = require('readline');
@@ -76,7 +77,7 @@ const verbs = {
       const { exists, id, gameType } = Dex.formats.get(name);
       return exists && id === name && gameType === 'singles';
     });
-    emit({ event: 'formats', lane, known });
+    emit({ event: 'formats', lane, known, generated: known.filter((name) => Dex.formats.get(name).team) });
   },
 };
 

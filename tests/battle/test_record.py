@@ -149,6 +149,8 @@ def test_anybodys_teams(simulator, tmp_path):
         load_teams(simulator, "gen1ou", tmp_path)
     with pytest.raises(InvalidTeam, match=r"no \*.gen2ou_team file"):
         load_teams(simulator, "gen2ou", tmp_path)
+    for makes_its_own in ("gen9randombattle", "gen9battlefactory", "gen1challengecup"):
+        assert [team.packed for team in load_teams(simulator, makes_its_own, tmp_path)] == [None]
 
 
 def test_players_by_name(tmp_path):
