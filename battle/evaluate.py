@@ -235,11 +235,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(formats)
         recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
+        # All of them now: teams that one format lacks shall not cost the battles of those before it.
+        teams = {name: load_teams(sim, name, args.teams, purpose="evaluation") for name in formats}
         total = len(formats) * len(couples) * args.battles
         with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
             for battle_format in stop.upto(formats):
-                teams = load_teams(sim, battle_format, args.teams, purpose="evaluation")
-                plan = arena.matches(battle_format, couples, teams, args.battles, args.seed, args.lead)
+                plan = arena.matches(battle_format, couples, teams[battle_format], args.battles, args.seed, args.lead)
                 for outcome in play(sim, stop.upto(plan), lanes=args.lanes, turn_limit=args.turn_limit):
                     arena.count(outcome)
                     if recorder:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,15 @@ def test_evaluation_says_what_is_wrong(capsys):
     assert "no such folder" in capsys.readouterr().out
     assert evaluate.main(["--agent", "random", "--against", "random", "--formats", "gen77ou", "--battles", "1"]) == 1
     assert "gen77ou" in capsys.readouterr().out
+
+
+def test_teams_that_are_missing_are_said_before_the_first_battle(tmp_path, monkeypatch, capsys):
+    for file in team_files("gen1ou", None, "evaluation"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(evaluate, "play", lambda *_, **__: pytest.fail("played"))
+    command = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "gen2ou", "--teams", str(tmp_path)]
+    assert evaluate.main([*command, "--battles", "2"]) == 1
+    assert "no *.gen2ou_team file" in capsys.readouterr().out
 
 
 def labels(*texts):
