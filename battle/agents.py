@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from data.encode import Encoder
 from data.schema import (
@@ -122,12 +123,17 @@ class TurnwiseAgent:
     def from_pretrained(cls, folder_or_name: str | Path, *, device: str = "cpu", dtype: str = "float32", **options):
         """Load a model folder, a checkpoint that holds one, or a model of the Hugging Face Hub.
 
-        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree, or
-        the device is not here.
+        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree, a
+        file is cut, or the device is not here.
         """
         folder = _model_folder(folder_or_name)
         tokenizer = Tokenizer.load(folder / "vocabulary.json")
-        network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
+        fitted = folder / "calibration.json"
+        try:
+            network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
+            calibration = json.loads(fitted.read_text()) if fitted.exists() else None
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder}: is cut or spoilt ({error}): save or fetch the model again") from error
         try:
             network.to(device)
         except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, an AssertionError
@@ -135,8 +141,6 @@ class TurnwiseAgent:
             raise ValueError(
                 f"{folder_or_name}: device={device}: {reason}: give cpu, or a device that is here"
             ) from error
-        fitted = folder / "calibration.json"
-        calibration = json.loads(fitted.read_text()) if fitted.exists() else None
         return cls(network, tokenizer, calibration=calibration, name=str(folder_or_name), **options)
 
     def decide(self, states: Sequence, actions: Sequence[int] | None = None, legal: Sequence[bool] | None = None):

@@ -47,9 +47,9 @@ class PlayerSpec:
 def parse_player(text: str) -> PlayerSpec:
     """`[label=]source[:key=value,…]`; `weight` among the options is the share of battles in a pool."""
     label, source = "", text
-    head = text.split(":", 1)[0]
-    if "=" in head:
-        label, source = text.split("=", 1)
+    before, equals, after = text.partition("=")
+    if equals and not {":", "/"} & set(before):  # of an option, or of a folder as runs/lr=0.1
+        label, source = before, after
     source, _, tail = source.partition(":")
     options: dict[str, Any] = {}
     own = _SEARCH if source == SEARCH else {} if source in ALL_BASELINES else _MODEL

@@ -301,6 +301,12 @@ def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, 
     out = capsys.readouterr().out
     printed = json.loads(out[out.index("{\n") :])
     assert printed["words"] == describe_action(state, printed["action"])
+    weights = tmp_path / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 1
+    assert "is cut or spoilt" in capsys.readouterr().err
+    weights.write_bytes(whole)
     del state["weather"]
     path.write_text(json.dumps(state))
     assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 1

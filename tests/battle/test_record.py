@@ -158,6 +158,9 @@ def test_players_by_name(tmp_path):
     assert (spec.label, spec.source, spec.weight) == ("a", "runs/x", 3.0)
     assert dict(spec.options) == {"beta": 0.2, "gamma": 0.99, "temperature": 1.2}
     assert make_player(parse_player("strong=type_switch")).name == "strong"
+    for text, label in (("runs/lr=0.1/best", "best"), ("runs/lr=0.1:weight=2", "lr=0.1"), ("a=runs/lr=0.1", "a")):
+        spec = parse_player(text)
+        assert (spec.label, spec.source) == (label, "runs/lr=0.1" + ("/best" if label == "best" else ""))
     with pytest.raises(UnknownPlayer, match="no such folder"):
         make_player(parse_player(str(tmp_path / "nowhere")))
     with pytest.raises(UnknownPlayer, match="temperature"):
