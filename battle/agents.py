@@ -397,7 +397,7 @@ def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read states (a JSON object, a list, or {"states": …}) and print the decision for the last of them."""
+    """Read states (a JSON object, a list, or {"states": …, "actions": …}) and print the decision for the last one."""
     parser = argparse.ArgumentParser(prog="python -m battle.agents", description=main.__doc__)
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
     parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
@@ -407,10 +407,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
         content = json.loads(text)
-        states = content["states"] if isinstance(content, dict) and "states" in content else content
+        battle = content if isinstance(content, dict) and "states" in content else {"states": content}
+        states = battle["states"] if isinstance(battle["states"], list) else [battle["states"]]
+        actions = battle.get("actions")  # with the last one's, as in a battle file, or without
         agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma, beta=arguments.beta)
-        decision = agent.decide(states if isinstance(states, list) else [states])
-    except (ValueError, OSError) as error:
+        decision = agent.decide(states, actions and actions[: len(states) - 1])
+    except (ValueError, TypeError, OSError) as error:
         print(f"error: {arguments.state}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(decision), indent=1))

@@ -301,6 +301,15 @@ def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, 
     out = capsys.readouterr().out
     printed = json.loads(out[out.index("{\n") :])
     assert printed["words"] == describe_action(state, printed["action"])
+    battle = make_battle(6, "gen9ou")
+    for actions in (battle.actions, battle.actions[:-1]):  # a battle file tells the last one's too, as a blank
+        path.write_text(json.dumps({"states": battle.states, "actions": actions}))
+        assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 0
+        out = capsys.readouterr().out
+        found = json.loads(out[out.index("{\n") :])["q_values"]
+        assert found == agent.decide(battle.states, battle.actions[:-1]).q_values
+        assert found != agent.decide(battle.states).q_values
+    path.write_text(json.dumps(state))
     weights = tmp_path / "model" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
