@@ -5,6 +5,7 @@ both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: on
 teams, choices, and if there winner, lines_sha256, ratings, date) and Showdown's own input logs (`.inputlog`, one battle
 a file, its id the file's name). What does not replay is left out with its reason, and so is a second battle of one id.
 A file that cannot be read to its end is named, the others go on, and the exit status is 1. No names of people are kept.
+Ctrl-C ends it after the battles at hand; the same command goes on with the rest.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from battle.errors import BattleError
 from battle.recorder import Recorder, claim, content, open_journal, word
 from battle.schedule import at_least_one, report_file
 from battle.simulator import Event, Simulator
+from battle.stop import listen
 
 log = logging.getLogger(__name__)
 
@@ -319,14 +321,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{path}: no such file: give .jsonl, .jsonl.gz or .inputlog files")
     started = time.monotonic()
     try:
-        with claim(args.out), Simulator(processes=args.processes) as sim:
+        with claim(args.out), Simulator(processes=args.processes) as sim, listen() as stop:
             importer = Importer(sim, args.out)
-            importer.run(read_logs(args.files))
+            importer.run(stop.upto(read_logs(args.files)))
     except (BattleError, OSError) as error:
         print(f"error: {error}")
         return 1
     report = importer.report(time.monotonic() - started)
     print(json.dumps(report, indent=1))
+    if stop.asked:
+        # Where a report is looked for, a part of one would pass for the whole.
+        print("stopped: the same command goes on with the rest" + (f"; no {args.json}" if args.json else ""))
+        return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 1 if report["bad_files"] else 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from battle.baselines import MostDamageAgent, TypeSwitchAgent
+from battle.errors import BattleError
 from battle.play import play
 from battle.recorder import Recorder
 from battle.schedule import pair, seed_of
@@ -25,7 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--pairs", type=int, default=10, help="pairs of battles per format, four files each")
     parser.add_argument("--turns", type=int, default=80, help="longest battle kept")
-    args = parser.parse_args(argv)
+    try:
+        make(parser.parse_args(argv))
+    except (BattleError, OSError) as error:
+        print(f"error: {error}")
+        return 1
+    return 0
+
+
+def make(args: argparse.Namespace) -> None:
+    """Plays, and writes the files in the place of those of before. Raises BattleError, OSError."""
     strong, plain = TypeSwitchAgent(), MostDamageAgent()
     files = size = 0
     with Simulator() as sim:
@@ -51,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if kept >= 2 * args.pairs:
                     break
     print(f"{files} files, {size / 1e6:.2f} MB in {args.out}")
-    return 0
 
 
 if __name__ == "__main__":

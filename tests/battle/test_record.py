@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -313,13 +314,18 @@ def test_the_bundled_battles():
     assert min(results.values()) > 50
 
 
-def test_the_bundled_battles_are_made_anew_and_nobody_elses_taken_away(tmp_path, monkeypatch):
+def test_the_bundled_battles_are_made_anew_and_nobody_elses_taken_away(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sample, "FORMATS", ("gen1ou",))
     folder = tmp_path / "gen1ou"
     folder.mkdir()
     mine = folder / "gen1ou-1_1500_a_vs_b_01-01-2026_WIN.json.lz4"
     for path in (mine, folder / "gen1ou-sample-000a_Unrated_old_vs_old_01-01-2020_WIN.json.lz4"):
         path.write_bytes(b"")
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "")
+        without.delenv("TURNWISE_NODE", raising=False)
+        assert sample.main(["--out", str(tmp_path), "--pairs", "1"]) == 1
+        assert "error: no `node` on the path" in capsys.readouterr().out
     assert sample.main(["--out", str(tmp_path), "--pairs", "1"]) == 0
     names = sorted(path.name for path in folder.iterdir())
     assert names.pop(0) == mine.name
@@ -596,6 +602,27 @@ def test_a_log_runs_no_program(simulator, tmp_path):
     assert not mark.exists()
     found = json.loads(report.read_text())
     assert (found["battles"], found["dropped"]) == (1, {"a command that is none of a battle": 3})
+
+
+def test_an_import_that_is_stopped_goes_on_where_it_was(simulator, tmp_path, monkeypatch, capsys):
+    record, source, report = played_log(simulator, "a"), tmp_path / "logs.jsonl", tmp_path / "report.json"
+    source.write_text("".join(json.dumps(record | {"id": f"{n}"}) + "\n" for n in range(10)))
+    command = [str(source), "--out", str(tmp_path / "out"), "--json", str(report)]
+    write, told = Recorder.write, []
+
+    def tells(*given):
+        if not told:
+            told.append(signal.raise_signal(signal.SIGINT))
+        return write(*given)
+
+    monkeypatch.setattr(Recorder, "write", tells)
+    assert import_inputlogs.main(command) == 130
+    assert "stopped: the same command goes on with the rest" in capsys.readouterr().out
+    assert not report.exists()
+    assert len(list((tmp_path / "out").rglob("*.lz4"))) == 8  # those four of which it was replaying one
+    assert import_inputlogs.main(command) == 0
+    found = json.loads(report.read_text())
+    assert (found["battles"], found["already_there"]) == (6, 4)
 
 
 def test_a_player_who_takes_another_name_keeps_the_team(simulator, tmp_path):
