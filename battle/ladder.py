@@ -99,7 +99,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
     """Plays as the command line says, by `agent` where one is given, until it is done or told to `stop`; how each
     battle went.
 
-    Raises CannotRecord before the first one where its folders cannot be made."""
+    Raises CannotRecord before the first one where its folders cannot be made, BattleError where the options do not fit
+    together."""
     where, account = address(args)
     for folder in filter(None, (args.out, args.replays)):  # now, and not when the first battle is over
         try:
@@ -107,6 +108,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
         except OSError as error:
             raise CannotRecord(f"{folder}: {error.strerror}: free some space or choose another --out") from error
     agent = agent or make_player(parse_player(args.agent))
+    if args.lead == "value" and not hasattr(agent, "decide"):
+        raise BattleError(f"--lead value: {agent.name} tells no values: give first or random, or a model as --agent")
     with Simulator() as sim:
         sim.check_formats([args.format])
         player = LivePlayer(

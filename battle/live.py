@@ -225,7 +225,7 @@ class LivePlayer(ConnectedPlayer):
         rows = decode(event.views)
         if self.lead == "random":
             return self.random.randrange(len(rows))
-        if self.lead == "value" and hasattr(self.agent, "decide"):
+        if self.lead == "value":
             gamma = self.agent.gamma
             values = [np.mean([self.agent.decide([state]).values[gamma] for state in row]) for row in rows]
             return int(np.argmax(values))

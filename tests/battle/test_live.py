@@ -178,6 +178,7 @@ def test_a_name_that_the_server_refuses_is_said(server, monkeypatch):
     [
         (["--patience", "0.1"], "ws://127.0.0.1:1/showdown/websocket: no server there for 0 s"),
         (["--mode", "challenge"], "--mode challenge: name the --opponent"),
+        (["--lead", "value"], "--lead value: random tells no values: give first or random, or a model as --agent"),
     ],
 )
 def test_an_end_before_there_was_a_connection_is_said(monkeypatch, capsys, options, said):
