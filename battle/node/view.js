@@ -298,9 +298,10 @@ class View {
   activeMoves(active) {
     const all = this.ownMoves.get(active.originalIdent) ?? active.moves;
     const asked = this.winner ? null : this.request?.active?.[0]?.moves;
-    if (asked?.length === 1 && all.length > 1 && !LONE_CHOICES.has(asked[0].id)) {
+    if (asked?.length === 1 && !LONE_CHOICES.has(asked[0].id)) {
       const id = asked[0].id;
-      return all.filter((m) => m === id || this.words.move(m).name === id).slice(0, 1);
+      const own = all.find((m) => m === id || this.words.move(m).name === id);
+      return [own ?? id]; // one that Metronome or Copycat called is none of its own
     }
     return all.slice(0, 4);
   }

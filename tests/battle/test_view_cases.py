@@ -210,6 +210,11 @@ CASES = [
     row("fight", (1,), "", {"choice0": "move 1", "choice4": "switch 6", "me.moves.3.name": "surf"}, 'active.0.moves=[{"move":"Fight","id":"fight"}]'),
     row("locked", (2, 3, 4, 9), "", {"choice0": "move 1", "choice1": None, "choice4": None, "legal": 1, "me.moves.0.name": "earthquake"},
         'active.0={"moves":[{"move":"Earthquake","id":"earthquake"}],"trapped":true}'),
+    # Into a move that Metronome or Copycat called: the request names it, and the Pokémon has it not.
+    row("locked-called", ALL, "", {"choice0": "move 1", "choice1": None, "choice4": None, "legal": 1, "me.moves.0.name": "petaldance"},
+        'active.0={"moves":[{"move":"Petal Dance","id":"petaldance"}],"trapped":true}'),
+    row("locked-called-of-one", ALL, "", {"choice0": "move 1", "legal": 1, "me.moves.0.name": "petaldance"},
+        'side.pokemon.0.moves=["metronome"]', 'active.0={"moves":[{"move":"Petal Dance","id":"petaldance"}],"trapped":true}'),
     row("locked-hiddenpower", (3, 4), "", {"choice0": "move 1", "me.moves.0.move_type": "ice"}, 'side.pokemon.0.moves.0="hiddenpowerice70"',
         'active.0={"moves":[{"move":"Hidden Power","id":"hiddenpower"}],"trapped":true}'),
     row("one-move-pokemon", NEW, "", {"choice0": "move 1", "choice1": None, "choice9": "move 1 terastallize"}, 'side.pokemon.0.moves=["transform"]',
