@@ -16,6 +16,8 @@ class Likely {
     this.dex = Dex.forFormat(format);
     this.teams = teams.length ? teams.map((text) => Teams.import(text))
       : Array.from({ length: GENERATED }, (_, n) => this.generator(`team${n}`).getTeam());
+    this.maker = this.generator('maker');
+    this.picked = Dex.formats.getRuleTable(Dex.formats.get(format)).pickedTeamSize || Infinity;
     this.sets = new Map();
     for (const set of this.teams.flat()) {
       const key = this.key(set.species || set.name);
@@ -53,7 +55,9 @@ class Likely {
       const move = this.dex.moves.get(id);
       return move.category === 'Status' ? 0 : move.basePower * (kind.types.includes(move.type) ? 1.5 : 1);
     };
-    const pool = [...this.dex.species.getMovePool(kind.id)].sort((a, b) => worth(b) - worth(a) || (a < b ? -1 : 1));
+    const now = this.dex.species.getMovePool(kind.id);
+    const learned = now.size ? now : this.dex.species.getMovePool(kind.id, true); // of a generation before
+    const pool = [...learned].sort((a, b) => worth(b) - worth(a) || (a < b ? -1 : 1));
     return [{ species: kind.name, ability: kind.abilities['0'], item: '', moves: pool.slice(0, MOVES) }];
   }
 

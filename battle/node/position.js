@@ -60,8 +60,10 @@ class Position {
     const given = this.request.side.pokemon;
     const order = [lead, ...given.keys()].filter((n, i, all) => all.indexOf(n) === i);
     const active = theirs.active[0] ?? theirs.lastPokemon;
-    const seen = [active, ...theirs.team.filter((pokemon) => pokemon !== active)].filter(Boolean);
-    const size = Math.max(theirs.totalPokemon || 6, seen.length);
+    let seen = [active, ...theirs.team.filter((pokemon) => pokemon !== active)].filter(Boolean);
+    // Where a few are picked of those that team preview shows, those who came to the field are among them.
+    if (seen.length > likely.picked) seen = seen.sort((a, b) => Boolean(b.maxhp) - Boolean(a.maxhp)).slice(0, likely.picked);
+    const size = Math.min(likely.picked, Math.max(theirs.totalPokemon || 6, seen.length));
     const shown = seen.map((pokemon) => shownOf(view, pokemon));
     const others = likely.unseen(size - seen.length, shown.map((each) => each.species), prng).map((species) => ({
       species, level: active.level, gender: '', moves: [], item: null, ability: '', teraType: '' }));
@@ -69,7 +71,10 @@ class Position {
     teams[this.me] = order.map((n) => ownSet(given[n], view.request.side.pokemon[n]));
     teams[1 - this.me] = [...shown, ...others].map((each) => likely.draw(each, prng));
     const seed = Array.from({ length: 4 }, () => prng.random(1, 65536)).join(',');
-    const battle = new Battle({ formatid: view.format, seed, p1: { name: 'Player 1', team: teams[0] }, p2: { name: 'Player 2', team: teams[1] } });
+    const battle = new Battle({ formatid: view.format, seed });
+    battle.teamGenerator = likely.maker; // a factory's rules ask for it at the start
+    SIDES.forEach((side, n) => battle.setPlayer(side, { name: `Player ${n + 1}`, team: teams[n] }));
+    battle.teamGenerator = null;
     battle.dex.deepClone = deepClone;
     battle.findEventHandlers = findEventHandlers;
     quiet(battle);

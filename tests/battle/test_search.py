@@ -107,6 +107,23 @@ def test_its_choices_are_legal_and_a_function_of_the_seed(simulator, battle_form
     assert first == meet(simulator, battle_format, packed, turns=2)
 
 
+@pytest.mark.parametrize("battle_format", ["gen8bssfactory", "gen91v1factory", "gen9battlefactory"])
+def test_it_plays_where_a_few_are_picked_and_where_a_factory_made_the_teams(simulator, battle_format):
+    assert meet(simulator, battle_format, (None, None), turns=4)
+
+
+UNKNOWN = """
+const { Likely } = require('./node/likely');
+const [set] = new Likely('gen9ou', []).of('Togepi');
+console.log(set.moves.length);
+"""
+
+
+def test_a_species_of_a_generation_before_has_moves():
+    out = subprocess.run([node_command()[0], "-e", UNKNOWN], cwd=ROOM, capture_output=True, text=True, check=False)
+    assert out.stdout.strip() == "4", out.stderr
+
+
 def test_its_time_is_for_one_decision_not_for_those_of_all_battles(simulator):
     """Two turns ahead, a round of the usual 64 battles takes longer than any process is waited for."""
     agent, asked = SearchAgent(determinizations=1), []
