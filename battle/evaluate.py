@@ -231,7 +231,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         arena.players[1].agent.name = f"{named[0].label}'"
     everybody = list(itertools.combinations(range(len(arena.players)), 2))
     couples = everybody if args.round_robin else [c for c in everybody if c[0] < ours]
-    started = time.monotonic()
+    started, failure = time.monotonic(), ""
     with Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(formats)
         recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
@@ -241,15 +241,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
             for battle_format in stop.upto(formats):
                 plan = arena.matches(battle_format, couples, teams[battle_format], args.battles, args.seed, args.lead)
-                for outcome in play(sim, stop.upto(plan), lanes=args.lanes, turn_limit=args.turn_limit):
-                    arena.count(outcome)
-                    if recorder:
-                        recorder.record(outcome)
-                    bar.update()
+                try:
+                    for outcome in play(sim, stop.upto(plan), lanes=args.lanes, turn_limit=args.turn_limit):
+                        arena.count(outcome)
+                        bar.update()
+                        if recorder:
+                            recorder.record(outcome)
+                except (BattleError, OSError, ValueError) as error:  # hours of battles may lie before it
+                    failure = str(error)
+                    break
         version = sim.version
     report = arena.report(time.monotonic() - started)
     report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "simulator": version}
-    report["stopped"] = stop.asked
+    report |= {"stopped": stop.asked, "failure": failure}
     return report
 
 
@@ -262,9 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}")
         return 1
     print(table(report))
-    if report.pop("stopped"):
-        # Where a report is looked for, a part of one would pass for the whole.
-        print("stopped: these battles were played out, and no others" + (f"; no {args.json}" if args.json else ""))
+    stopped, failure = report.pop("stopped"), report.pop("failure")
+    # Where a report is looked for, a part of one would pass for the whole.
+    missing = f"; no {args.json}" if args.json else ""
+    if failure:
+        print(f"error: {failure}: these battles were played before, and no others{missing}")
+        return 1
+    if stopped:
+        print(f"stopped: these battles were played out, and no others{missing}")
         return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -104,6 +104,25 @@ def test_a_stop_lets_the_battles_under_way_end_and_shows_them(monkeypatch, capsy
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_failure_shows_what_was_played_before(monkeypatch, capsys, tmp_path):
+    choose, calls = evaluate.Counted.choose, []
+
+    def fails(self, observations):
+        calls.append(observations[0].lane)
+        if calls[-1].startswith("0.1.1"):  # of the second pair, one at a time
+            raise BattleError("on purpose")
+        return choose(self, observations)
+
+    monkeypatch.setattr(evaluate.Counted, "choose", fails)
+    place = tmp_path / "play.json"
+    command = ["--agent", "random", "--against", "boss", "--battles", "6", "--lanes", "1", "--json", str(place)]
+    assert evaluate.main(command) == 1
+    said = capsys.readouterr().out
+    assert said.splitlines()[1].split()[:4] == ["gen1ou", "random", "boss", "2"]
+    assert "error: on purpose: these battles were played before, and no others; no " in said
+    assert not place.exists()
+
+
 def test_a_format_named_twice_is_played_and_counted_once():
     report = evaluate.run(arguments("--battles", "2", "--formats", "gen1ou", "gen1ou"))
     assert [(row["format"], row["battles"]) for row in report["results"]] == [("gen1ou", 2)]
