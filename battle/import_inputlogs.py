@@ -141,10 +141,11 @@ def read_inputlog(path: Path) -> Log | BadFile:
                 found.format, found.seed = str.strip(options["formatid"]), options.get("seed")
             elif verb == "player":
                 side, _, text = rest.partition(" ")
-                # Who takes another name during the battle is written down once more, without team and seed.
+                # Who takes another name during the battle is written down once more, by name and avatar alone.
                 player, seat = _object(text), ("p1", "p2").index(side)
                 teams[seat] = player.get("team") or teams[seat]
                 seeds[seat] = player.get("seed") or seeds[seat]
+                found.ratings[seat] = int(player.get("rating") or 0) or found.ratings[seat]  # 0: not of a ladder
             else:
                 found.choices.append(f"{verb} {rest}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

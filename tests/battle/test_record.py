@@ -625,10 +625,13 @@ def test_an_import_that_is_stopped_goes_on_where_it_was(simulator, tmp_path, mon
     assert (found["battles"], found["already_there"]) == (6, 4)
 
 
-def test_a_player_who_takes_another_name_keeps_the_team(simulator, tmp_path):
+def test_a_player_who_takes_another_name_keeps_team_and_rating(simulator, tmp_path):
     log = tmp_path / "one.inputlog"
     write_inputlog(log, played_log(simulator, "one"))
-    begun, rest = log.read_text().split(">p1 ", 1)
+    begun, rest = (
+        log.read_text().replace('"name": "Somebody 1",', '"name": "Somebody 1", "rating": 1523,').split(">p1 ", 1)
+    )
     log.write_text(f'{begun}>player p2 {{"name":"Other","avatar":"3"}}\n>p1 {rest}')
     assert import_inputlogs.main([str(log), "--out", str(tmp_path / "out")]) == 0
-    assert len(list((tmp_path / "out").rglob("*.lz4"))) == 2
+    names = [parse_name(path) for path in (tmp_path / "out").rglob("*.lz4")]
+    assert {name.player: name.rating for name in names} == {"p1": 1000, "p2": 1523}  # 1000: unrated
