@@ -117,7 +117,8 @@ class LivePlayer(ConnectedPlayer):
 
     def _enter(self, tag: str) -> None:
         known = self.rooms.get(tag)
-        joined, name = (known.joined + 1, known.name) if known else (1, tag)
+        # One that begins hidden has a password behind its number: none for names of files that others may read.
+        joined, name = (known.joined + 1, known.name) if known else (1, "-".join(tag.split("-")[:3]))
         room = Room(tag, name, f"{name}#{joined}", joined=joined)
         self.begun += not known
         if known:  # back after a break: the server tells the battle from its beginning; what was recorded stays

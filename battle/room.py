@@ -11,7 +11,8 @@ from battle.play import View
 class Room:
     """One battle on the server: what came in since the last decision, and the view recorded so far.
 
-    tag: its name there, which changes when a player hides it. name: its first one, by which the agent knows it.
+    tag: its name there, which changes when a player hides it. name: its first one, without the password of a hidden
+    battle, by which agent and files know it.
     fed: what the translator was told so far, lines and the request that followed from them. unseen: lines since the
     agent's last decision. met: the agent knows the room. retry: the server took the last choice back. blind: the
     default was played for want of a state, so the battle has no result of the agent's. winner: whom the server named,

@@ -415,6 +415,13 @@ def test_a_challenge_that_meets_a_break_is_made_again(server, tmp_path, watched)
     assert not rival.is_alive()
 
 
+def test_a_hidden_battles_password_stays_out_of_the_names_of_files():
+    player = SimpleNamespace(rooms={}, begun=0)
+    LivePlayer._enter(player, "battle-gen9ou-7-hswhjcfkaypbnhe4vgwnmnrlpwvyzgxpw")
+    (room,) = player.rooms.values()
+    assert (room.name, room.tag.count("-")) == ("battle-gen9ou-7", 3)
+
+
 @pytest.mark.timeout(60)
 def test_a_battle_given_up_at_team_preview_is_won_and_has_no_file(server, tmp_path, monkeypatch):
     class Quits(LivePlayer):
