@@ -67,8 +67,12 @@ class BattleEnv(gym.Env):
         self.encoder = Encoder(space, self.tokenizer)
         self.opponent = make_player(parse_player(opponent)) if isinstance(opponent, str) else opponent
         self.sim = Simulator()
-        self.sim.check_formats([battle_format])
-        self.teams = load_teams(self.sim, battle_format, teams)
+        try:
+            self.sim.check_formats([battle_format])
+            self.teams = load_teams(self.sim, battle_format, teams)
+        except BaseException:  # whoever looks at it afterwards holds us, and its process with us
+            self.sim.close()
+            raise
         self.action_space = gym.spaces.Discrete(N_ACTIONS)
         self.observation_space = gym.spaces.Dict(
             {

@@ -21,6 +21,7 @@ from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble, listening
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, expected_score, gxe, wilson
+from battle.simulator import Simulator
 from battle.teams import team_files
 from data.replay_file import read_battle
 from trainer.setup import free_port
@@ -235,6 +236,15 @@ def test_environment_refuses_what_the_mask_refuses(env):
     for action in (int(refused[0]), 13, -1):
         with pytest.raises(BattleError, match="not legal"):
             env.step(action)
+
+
+def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
+    made, start = [], Simulator.__init__
+    monkeypatch.setattr(Simulator, "__init__", lambda sim: made.append(sim) or start(sim))
+    for options in ({"battle_format": "gen77ou"}, {"teams": tmp_path}):
+        with pytest.raises(BattleError):
+            BattleEnv(**options)
+    assert [worker.process.poll() is None for sim in made for worker in sim.workers] == [False, False]
 
 
 class Trapper:
