@@ -229,8 +229,8 @@ def watched(monkeypatch):
     class Player(LivePlayer):
         def __init__(self, agent, *rest, **more):
             agent.player = self
-            players.append(self)
             super().__init__(agent, *rest, **more)
+            players.append(self)  # whole: tests wait for it in another thread
 
         def _translate(self, room):
             told = room.lines, room.request
