@@ -26,6 +26,7 @@ from battle.players import BASELINES
 from battle.recorder import Recorder
 from battle.schedule import at_least_one, pair, report_file, seed_of
 from battle.simulator import Simulator
+from battle.stop import Stop, listen
 from battle.teams import Team, load_teams
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
@@ -110,16 +111,24 @@ def examine(outcome: Outcome, recorder: Recorder, encoder: Encoder, findings: Fi
 
 
 def soak(
-    sim: Simulator, battle_format: str, battles: int, out: Path, seed: int = 0, teams: Path | None = None
+    sim: Simulator,
+    battle_format: str,
+    battles: int,
+    out: Path,
+    seed: int = 0,
+    teams: Path | None = None,
+    stop: Stop | None = None,
 ) -> Findings:
-    """Plays `battles` battles of a format between all pairs of baselines and examines every file."""
+    """Plays `battles` battles of a format between all pairs of baselines, or those until a stop, and examines every
+    file."""
     findings = Findings()
     # The opponentmove space holds the words of all the others.
     encoder = Encoder("opponentmove", Tokenizer.load())
     recorder = Recorder(out, run="soak", version=sim.version)
     agents = [make() for make in BASELINES.values()]
     loaded = load_teams(sim, battle_format, teams, strict=teams is None)
-    for outcome in play(sim, matches(battle_format, agents, loaded, battles, seed), lanes=32, turn_limit=1000):
+    plan = (stop or Stop()).upto(matches(battle_format, agents, loaded, battles, seed))
+    for outcome in play(sim, plan, lanes=32, turn_limit=1000):
         examine(outcome, recorder, encoder, findings)
     return findings
 
@@ -127,18 +136,18 @@ def soak(
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Soak every format asked for and print what was found. Raises BattleError, OSError."""
     report: dict[str, Any] = {}
-    with Simulator() as sim, tempfile.TemporaryDirectory() as folder:
+    with Simulator() as sim, tempfile.TemporaryDirectory() as folder, listen() as stop:
         sim.check_formats(args.formats)
-        for battle_format in args.formats:
+        for battle_format in stop.upto(args.formats):
             started, used = time.monotonic(), os.times()
-            findings = soak(sim, battle_format, args.battles, Path(folder), args.seed, args.teams)
+            findings = soak(sim, battle_format, args.battles, Path(folder), args.seed, args.teams, stop)
             now = os.times()
             report[battle_format] = findings.report() | {
                 "seconds": round(time.monotonic() - started, 1),
                 "python_cpu_seconds": round(now.user + now.system - used.user - used.system, 1),
             }
             print(json.dumps({battle_format: report[battle_format]}), flush=True)
-        report["restarts"] = sim.restarts
+        report |= {"restarts": sim.restarts, "stopped": stop.asked}
     return report
 
 
@@ -156,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BattleError, OSError) as error:
         print(f"error: {error}")
         return 1
+    if report.pop("stopped"):
+        print("stopped: these battles were played out, and no others" + (f"; no {args.json}" if args.json else ""))
+        return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if all(entry["sound"] for entry in report.values() if isinstance(entry, dict)) else 1

@@ -346,6 +346,25 @@ def test_soak(simulator, tmp_path, battle_format):
     assert findings.states > 500
 
 
+def test_a_stopped_soak_plays_out_what_is_under_way_and_leaves_no_report(monkeypatch, capsys, tmp_path):
+    examine = soak.examine
+
+    def tells(outcome, recorder, encoder, findings):
+        if findings.battles == 0:
+            signal.raise_signal(signal.SIGINT)
+        examine(outcome, recorder, encoder, findings)
+
+    monkeypatch.setattr(soak, "examine", tells)
+    place = tmp_path / "soak.json"
+    command = ["--battles", "500", "--formats", "gen1ou", "gen9ou", "--json", str(place)]
+    assert soak.main(command) == 130
+    found, last = capsys.readouterr().out.strip().splitlines()
+    assert list(json.loads(found)) == ["gen1ou"]
+    assert 1 <= json.loads(found)["gen1ou"]["battles"] <= 40
+    assert last == f"stopped: these battles were played out, and no others; no {place}"
+    assert not place.exists()
+
+
 def test_soak_of_a_format_that_is_none_says_so(capsys):
     assert soak.main(["--battles", "2", "--formats", "gen99ou"]) == 1
     assert capsys.readouterr().out.startswith("error: format 'gen99ou'")
