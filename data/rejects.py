@@ -10,6 +10,7 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 MIN_REJECTS = 2
+TOLD = 20  # of what is found at once: a large cache brings thousands
 
 
 class Reject(NamedTuple):
@@ -85,9 +86,14 @@ class RejectLedger:
 
     def _note(self, rejects: list[Reject]) -> int:
         new = [reject for reject in rejects if reject.path not in self.rejects]
-        for reject in new:
-            self.rejects[reject.path] = reject.reason
+        self.rejects |= {reject.path: reject.reason for reject in new}
+        for reject in new[:TOLD]:
             log.warning("rejected %s: %s", reject.path, reject.reason)
+        if len(new) > TOLD:
+            log.warning(
+                "… and %d more files: `python -m data.prepare verify` names those of a folder, manifest.json those of "
+                "a token cache", len(new) - TOLD,
+            )  # fmt: skip
         return len(new)
 
     def _judge_names(self) -> None:

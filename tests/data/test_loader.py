@@ -300,6 +300,19 @@ def test_a_file_that_vanishes_or_changes_is_counted(tmp_path, turns, workers):
         assert int(pack["cu_seqlens"][-1]) == loader.shape.turns
 
 
+def test_of_many_rejects_at_once_the_first_are_named(caplog):
+    ledger = RejectLedger(0.5)
+    ledger.add_names(10_000, [Reject(f"gen1ou/{i}", "name: is none of a battle") for i in range(100)])
+    assert [record.getMessage() for record in caplog.records][19:] == [
+        "rejected gen1ou/19: name: is none of a battle",
+        "… and 80 more files: `python -m data.prepare verify` names those of a folder, manifest.json those of "
+        "a token cache",
+    ]
+    assert len(ledger.rejects) == 100
+    ledger.add_names(0, [Reject("gen1ou/7", "name: is none of a battle")])
+    assert len(caplog.records) == 21
+
+
 def test_two_early_rejects_among_many_do_not_stop_a_run():
     """Of a sample, far more than the share must be bad; of all files, the share itself."""
     ledger = RejectLedger(0.01)
