@@ -25,8 +25,8 @@ from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
 from launch.record import write_record
 from trainer.checkpoint import load_network, model_folder
-from trainer.evaluate import RESAMPLES, collect
 from trainer.heldout import all_packs
+from trainer.scores import RESAMPLES, collect
 
 ROOT = Path(__file__).parents[1]
 BASE = "blocks"

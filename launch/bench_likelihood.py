@@ -23,8 +23,8 @@ import torch
 from launch import bench_train
 from launch.bench_train import Bench
 from launch.record import write_record
-from trainer.evaluate import collect
 from trainer.heldout import all_packs
+from trainer.scores import collect
 
 ROOT = Path(__file__).parents[1]
 # Every action is cloned throughout: once the filter is on, the likelihood of all actions is no longer what is trained

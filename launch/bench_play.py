@@ -37,7 +37,7 @@ from data.observation import SPACES
 from data.tokenizer import Tokenizer
 from launch.record import write_record
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
-from trainer.hub import export_model
+from trainer.export import export_model
 
 # Battles before the clock starts, on both sides of a comparison: compiling JavaScript is not what is measured.
 WARM = 20

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from launch.machine import cpu_name
-from trainer.evaluate import as_text
+from trainer.scores import as_text
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "launch" / "records"

@@ -18,8 +18,8 @@ import numpy as np
 
 from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
-from trainer.evaluate import bootstrap, rank_of
 from trainer.heldout import all_packs
+from trainer.scores import bootstrap, rank_of
 
 CATEGORIES = 250  # of a word slot: the most frequent ones, the others as one (the trees take 255 bins at most)
 EPS = 1e-6

@@ -1,6 +1,7 @@
 """The house's rule: which room may import which (DESIGN §3), read from the code's own imports."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,17 @@ def test_travelling_rooms_are_flat(room):
 def test_encoding_needs_no_torch(name):
     modules = {module.split(".")[0] for module, level in imports_of(ROOT / "data" / f"{name}.py") if level == 0}
     assert "torch" not in modules
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_file_needs_one_that_needs_it(room):
+    """Inside a room, too, imports go one way; those within functions count, which only put a circle off."""
+    needs = {}
+    for path in (ROOT / room).glob("*.py"):
+        needs[path.stem] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or (node.level == 0 and node.module.split(".")[0] != room):
+                continue
+            parts = (node.module or "").split(".")[0 if node.level else 1 :]
+            needs[path.stem] |= {parts[0]} if parts and parts[0] else {alias.name for alias in node.names}
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle

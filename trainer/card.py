@@ -14,12 +14,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from model.configuration_turnwise import TurnwiseConfig
-from trainer.evaluate import as_text
+from trainer.export import CURVE
 from trainer.provenance import NON_COMMERCIAL
+from trainer.scores import as_text
 from trainer.training_log import whole_lines
 from trainer.wording import ABOUT, duration, in_words
 
-CURVE = "training_curve.png"
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 Agent = get_class_from_dynamic_module("agents.TurnwiseAgent", "{repo}")

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.hub import export_model, take_out
+from trainer.export import export_model, take_out
 from trainer.optim import parameter_groups
 from trainer.state import TrainingState
 

@@ -1,289 +1,20 @@
-"""Held-out evaluation: does the policy predict recorded decisions, and do the values predict outcomes?
+"""Held-out evaluation by command: how well a checkpoint predicts what people chose, and how battles end.
 
     python -m trainer.evaluate --checkpoint DIR --data DIR
 
-Counted are recorded decisions with two or more legal choices, by format and by kind, against two baselines: uniform
-over the legal actions, and the legal slot most frequent in training. Intervals are 95%, bootstrapped by battle (both
-views of a battle are one unit). Values are judged over battles that have a result.
+`trainer.scores` says what is counted.
 """
 
 import argparse
-import logging
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
-import torch
+from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
-from model.modeling_turnwise import TurnwiseForOfflineRL
-
-log = logging.getLogger(__name__)
-KINDS = ("move", "switch", "forced switch", "tera")
-RESAMPLES = 1000
-MOST_DRAWN = 1 << 20  # at a time: 8 MB
-
-
-@dataclass
-class Decisions:
-    """One row per decision of the packs read, as NumPy columns; gathered by `collect`.
-
-    nll, rank (of the recorded action, 0 is best), uniform_nll, legal (bool [n,A]), action, kind (index of KINDS),
-    row (of the dataset's index), cloned (bool), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ,
-    unscaled), advantages fp32 [n,G] (Q of the recorded action − V, unscaled).
-    """
-
-    columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
-
-    def add(self, **arrays: np.ndarray) -> None:
-        for name, array in arrays.items():
-            self.columns.setdefault(name, []).append(array)
-
-    def table(self) -> dict[str, np.ndarray]:
-        return {name: np.concatenate(parts) for name, parts in self.columns.items()}
-
-
-@torch.inference_mode()
-def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float | None = None) -> dict[str, np.ndarray]:
-    """Run the network over packs and return the columns of `Decisions`, for every recorded decision.
-
-    Rows with fewer than two legal choices are kept (`n_legal` says so): values are judged on all of them.
-    """
-    index = network.config.gamma_index(gamma)
-    device = network.device
-    was_training = network.training
-    network.eval()
-    rows = Decisions()
-    for cpu_pack in packs:
-        pack = {key: value.to(device) for key, value in cpu_pack.items()}
-        hidden, entities = network.features(pack)
-        logits = network.policy_logits(hidden, entities, pack["legal"])
-        q = network.expected_values(network.critics(hidden, entities)).mean(2) / network.config.reward_scale
-        values = (logits.softmax(-1) * q).sum(-1)
-        q_taken = q.gather(-1, pack["action"].clamp_min(0).view(-1, 1, 1).expand(-1, q.shape[1], 1)).squeeze(-1)
-        log_probs = logits[:, index].double().log_softmax(-1)
-        taken = log_probs.gather(-1, pack["action"].unsqueeze(-1)).squeeze(-1)
-        kept = (pack["action_known"] & pack["decision"]).cpu().numpy()
-        action = cpu_pack["action"].numpy()
-        kind = np.where(cpu_pack["forced"].numpy(), 2, np.where(action >= 9, 3, np.where(action >= 4, 1, 0)))
-        window_rows = cpu_pack["windows"][:, 0].numpy()
-        rows.add(
-            nll=-taken.cpu().numpy()[kept],
-            rank=rank_of(log_probs.cpu().numpy()[kept], action[kept]),
-            legal=cpu_pack["legal"].numpy()[kept],
-            action=action[kept],
-            kind=kind[kept],
-            row=window_rows[np.minimum(cpu_pack["segment"].numpy(), len(window_rows) - 1)][kept],
-            cloned=cpu_pack["cloned"].numpy()[kept],
-            outcome=cpu_pack["outcome"].numpy()[kept],
-            values=values.float().cpu().numpy()[kept],
-            advantages=(q_taken - values).float().cpu().numpy()[kept],
-        )
-    network.train(was_training)
-    if not rows.columns:
-        raise ValueError("no battle to evaluate on: the split is empty; give more data or a larger data.heldout_share")
-    return rows.table()
-
-
-def rank_of(scores: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """Place of the action taken among all by their scores [n, A], 0 the first, int64 [n]. Among equal ones the lower
-    slot comes first, as argmax has it: a policy that tells nothing apart is right no more often than by chance."""
-    taken = scores[np.arange(len(scores)), action][:, None]
-    before = np.arange(scores.shape[1]) < action[:, None]
-    return ((scores > taken) | ((scores == taken) & before)).sum(1)
-
-
-def action_frequency(decisions: dict[str, np.ndarray]) -> np.ndarray:
-    """How often each action slot was taken where the policy clones it, as it is judged: fp64 [A], with one added to
-    each so that none is impossible."""
-    counts = np.bincount(decisions["action"][decisions["cloned"]], minlength=decisions["legal"].shape[1]).astype(
-        np.float64
-    )
-    return (counts + 1) / (counts + 1).sum()
-
-
-def fit_calibration(decisions: dict[str, np.ndarray], gammas: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Per γ the logistic fit of outcome on value (Platt 1999): win chance = 1/(1+exp(−(slope·V + intercept)))."""
-    from sklearn.linear_model import LogisticRegression  # here: it takes seconds to import, and few processes fit
-
-    known = decisions["outcome"] >= 0
-    outcome = decisions["outcome"][known]
-    fitted = {}
-    for g, gamma in enumerate(gammas):
-        if len(np.unique(outcome)) < 2:
-            continue
-        values = decisions["values"][known, g : g + 1].astype(np.float64)
-        spread = values.std() or 1.0
-        fit = LogisticRegression(C=1e6).fit(values / spread, outcome)
-        fitted[str(gamma)] = {"slope": float(fit.coef_[0, 0] / spread), "intercept": float(fit.intercept_[0])}
-    return fitted
-
-
-def calibrate(network: TurnwiseForOfflineRL, packs: Iterable[dict]) -> dict:
-    """What evaluation needs of training battles: value calibration per γ, and the slots' frequencies. JSON-able."""
-    decisions = collect(network, packs)
-    return {
-        "gammas": fit_calibration(decisions, network.config.gammas),
-        "action_frequency": action_frequency(decisions).tolist(),
-        "training_decisions": len(decisions["action"]),
-    }
-
-
-def policy_rows(decisions: dict[str, np.ndarray], frequency: np.ndarray, battles: np.ndarray, groups: dict) -> list:
-    """Accuracy and likelihood of cloned battles' decisions per group, with baselines and 95% intervals.
-
-    battles: int [n], unit of the bootstrap. groups: name → bool [n]. Groups without a decision are left out.
-    """
-    legal = decisions["legal"]
-    n_legal = legal.sum(1)
-    choice = (n_legal >= 2) & decisions["cloned"]
-    taken = np.arange(len(legal)), decisions["action"]
-    weights = legal * frequency[: legal.shape[1]]
-    frequent = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
-    measures = {
-        "top1": decisions["rank"] == 0,
-        "top3": decisions["rank"] < 3,
-        "nll": decisions["nll"],
-        "uniform_top1": 1 / np.maximum(n_legal, 1),
-        "uniform_nll": np.log(np.maximum(n_legal, 1)),
-        "frequent_top1": frequent.argmax(1) == decisions["action"],
-        "frequent_nll": -np.log(np.maximum(frequent[taken], 1e-12)),
-    }
-    rows = []
-    for name, members in groups.items():
-        chosen = members & choice
-        if chosen.any():
-            units = np.unique(battles[chosen], return_inverse=True)[1]
-            row = {"group": name, "decisions": int(chosen.sum()), "battles": int(units.max() + 1)}
-            rows.append(row | bootstrap({k: np.asarray(v, np.float64)[chosen] for k, v in measures.items()}, units))
-    return rows
-
-
-def bootstrap(measures: dict[str, np.ndarray], units: np.ndarray) -> dict[str, list[float]]:
-    """Mean and 95% percentile interval of each measure, whole units resampled: name → [mean, low, high]."""
-    sums = np.stack([np.bincount(units, weights=values) for values in measures.values()], axis=1)
-    sizes = np.bincount(units).astype(np.float64)
-    generator, means, n = np.random.default_rng(0), [], len(sizes)
-    block = max(1, MOST_DRAWN // n)  # all at once, those of 40,000 battles take 2 GB
-    for first in range(0, RESAMPLES, block):
-        rows = np.arange(min(block, RESAMPLES - first))[:, None]
-        drawn = generator.integers(0, n, (len(rows), n))
-        times = np.bincount((rows * n + drawn).ravel(), minlength=len(rows) * n).reshape(-1, n)
-        means.append(times @ sums / (times @ sizes)[:, None])
-    means = np.concatenate(means)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    centre = sums.sum(0) / sizes.sum()
-    return {name: [float(m), float(a), float(b)] for name, m, a, b in zip(measures, centre, low, high, strict=True)}
-
-
-def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict) -> list[dict]:
-    """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance."""
-    from sklearn.metrics import brier_score_loss, roc_auc_score
-
-    known = decisions["outcome"] >= 0
-    outcome = decisions["outcome"][known]
-    if len(np.unique(outcome)) < 2:
-        return []
-    rows = []
-    for g, gamma in enumerate(gammas):
-        values = decisions["values"][known, g].astype(np.float64)
-        row = {"gamma": gamma, "decisions": len(values), "auc": float(roc_auc_score(outcome, values))}
-        fit = fitted.get(str(gamma))
-        if fit is not None:
-            chance = 1 / (1 + np.exp(-(fit["slope"] * values + fit["intercept"])))
-            row["brier"] = float(brier_score_loss(outcome, chance))
-            row["deciles"] = [
-                [float(chance[part].mean()), float(outcome[part].mean()), len(part)]
-                for part in np.array_split(np.argsort(chance), 10)
-                if len(part)
-            ]
-        rows.append(row)
-    return rows
-
-
-def advantage_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float]) -> list[dict]:
-    """Per γ a histogram of the recorded actions' advantages over decisions with a choice: edges [41], counts [40], the
-    outermost percent of either side laid into the outermost bins; and the share above 0."""
-    choice = decisions["legal"].sum(1) >= 2
-    if not choice.any():
-        return []
-    rows = []
-    for g, gamma in enumerate(gammas):
-        values = decisions["advantages"][choice, g].astype(np.float64)
-        low, high = np.percentile(values, [1, 99])
-        edges = np.linspace(low, high, 41) if low < high else np.linspace(low - 0.5, low + 0.5, 41)
-        counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-        rows.append(
-            {
-                "gamma": gamma, "above_0": float((values > 0).mean()), "edges": edges.round(5).tolist(),
-                "counts": counts.tolist(),
-            }
-        )  # fmt: skip
-    return rows
-
-
-def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: float, about: dict[str, dict]) -> dict:
-    """The whole evaluation as JSON.
-
-    about: per index row what is known of it: {row: {"format", "battle_id", "seen_team" or None}}.
-    Raises ValueError where no decision of a cloned battle has two legal choices.
-    """
-    if not ((decisions["legal"].sum(1) >= 2) & decisions["cloned"]).any():
-        raise ValueError(
-            "no turn of the battles to judge has two actions to choose from and a recorded one: give others"
-        )
-    known_rows, inverse = np.unique(decisions["row"], return_inverse=True)
-    described = [about[int(row)] for row in known_rows]
-    formats = np.array([d["format"] for d in described])[inverse]
-    ids = {key: i for i, key in enumerate(sorted({(d["format"], d["battle_id"]) for d in described}))}
-    battles = np.array([ids[d["format"], d["battle_id"]] for d in described])[inverse]
-    everything = np.ones(len(inverse), dtype=bool)
-    groups = {"all": everything}
-    groups |= {f"format: {name}": formats == name for name in sorted(set(formats))}
-    groups |= {f"kind: {name}": decisions["kind"] == i for i, name in enumerate(KINDS)}
-    # Files of different makers stand in one folder with different battle ids: "metamon-gen1ou-12", "battle-gen1ou-7".
-    makers = np.array([d["battle_id"].split(d["format"])[0].strip("-") or "(none)" for d in described])[inverse]
-    if len(set(makers)) > 1:
-        groups |= {f"id prefix: {name}": makers == name for name in sorted(set(makers))}
-    for text, wanted in (("team seen in training", True), ("team unseen", False)):
-        groups[text] = np.array([d.get("seen_team") is wanted for d in described])[inverse]
-    frequency = np.array(calibration["action_frequency"])
-    return {
-        "gamma": gamma,
-        "policy": policy_rows(decisions, frequency, battles, groups),
-        "values": value_rows(decisions, gammas, calibration["gammas"]),
-        "advantages": advantage_rows(decisions, gammas),
-    }
-
-
-def as_text(result: dict) -> str:
-    """The evaluation as an aligned table."""
-    lines = [f"policy at γ = {result['gamma']}, decisions with two or more legal choices, 95% intervals by battle", ""]
-    lines.append(
-        f"{'':32}{'decisions':>9}{'top-1 %':>20}{'top-3 %':>9}{'NLL':>22}"
-        f"{'uniform %':>11}{'frequent slot %':>21}{'its NLL':>9}"
-    )
-    for row in result["policy"]:
-        top1, frequent = ([100 * x for x in row[name]] for name in ("top1", "frequent_top1"))
-        nll = row["nll"]
-        lines.append(
-            f"{row['group'][:31]:32}{row['decisions']:>9}"
-            f"{top1[0]:>7.1f} [{top1[1]:4.1f},{top1[2]:5.1f}]{100 * row['top3'][0]:>9.1f}"
-            f"{nll[0]:>7.3f} [{nll[1]:5.3f},{nll[2]:6.3f}]{100 * row['uniform_top1'][0]:>11.1f}"
-            f"{frequent[0]:>8.1f} [{frequent[1]:4.1f},{frequent[2]:5.1f}]{row['frequent_nll'][0]:>9.3f}"
-        )
-    for row in result["values"]:
-        brier = f", Brier {row['brier']:.3f}" if "brier" in row else ""
-        lines.append(f"value at γ = {row['gamma']}: AUC {row['auc']:.3f}{brier} over {row['decisions']} decisions")
-    return "\n".join(lines)
+from trainer.train import log_plainly
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a checkpoint on the held-out battles of a folder, and print a table."""
-    from trainer.heldout import evaluate_folder
-    from trainer.train import log_plainly
-
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=main.__doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder, a checkpoint, a saved model, or a name on the Hub"
@@ -299,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     log_plainly()
+    from trainer.heldout import evaluate_folder  # here: seconds of imports, which --help need not wait for
+    from trainer.scores import as_text
+
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,

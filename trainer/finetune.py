@@ -16,7 +16,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.checkpoint import CheckpointError, find_model
 from trainer.config import ConfigError, ModelChoice, RunConfig
-from trainer.hub import CARD, VOCABULARY
+from trainer.export import CARD, VOCABULARY
 
 log = logging.getLogger(__name__)
 # Of `ModelChoice`: what a run may choose although the weights come from elsewhere.

@@ -17,7 +17,7 @@ from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.checkpoint import find_model, load_network
-from trainer.evaluate import calibrate, collect, report
+from trainer.scores import calibrate, collect, report
 
 log = logging.getLogger(__name__)
 BINS = 10

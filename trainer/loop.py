@@ -20,12 +20,11 @@ from trainer.changes import changed, other_files, other_heldout, refuse_a_finish
 from trainer.config import ConfigError, RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
-from trainer.evaluate import as_text, calibrate
+from trainer.export import WEIGHTS, copy_model
 from trainer.finetune import starting_model
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import all_packs, evaluate_dataset, quick_score
-from trainer.hub import WEIGHTS, copy_model
 from trainer.lock import lock_output
 from trainer.metrics import Clock, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
@@ -33,6 +32,7 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
+from trainer.scores import as_text, calibrate
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter

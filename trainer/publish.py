@@ -14,7 +14,7 @@ from huggingface_hub import get_token
 from huggingface_hub.utils import disable_progress_bars
 
 from trainer.config import ConfigError, HubConfig
-from trainer.hub import push
+from trainer.upload import push
 
 log = logging.getLogger(__name__)
 WAITS = (10, 30, 120, 300)  # seconds before each further attempt

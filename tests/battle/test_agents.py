@@ -19,7 +19,7 @@ from data.replay_file import read_battle
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests.battle_files import Style, make_battle
-from trainer.hub import export_model
+from trainer.export import export_model
 
 STARTER = Path(__file__).parents[2] / "battle" / "starter"
 

@@ -27,7 +27,7 @@ from data.observation import SPACES
 from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
-from trainer.hub import export_model
+from trainer.export import export_model
 from trainer.setup import free_port
 
 

@@ -18,7 +18,7 @@ from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle
 from tests.chromium import tab
 from tests.packs import tiny_network
-from trainer.hub import export_model
+from trainer.export import export_model
 
 READY = "document.body && document.body.dataset.ready !== undefined"
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from launch.ablate import BASE, excess, table
-from trainer.evaluate import RESAMPLES
+from trainer.scores import RESAMPLES
 
 
 def test_excess_against_a_plain_loop():

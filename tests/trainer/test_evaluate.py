@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.packs import inputs_of, random_pack, tiny_network
-from trainer.evaluate import action_frequency, as_text, bootstrap, collect, fit_calibration, rank_of, report, value_rows
+from trainer.scores import action_frequency, as_text, bootstrap, collect, fit_calibration, rank_of, report, value_rows
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_nothing_to_judge_is_said(decisions, kept):
 
 @pytest.mark.parametrize("drawn_at_once", [1, 100, 1 << 20])
 def test_intervals_are_those_of_a_plain_loop(monkeypatch, drawn_at_once):
-    monkeypatch.setattr("trainer.evaluate.MOST_DRAWN", drawn_at_once)
+    monkeypatch.setattr("trainer.scores.MOST_DRAWN", drawn_at_once)
     rng = np.random.default_rng(2)
     units = np.sort(rng.integers(0, 7, 60))
     measures = {"x": rng.normal(size=60), "y": rng.random(60)}

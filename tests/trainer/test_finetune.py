@@ -16,7 +16,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
 from tests.trainer.conftest import SIZES, SMALL
-from trainer import hub, plan
+from trainer import export, plan, upload
 from trainer.card import RunFacts, model_card
 from trainer.config import load_config
 from trainer.finetune import joined, starting_model
@@ -73,8 +73,8 @@ def test_the_licence_of_the_battles_goes_wherever_the_model_goes(battles, traine
     model = shutil.copytree(trained / "model", tmp_path / "step" / "model")
     sizes = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
-    hub.pack(model, tmp_path / "packed", None)
-    hub.take_out(model, tmp_path / "exported")
+    upload.pack(model, tmp_path / "packed", None)
+    export.take_out(model, tmp_path / "exported")
     for folder in (model, tmp_path / "packed", tmp_path / "exported"):
         assert model_card(folder, "me/agent", None, RunFacts()).data.license == "cc-by-nc-4.0"
         assert licence_of_a_run(battles, tmp_path / "tuned", f"model.init_from={folder}") == "cc-by-nc-4.0"

@@ -20,7 +20,7 @@ from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack, tiny_network
 from tests.trainer.test_run import rows_of
-from trainer import hub as trainer_hub
+from trainer import upload
 from trainer.card import RunFacts, model_card, run_of
 from trainer.hub import main as hub_main
 from trainer.train import log_plainly
@@ -142,12 +142,12 @@ def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(tr
 
 def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypatch):
     """A mean of 600 beside a deviation of 40: rounded to bf16, its statistics say 45."""
-    monkeypatch.setattr(trainer_hub, "documents", lambda *_, **__: {})
+    monkeypatch.setattr(upload, "documents", lambda *_, **__: {})
     network = tiny_network(value_head="scalar")
     network.popart.mean.fill_(600.0)
     network.popart.second.fill_(600.0**2 + 40.0**2)
     network.save_pretrained(tmp_path / "model")
-    trainer_hub.pack(tmp_path / "model", tmp_path / "packed", None)
+    upload.pack(tmp_path / "model", tmp_path / "packed", None)
     for folder, dtype in (("packed", torch.float32), ("model", torch.bfloat16)):
         loaded = TurnwiseForOfflineRL.from_pretrained(tmp_path / folder, dtype=dtype)
         assert loaded.critics.weight.dtype == dtype

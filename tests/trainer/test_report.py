@@ -14,10 +14,10 @@ import pytest
 
 from tests.chromium import tab
 from trainer.card import RunFacts
-from trainer.evaluate import advantage_rows
 from trainer.figures import PICTURES, RunLog
 from trainer.heldout import BINS, calibration_gaps
 from trainer.report import main, read_log, report_of_run, write_report
+from trainer.scores import advantage_rows
 from trainer.wording import duration
 
 

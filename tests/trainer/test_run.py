@@ -24,10 +24,10 @@ from tests.battle_files import Style, make_battle, write_battles
 from tests.trainer.conftest import SIZES, SMALL
 from trainer import checkpoint, setup
 from trainer.config import load_config
-from trainer.evaluate import collect
 from trainer.evaluate import main as evaluate_main
-from trainer.hub import code_copies
+from trainer.export import code_copies
 from trainer.loop import Run
+from trainer.scores import collect
 from trainer.stop import STOPPED
 from trainer.train import main as train_main
 

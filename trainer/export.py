@@ -1,0 +1,69 @@
+"""A model folder that acts without this repository: weights, config, vocabulary, and flat copies of the code.
+
+The copies are `model/`'s files as they are, `data/`'s torch-free encoding files, and the agent of `battle/agents.py`
+with its imports flattened (`from data.x import` → `from .x import`); a test compares them.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL_FILES = (
+    "configuration_turnwise.py", "modeling_turnwise.py", "turn_encoder.py", "trunk.py", "attention.py", "heads.py",
+)  # fmt: skip
+DATA_FILES = ("schema.py", "observation.py", "tokenizer.py", "reward.py", "encode.py")
+AGENT_FILE = "agents.py"
+VOCABULARY = "vocabulary.json"
+WEIGHTS = "model.safetensors"
+CALIBRATION = "calibration.json"
+CARD = "README.md"
+CURVE = "training_curve.png"
+
+
+def export_model(network, tokenizer, folder: Path, state_dict: dict | None = None) -> None:
+    """Write a complete model folder. `state_dict` overrides the network's own (fp32 masters under DeepSpeed)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder, state_dict=None if state_dict is None else dict(state_dict))
+    tokenizer.save(folder / VOCABULARY)
+    shutil.copymode(folder / VOCABULARY, folder / WEIGHTS)  # safetensors writes for its owner's eyes alone
+    for name, text in code_copies().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def take_out(source: Path, target: Path) -> None:
+    """Copy a model folder, with what it lacks of the code that it acts by without this repository. An agent that lies
+    there gives way; raises FileExistsError where anything else does."""
+    target = target.resolve()
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target}: is a file: give a folder")
+    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, CALIBRATION}
+    if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
+        raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy_model(source, target)
+    for name, text in code_copies().items():
+        if not (target / name).exists():
+            (target / name).write_text(text, encoding="utf-8")
+
+
+def code_copies() -> dict[str, str]:
+    """File name → text of every code file that travels with a model."""
+    copies = {name: (ROOT / "model" / name).read_text(encoding="utf-8") for name in MODEL_FILES}
+    copies |= {name: (ROOT / "data" / name).read_text(encoding="utf-8") for name in DATA_FILES}
+    copies[AGENT_FILE] = flatten_imports((ROOT / "battle" / AGENT_FILE).read_text(encoding="utf-8"))
+    return copies
+
+
+def flatten_imports(source: str) -> str:
+    """`from data.encode import X` → `from .encode import X`, for the rooms that lie flat in a model folder."""
+    return re.sub(r"^(\s*)from (?:data|model|battle)\.(\w+) import", r"\1from .\2 import", source, flags=re.M)
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Replace `target` by a copy of a model folder, never leaving half of one under its name."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
