@@ -1,6 +1,6 @@
 """The observation spaces: which words and numbers a state becomes, slot by slot.
 
-A space is a fixed list of word slots and a fixed list of number slots; `encode.py` fills them in this very order.
+A space is a fixed list of word slots and a fixed list of number slots; `walk.py` fills them in this very order.
 Literal slots (`<player>`) are always the same word. Number slots carry the divisor that brings them to their scale:
 encoding collects raw values and divides a whole battle at once, in float64, before the cast to float32.
 

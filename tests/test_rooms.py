@@ -15,7 +15,18 @@ ROOMS = {
     "launch": {"data", "model", "trainer", "battle"},
 }
 # Light actor processes run these, so they must not pull torch in.
-TORCH_FREE = ("schema", "replay_file", "observation", "tokenizer", "reward", "encode", "index", "sampler")
+TORCH_FREE = (
+    "schema",
+    "replay_file",
+    "observation",
+    "tokenizer",
+    "reward",
+    "blocks",
+    "walk",
+    "encode",
+    "index",
+    "sampler",
+)
 
 
 def imports_of(path):

@@ -455,7 +455,7 @@ def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_
 
 def redefine(monkeypatch, formulas):
     monkeypatch.setattr("data.reward.transition", formulas)
-    monkeypatch.setattr("data.encode.transition", formulas)
+    monkeypatch.setattr("data.walk.transition", formulas)
 
 
 def test_a_cache_of_another_reward_is_refused(folder, tmp_path, monkeypatch):
