@@ -14,15 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .index import (
-    ENDINGS,
-    FORMAT,
-    DataError,
-    format_of_archive,
-    has_folders,
-    refuse_loose_files,
-    refuse_lost_link,
-)
+from .folders import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files, refuse_lost_link
 from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
 log = logging.getLogger(__name__)

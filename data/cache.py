@@ -27,19 +27,10 @@ from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
-from .index import (
-    DOWNLOADS,
-    FORMAT,
-    JOB,
-    MANIFEST,
-    SCHEMA,
-    UNREAD,
-    DataError,
-    download_note,
-    format_folders,
-    locked,
-    scan_format,
-)
+from .folders import DOWNLOADS, FORMAT, JOB, MANIFEST, DataError, download_note, format_folders
+from .index import scan_format
+from .index_table import SCHEMA, UNREAD
+from .lock import locked
 from .parallel import cores, workers
 from .replay_file import MAX_BYTES
 from .reward import digests

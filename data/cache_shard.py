@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .encode import EncodedBattle, Encoder
-from .index import SCHEMA, UNREAD, columns_of
+from .index_table import SCHEMA, UNREAD, columns_of
 from .replay_file import MAX_BYTES, decode_lean, read_json_bytes, unpack
 from .reward import REWARDS
 from .schema import BadBattle

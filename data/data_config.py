@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .encode import ILLEGAL_RULES
-from .index import DataError
+from .folders import DataError
 from .observation import space_named
 from .replay_file import MAX_BYTES
 from .reward import REWARDS

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
-from .index import UNKNOWN_TURNS, DataError
+from .folders import DataError
+from .index_table import UNKNOWN_TURNS
 from .observation import BLANK, ObservationSpace, space_named
 from .rejects import Reject, RejectLedger, TooManyRejects
 from .replay_file import BadBattleFile

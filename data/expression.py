@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .index import REJECTED_TURNS, UNKNOWN_TURNS, DataError
+from .folders import DataError
+from .index_table import REJECTED_TURNS, UNKNOWN_TURNS
 
 _TEXTS = ("format", "battle_id", "player", "opponent", "date")
 _NUMBERS = ("rating", "size", "turns", "won")

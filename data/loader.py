@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .collate import Pack, PackLayout, PackReport, build_pack, fill_buffer
 from .dataset import BattleDataset
-from .index import DataError
+from .folders import DataError
 from .sampler import MIN_WINDOW, BatchConfig, Drawn, PackShape, Plan, Window, heldout_plan, pack_shape
 
 __all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]

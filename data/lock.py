@@ -1,11 +1,17 @@
-"""One writer at a time in an output folder: two that write the same files would each spoil the other's night."""
+"""One writer at a time in a folder: two that write the same files would each spoil the other's night.
+
+`hold` refuses the second, `locked` lets it wait.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -41,3 +47,32 @@ def hold(folder: Path) -> TextIO:
         held.write(f"process {os.getpid()} on {socket.gethostname()}")
         held.flush()
     return held
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, so that two processes don't do the same at once. Gives whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # a group may share it
+    except OSError as error:
+        log.warning("%s cannot be written (%s): what it would keep is made anew each time", folder, error.strerror)
+        yield False
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the writes are atomic anyway
+            _lock(descriptor, folder)
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock, and say so where that takes longer than to open what is there, as the processes of a run do."""
+    for _ in range(20):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    log.warning("%s: another process is making what is read there; waiting for it", folder)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -161,7 +161,8 @@ def _vocabulary(options: argparse.Namespace) -> int:
 def _battle_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """The battle files under a folder by format, as the index finds them, and those left out for their names, each
     with its reason. Raises `DataError` where there is none."""
-    from .index import format_folders, scan_format
+    from .folders import format_folders
+    from .index import scan_format
 
     paths: list[str] = []
     bad: list[tuple[str, str]] = []
@@ -191,7 +192,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _index(options: argparse.Namespace) -> int:
     from .data_config import DataConfig
-    from .index import REJECTED_TURNS, open_index
+    from .index import open_index
+    from .index_table import REJECTED_TURNS
     from .sources import fill_turns
 
     parts = open_index(options.dir, options.formats, options.cache_dir, options.rescan, options.processes)

@@ -20,19 +20,10 @@ from .cache import CacheJob, make_cache
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
-from .index import (
-    REJECTED_TURNS,
-    SCHEMA,
-    UNKNOWN_TURNS,
-    DataError,
-    FormatIndex,
-    cache_root,
-    folder_for,
-    locked,
-    open_index,
-    pair_draws,
-    set_turns,
-)
+from .folders import DataError
+from .index import FormatIndex, cache_root, folder_for, open_index, set_turns
+from .index_table import REJECTED_TURNS, SCHEMA, UNKNOWN_TURNS, pair_draws
+from .lock import locked
 from .parallel import map_pieces
 from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .index import MANIFEST, SCHEMA, DataError
+from .folders import MANIFEST, DataError
+from .index_table import SCHEMA
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS, digests
 from .schema import N_ACTIONS, SCHEMA_VERSION

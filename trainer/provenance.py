@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from data.dataset import BattleDataset, DataReport
-from data.index import download_note, read_origins
+from data.folders import download_note, read_origins
 from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
 

@@ -15,8 +15,9 @@ import pytest
 
 from data import archive
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.index import DOWNLOADS, DataError, locked
+from data.folders import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
+from data.lock import locked
 from data.observation import SPACES
 from data.token_cache import TokenCache
 from data.tokenizer import Tokenizer

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from data.cache import CacheJob, make_cache
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
-from data.index import DOWNLOADS, DataError
+from data.folders import DOWNLOADS, DataError
 from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
 from data.replay_file import read_lean

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from data.expression import filter_mask, weights
-from data.index import DataError
+from data.folders import DataError
 
 TABLE = pa.table(
     {

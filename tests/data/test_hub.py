@@ -14,8 +14,8 @@ import lz4.frame
 import pytest
 
 from data.cache import CacheJob, make_cache
+from data.folders import DOWNLOADS, DataError, download_note
 from data.hub import _pack, choose_files
-from data.index import DOWNLOADS, DataError, download_note
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
 

@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.dataset import BattleDataset, DataConfig
-from data.index import DataError, folder_for, map_table, open_index, scan_format
+from data.folders import DataError
+from data.index import folder_for, open_index, scan_format
+from data.index_table import map_table
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
 from data.tokenizer import Tokenizer
@@ -173,7 +175,7 @@ def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeyp
 def test_a_killed_leader_leaves_no_process_that_holds_its_locks(tmp_path):
     """The next run would wait for ever for a cache that nobody makes."""
     script = (
-        "import sys, time; from pathlib import Path; from data.index import locked; from data.parallel import workers\n"
+        "import sys, time; from pathlib import Path; from data.lock import locked; from data.parallel import workers\n"
         "with locked(Path(sys.argv[1])), workers(2) as pool:\n"
         "    print([pool.submit(time.sleep, 0.1 * i).result() for i in range(2)], flush=True)\n"
         "    pool.submit(time.sleep, 60).result()"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.dataset import BattleDataset, DataConfig, Reject, RejectLedger, TooManyRejects
-from data.index import DataError
+from data.folders import DataError
 from data.loader import BatchConfig, heldout_packs, make_loader, shape_for
 from data.sampler import drawn_window
 from data.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.dataset import BattleDataset, DataConfig
-from data.index import DataError
+from data.folders import DataError
 from data.loader import BatchConfig, make_loader
 from tests.battle_files import Style, write_battles
 

@@ -12,7 +12,7 @@ import lz4.frame
 import pytest
 
 from data.dataset import BattleDataset, DataConfig
-from data.index import DataError
+from data.folders import DataError
 from data.prepare import main
 from data.replay_file import BadBattleFile
 from data.tokenizer import Tokenizer
@@ -216,7 +216,7 @@ def test_only_collation_and_loader_import_torch():
 
 
 def test_what_travels_needs_only_numpy_and_msgspec():
-    travels = {"schema", "observation", "tokenizer", "reward", "encode"}
+    travels = {"schema", "observation", "tokenizer", "reward", "blocks", "walk", "encode"}
     allowed = {"numpy", "msgspec"} | set(sys.stdlib_module_names)
     for name in travels:
         for module, level in imports_of(ROOM / f"{name}.py"):
