@@ -88,7 +88,7 @@ def evaluate_dataset(
     gamma: float | None = None,
     battles: int | None = None,
 ) -> dict:
-    """The report of `evaluate.report` over a held-out data set, or over `battles` of it."""
+    """The report of `scores.report` over a held-out data set, or over `battles` of it."""
     heldout = heldout.some(battles)
     decisions = collect(network, all_packs(heldout), gamma)
     about = describe(heldout, decisions["row"], train.teams())

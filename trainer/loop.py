@@ -38,7 +38,7 @@ from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
-from trainer.summary import summary
+from trainer.summary import summary, warn_of_short_reach
 from trainer.tracking import Trackers
 from trainer.training_log import CsvLog
 from trainer.watchdog import Watchdog
@@ -407,6 +407,7 @@ class Run:
         self.flops = flops_per_turn(self.objective.network.config, micro[0], whole)
         if self.main:
             log.info("%s", summary(self, micro, shares))
+            warn_of_short_reach(self.config.objective, self.course.total, micro)
 
     def _speed(self, row: dict, clock: "Clock") -> dict:
         """Speeds since the last logged row, over all processes."""

@@ -1,6 +1,12 @@
 """What a run is, in a few lines, said before its first step."""
 
+import logging
+
 import torch
+
+from trainer.objective import ObjectiveConfig
+
+log = logging.getLogger(__name__)
 
 
 def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float]) -> str:
@@ -25,3 +31,22 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
         f"<blank> {100 * shares['data/blank_words']:.1f}%",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def warn_of_short_reach(config: ObjectiveConfig, steps: int, packs: list[dict[str, torch.Tensor]]) -> None:
+    """Say where critics decide what is cloned, in a run too short for them to hear at the first turns how battles end.
+
+    A target sums `n_step` rewards and leans on a value that moves by a share of `tau` a step: a result goes back by
+    n_step turns every 1/tau steps.
+    """
+    judged = config.filter in ("binary", "exponential") or config.maxq_weight > 0
+    reach = steps * config.tau * config.n_step
+    battles = sum(int((pack["windows"][:, 0] >= 0).sum()) for pack in packs)
+    turns = sum(int(pack["valid"].sum()) for pack in packs) / max(battles, 1)
+    if judged and reach < turns:
+        log.warning(
+            "in %d steps a battle's result is carried back by about %.1f turns, and battles are %.0f long: the "
+            "critics, which decide what is cloned, will know of their ends alone; give more steps, or "
+            "objective.n_step=8 and objective.tau=0.02 (here %d and %g)",
+            steps, reach, turns, config.n_step, config.tau,
+        )  # fmt: skip

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from trainer.objective import ObjectiveConfig
+from trainer.summary import warn_of_short_reach
+
+# Two battles of 20 turns each, and room left over in windows and rows.
+PACK = {
+    "windows": torch.tensor([[0, 0, 20], [1, 0, 20], [-1, -1, -1]]),
+    "valid": torch.arange(48) < 40,
+}
+
+
+@pytest.mark.parametrize(
+    ("steps", "settings", "said"),
+    [
+        (4_999, {}, "by about 20.0 turns, and battles are 20 long"),  # 1/tau = 250 steps a turn
+        (5_000, {}, None),
+        (100, {"n_step": 8, "tau": 0.02}, "by about 16.0 turns"),
+        (125, {"n_step": 8, "tau": 0.02}, None),
+        (200, {"filter": "imitation"}, None),  # no critic decides
+        (200, {"filter": "winners"}, None),
+        (200, {"filter": "imitation", "maxq_weight": 1.0}, "by about 0.8 turns"),
+        (200, {"filter": "exponential"}, "by about 0.8 turns"),
+    ],
+)
+def test_a_run_too_short_for_its_critics_is_said(caplog, steps, settings, said):
+    warn_of_short_reach(ObjectiveConfig(**settings), steps, [PACK, PACK])
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) == (said is not None)
+    assert said is None or said in words[0]
