@@ -34,7 +34,7 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
 
 
 def warn_of_short_reach(config: ObjectiveConfig, steps: int, packs: list[dict[str, torch.Tensor]]) -> None:
-    """Say where critics decide what is cloned, in a run too short for them to hear at the first turns how battles end.
+    """Say where critics decide what is cloned, in a run too short for them to hear in mid-battle how battles end.
 
     A target sums `n_step` rewards and leans on a value that moves by a share of `tau` a step: a result goes back by
     n_step turns every 1/tau steps.
@@ -43,7 +43,7 @@ def warn_of_short_reach(config: ObjectiveConfig, steps: int, packs: list[dict[st
     reach = steps * config.tau * config.n_step
     battles = sum(int((pack["windows"][:, 0] >= 0).sum()) for pack in packs)
     turns = sum(int(pack["valid"].sum()) for pack in packs) / max(battles, 1)
-    if judged and reach < turns:
+    if judged and reach < turns / 2:
         log.warning(
             "in %d steps a battle's result is carried back by about %.1f turns, and battles are %.0f long: the "
             "critics, which decide what is cloned, will know of their ends alone; give more steps, or "

@@ -14,10 +14,10 @@ PACK = {
 @pytest.mark.parametrize(
     ("steps", "settings", "said"),
     [
-        (4_999, {}, "by about 20.0 turns, and battles are 20 long"),  # 1/tau = 250 steps a turn
-        (5_000, {}, None),
-        (100, {"n_step": 8, "tau": 0.02}, "by about 16.0 turns"),
-        (125, {"n_step": 8, "tau": 0.02}, None),
+        (2_499, {}, "by about 10.0 turns, and battles are 20 long"),  # 1/tau = 250 steps a turn
+        (2_500, {}, None),
+        (62, {"n_step": 8, "tau": 0.02}, "by about 9.9 turns"),
+        (63, {"n_step": 8, "tau": 0.02}, None),
         (200, {"filter": "imitation"}, None),  # no critic decides
         (200, {"filter": "winners"}, None),
         (200, {"filter": "imitation", "maxq_weight": 1.0}, "by about 0.8 turns"),
