@@ -10,6 +10,7 @@
 # and nothing is started after it.
 set -u
 output=${1:?give the run\'s output folder, then the command}
+: "${2:?give the command too, after the run\'s output folder}"
 shift
 told=0  # signals so far
 owed="" # one that came while there was nobody to hand it to

@@ -51,6 +51,12 @@ def test_a_run_that_makes_progress_is_started_until_it_is_done(tmp_path):
     assert errors.count("starting again") == 2
 
 
+def test_without_a_command_nothing_passes_for_done(tmp_path):
+    process = restart(tmp_path)
+    assert "give the command" in process.communicate(timeout=30)[1]
+    assert process.returncode != 0
+
+
 def test_what_began_anew_goes_on_from_its_own_checkpoint(tmp_path):
     """An older run's checkpoint lies there: `resume` of the command is its own until one of this run's is there."""
     (tmp_path / "step_00000000").mkdir()
