@@ -57,7 +57,8 @@ class Meter:
 
 
 class FilterWarning:
-    """Says once per γ when the filter keeps under 2% or over 98% of the actions, so that the critic teaches nothing.
+    """Says once per γ when the filter, once it is on, keeps under 2% or over 98% of the actions, so that the critic
+    teaches nothing.
 
     And when it keeps less than half of what it kept as it came on while the policy's value stands above the recorded
     actions': cloning what its critics overrate lifts that value, and leaves ever fewer actions above it.
@@ -69,7 +70,9 @@ class FilterWarning:
         self.last: dict[str, deque[float]] = {}
 
     def check(self, row: dict[str, float], step: int) -> None:
-        if not self.active or not math.isfinite(row.get("loss/total", 0.0)):
+        if not self.active or step <= self.begins:
+            return  # what is said once would be said of fresh critics, to whom all actions may be the same
+        if not math.isfinite(row.get("loss/total", 0.0)):
             return  # no advantage of a step that is skipped is above 0, nor does that tell of the critics
         for name, share in row.items():
             kept, _, gamma = name.partition("@")
@@ -78,7 +81,7 @@ class FilterWarning:
             if not 0.02 <= share <= 0.98 and self._is_new(name):
                 log.warning("step %d: %s is %.1f%%, outside 2–98%%: the filter does not tell actions apart", step, name,
                             100 * share)  # fmt: skip
-            fell = step > self.begins and self._halved(name, share) and row[f"value/policy_minus_data@{gamma}"] > 0
+            fell = self._halved(name, share) and row[f"value/policy_minus_data@{gamma}"] > 0
             if fell and self._is_new(f"{name} fell"):
                 log.warning(
                     "step %d: %s fell from %.0f%% to %.0f%%: the policy climbs what its critics overrate; give "

@@ -60,3 +60,11 @@ def test_a_filter_that_keeps_all_or_nothing_is_said_once(caplog):
     said = warnings_of(caplog, {"filter_warmup": 0}, [0.5, 0.5, 0.5, 0.995, 0.995, 0.995, 0.995, 0.995], [-1.0] * 8)
     assert len(said) == 2
     assert "outside 2–98%" in said[0][1]
+
+
+def test_of_fresh_critics_before_the_filter_nothing_is_said(caplog):
+    """Scalar ones begin with one value for all actions: said of them, it was not said again under the filter."""
+    warning = FilterWarning(ObjectiveConfig(filter_warmup=100))
+    for step, share in ((1, 0.0), (100, 0.0), (101, 0.4), (110, 0.01)):
+        warning.check({"filter/share_kept@0.9": share, "value/policy_minus_data@0.9": -1.0}, step)
+    assert [record.getMessage()[:9] for record in caplog.records] == ["step 110:"]
