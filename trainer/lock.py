@@ -1,7 +1,7 @@
 """A training run holds its output folder, and every process of it hears where it cannot."""
 
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -25,7 +25,12 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
             fault = error.strerror
     holder, fault = broadcast_object_list([holder, fault])
     if fault is not None:
-        raise ConfigError(f"{output}: nothing can be written there ({fault}): give another output")
+        refuse_unwritable(output, fault)
     if holder is not None:
         raise ConfigError(f"{output}: another run trains there ({holder}): wait for its end, or give another output")
     return held
+
+
+def refuse_unwritable(output: Path, fault: str | None) -> NoReturn:
+    """Raises ConfigError: in OUTPUT nothing can be written, for the system's reason `fault`."""
+    raise ConfigError(f"{output}: nothing can be written there ({fault}): give another output")

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from trainer.lock import refuse_unwritable
+
 log = logging.getLogger(__name__)
 BEAT_S = 2.0
 LOST = 1  # exit code
@@ -30,10 +32,14 @@ class Watchdog:
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """Raises ConfigError where nothing can be written in OUTPUT."""
         if self.world == 1:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file(self.rank).write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file(self.rank).write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError as error:
+            refuse_unwritable(self.folder.parent, error.strerror)
         self.thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
         self.thread.start()
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from launch.bench_engines import environment
+from trainer.config import ConfigError
 from trainer.setup import free_port
+from trainer.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[2]
 # Waits for ever, as a collective without a timeout does.
@@ -49,6 +51,13 @@ def test_processes_that_are_done_may_end_apart(tmp_path):
     outs = [p.communicate(timeout=60)[0] for p in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0]
     assert all("stopped" in out for out in outs)
+
+
+def test_an_output_that_cannot_be_is_refused_as_by_one_process(monkeypatch):
+    """The watchdog is the first of several processes to write there: each ended in a traceback."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="/dev/null/run: nothing can be written there"):
+        Watchdog(Path("/dev/null/run"), 5.0).start()
 
 
 @pytest.mark.slow
