@@ -19,7 +19,7 @@ set -u
 output=${1:?give the run\'s output folder, then the arguments of trainer.train}
 shift
 engine=${ENGINE-ds_configs/zero1.json}
-settings=("$@" "output=$output" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))")
+settings=("$@" "output='${output//\'/\'\'}'" "processes=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))")
 [ -n "$engine" ] && settings+=("deepspeed=$engine")
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }

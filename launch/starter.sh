@@ -21,10 +21,13 @@ formats="gen1ou gen2ou gen3ou gen4ou gen9ou"
 later=${LATER_BATTLES:-12000}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# A path as a text of YAML, whatever is in it.
+quoted() { printf "'%s'" "${1//\'/\'\'}"; }
+
 # train RUN CONFIG [key=value …]
 train() {
   "$python" -m torch.distributed.run --standalone --nproc-per-node="${PROCESSES:-2}" -m trainer.train \
-    --config "$root/launch/runs/$2" "output=$1" "${@:3}"
+    --config "$root/launch/runs/$2" "output=$(quoted "$1")" "${@:3}"
 }
 
 # record FOLDER SEED BATTLES PLAYER… → its token cache, FOLDER/cache
@@ -40,7 +43,7 @@ if [ ! -e "$out/cache/manifest.json" ]; then
 fi
 run=$out/starter
 if [ ! -e "$run/evaluation.json" ]; then
-  train "$run" starter.yaml "data.path=$out/cache" "$@"
+  train "$run" starter.yaml "data.path=$(quoted "$out/cache")" "$@"
 fi
 
 sources=""
@@ -54,9 +57,9 @@ for round in 2 3; do
     record "$here/own" "1${round}2" "$((later / 2))" "own=$run:temperature=0.7,weight=6" planner:weight=7 \
       type_switch:weight=3 simple_heuristics:weight=1
   fi
-  sources+="{path: '$here/pool/cache'}, {path: '$here/own/cache'}, "
+  sources+="{path: $(quoted "$here/pool/cache")}, {path: $(quoted "$here/own/cache")}, "
   if [ ! -e "$here/run/evaluation.json" ]; then
-    train "$here/run" starter_rounds.yaml "model.init_from=$run" "data.sources=[$sources]" "$@"
+    train "$here/run" starter_rounds.yaml "model.init_from=$(quoted "$run")" "data.sources=[$sources]" "$@"
   fi
   run=$here/run
 done

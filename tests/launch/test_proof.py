@@ -11,6 +11,7 @@ import pytest
 
 from launch import proof
 from launch.yardstick import decisions_of, fit_and_score
+from trainer.config import load_config
 
 GAMMAS = (0.9, 0.99, 0.999, 0.9999)
 
@@ -133,6 +134,26 @@ def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
     last = json.loads((tmp_path / "out" / "round3" / "run" / "run_config.json").read_text())
     assert last["model"]["init_from"] == str(tmp_path / "out" / "round2" / "run")
     assert len(last["data"]["sources"]) == 4
+
+
+def test_the_starters_script_knows_its_folder_whatever_its_name(tmp_path):
+    """Quotes and what begins a comment in YAML: the second round's training was refused, hours into it."""
+    noted, python, out = tmp_path / "noted", tmp_path / "python", tmp_path / "o, it's [mine] #1"
+    python.write_text(
+        f"#!{sys.executable}\nimport sys, json\nprint(json.dumps(sys.argv[1:]), file=open({str(noted)!r}, 'a'))\n"
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "TARGET": str(tmp_path / "packed")}
+    subprocess.run(["bash", "launch/starter.sh", str(out)], cwd=proof.ROOT, env=environment, check=True, timeout=60)
+    commands = [json.loads(line) for line in noted.read_text().splitlines()]
+    runs = [load_config(words[7], words[8:]) for words in commands if "trainer.train" in words]
+    first, second, third = runs
+    assert first.data.path == f"{out}/cache"
+    assert [run.output for run in runs] == [f"{out}/{name}" for name in ("starter", "round2/run", "round3/run")]
+    assert [run.model.init_from for run in (second, third)] == [first.output, second.output]
+    assert [source["path"] for source in third.data.sources] == [
+        f"{out}/round{n}/{whose}/cache" for n in (2, 3) for whose in ("pool", "own")
+    ]
 
 
 def test_nothing_trained_is_said(tmp_path):

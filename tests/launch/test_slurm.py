@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+OUT = "it's #1"  # settings are YAML, where the half of it is a comment
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
 
 # `srun OPTION command…` runs the command; `scontrol` names the one machine and notes what it is asked to queue again.
@@ -16,8 +17,8 @@ SRUN = '#!/usr/bin/env bash\nshift\nexec "$@"\n'
 SCONTROL = '#!/usr/bin/env bash\nif [ "$1" = show ]; then echo localhost; else echo "$@" >> "$REQUEUED"; fi\n'
 # Two workers that take two seconds to save themselves when told; the first one writes the checkpoint.
 WORKER = """
-import os, pathlib, signal, sys, time
-output = pathlib.Path(next(s for s in sys.argv if s.startswith("output=")).removeprefix("output="))
+import os, pathlib, signal, sys, time, yaml
+output = pathlib.Path(yaml.safe_load(next(s for s in sys.argv if s.startswith("output=")).removeprefix("output=")))
 rank = os.environ["RANK"]
 def told(number, frame):
     with open(output / f"told_{rank}", "a") as handle:
@@ -45,7 +46,7 @@ def job(tmp_path):
     """Starts the script in a folder whose `trainer.train` is the worker above."""
     (tmp_path / "trainer").mkdir()
     (tmp_path / "trainer" / "train.py").write_text(WORKER)
-    (tmp_path / "out").mkdir()
+    (tmp_path / OUT).mkdir()
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -60,7 +61,7 @@ def job(tmp_path):
 
     def start(*arguments, **more):
         process = subprocess.Popen(
-            ["bash", str(SCRIPT), "out", *arguments], cwd=tmp_path, env=environment | more, start_new_session=True,
+            ["bash", str(SCRIPT), OUT, *arguments], cwd=tmp_path, env=environment | more, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         started.append(process)
@@ -79,7 +80,7 @@ def job(tmp_path):
 )
 def test_all_workers_save_themselves_and_the_job_is_queued_again(job, tmp_path, number, everyone):
     """By the scheduler's plugin the signal comes to the step's shell alone, or to each of its processes as well."""
-    process, out = job("--config", "x.yaml"), tmp_path / "out"
+    process, out = job("--config", "x.yaml"), tmp_path / OUT
     until = time.monotonic() + 60
     while not all((out / f"up_{rank}").exists() for rank in (0, 1)):
         assert process.poll() is None
@@ -102,17 +103,17 @@ def test_a_run_that_fails_without_progress_is_not_queued_again(job, tmp_path):
     process = job("fail")
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 1, text
-    assert (tmp_path / "out" / "up_0").exists()
+    assert (tmp_path / OUT / "up_0").exists()
     assert not (tmp_path / "requeued").exists()
 
 
 def test_queued_again_it_goes_on_from_its_own_checkpoint(job, tmp_path):
     """With another `resume` it would begin anew each time; before its first checkpoint it has to."""
-    arguments, up = ("fail", "resume=never"), tmp_path / "out" / "up_0"
+    arguments, up = ("fail", "resume=never"), tmp_path / OUT / "up_0"
     for restarts, goes_on in (("0", False), ("1", False), ("2", True)):
         if restarts == "2":
-            (tmp_path / "out" / "step_00000001").mkdir()
-            (tmp_path / "out" / "step_00000001" / "manifest.json").touch()
+            (tmp_path / OUT / "step_00000001").mkdir()
+            (tmp_path / OUT / "step_00000001" / "manifest.json").touch()
         job(*arguments, SLURM_RESTART_COUNT=restarts).communicate(timeout=60)
         assert up.read_text().endswith(" resume=auto") == goes_on
 
