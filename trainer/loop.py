@@ -214,12 +214,12 @@ class Run:
                 log.warning("told to stop: saving step %d; start again with the same command%s to go on", done, again)
                 return STOPPED
             step = done
+        if self.best is None:
+            # Resumed at the end, from a checkpoint that no evaluation by these settings had reached.
+            self._tell({"step": step, **self._evaluate(step)}, csv_log, progress, step)
+            self._save(step, owes_evaluation=False)
         progress.close()
         profiler.close()
-        if self.best is None:
-            # Resumed at or past the end, from a checkpoint that no evaluation had reached.
-            self._evaluate(step)
-            self._save(step, owes_evaluation=False)
         return 0
 
     def _to_resume(self) -> Path | None:

@@ -151,7 +151,8 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
     if run.evaluation:
         top1, low, high = (100 * x for x in run.evaluation["policy"][0]["top1"])
         facts["held-out top-1"] = f"{top1:.1f}% [{low:.1f}, {high:.1f}]"
-    facts["battles/s"] = f"{run.series('speed/battles_per_s')[1].mean():,.1f} on average"
+    if len(speeds := run.series("speed/battles_per_s")[1]):
+        facts["battles/s"] = f"{speeds.mean():,.1f} on average"
     return facts
 
 

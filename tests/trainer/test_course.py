@@ -152,14 +152,17 @@ def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(battles, 
 
 
 def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(battles, tmp_path):
-    """Its best is not this run's best; at its last step the new folder still gets a checkpoint and an agent."""
+    """Its best is not this run's best; at its last step the new folder still gets a checkpoint and an agent, and a row
+    of its evaluation, without which there was no report either."""
     settings = [*SMALL, f"data.path={battles}", "eval.every=2", "eval.choose=likelihood", "max_steps=4"]
     assert train_main([*settings, f"output={tmp_path / 'a'}"]) == 0
     start = f"resume={checkpoint.step_folder(tmp_path / 'a', 4)}"
-    assert train_main([*settings, f"output={tmp_path / 'b'}", start]) == 0
+    assert train_main([*settings, f"output={tmp_path / 'b'}", start, "log.report=true"]) == 0
     run = json.loads((checkpoint.step_folder(tmp_path / "b", 4) / "run.json").read_text())
     assert run["best"]["step"] == 4
     assert (tmp_path / "b" / "model" / "calibration.json").exists()
+    assert [(row["step"], float(row["heldout/nll"])) for row in rows_of(tmp_path / "b")] == [("4", run["best"]["nll"])]
+    assert "battles/s" not in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(battles, tmp_path):
