@@ -344,14 +344,7 @@ class Run:
 
     def _finish(self) -> None:
         """The chosen checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
-        target, best = self.output / "model", checkpoint.step_folder(self.output, self.best["step"])
-        likeliest = self.config.eval.choose == "likelihood"
-        if likeliest and not best.exists():
-            log.warning("the best checkpoint, step %d, was never written (disk full?): the newest takes its place",
-                        self.best["step"])  # fmt: skip
-            likeliest = False
-        chosen = best if likeliest else checkpoint.newest_valid(self.output)
-        checkpoint.verify(chosen)
+        target, chosen = self.output / "model", self._chosen()
         self._part_from_play(chosen / "model")
         copy_model(chosen / "model", target)
         network = checkpoint.load_network(target).to(self.accelerator.device)
@@ -366,6 +359,19 @@ class Run:
 
             report_of_run(self.output)
         self.publisher.finish(target, self.course.total)
+
+    def _chosen(self) -> Path:
+        """The checkpoint that the agent is taken from. A best one that was never written, for want of room, or that is
+        damaged by now gives way to the newest: the run could not end."""
+        if self.config.eval.choose == "likelihood":
+            best = checkpoint.step_folder(self.output, self.best["step"])
+            try:
+                checkpoint.verify(best)
+            except checkpoint.CheckpointError as error:
+                log.warning("the best checkpoint cannot be taken (%s): the newest takes its place", error)
+            else:
+                return best
+        return checkpoint.newest_valid(self.output)
 
     def _part_from_play(self, model: Path) -> None:
         """Win rates of an agent that gives way to another one are not the new one's."""

@@ -423,20 +423,23 @@ def test_another_network_is_refused_by_name(battles, tmp_path, capsys):
     assert "model" in capsys.readouterr().err
 
 
-def test_a_best_checkpoint_that_was_never_written_gives_way_to_the_newest(battles, tmp_path, monkeypatch, caplog):
-    """The first evaluation's checkpoint meets a full disk, and no later one is better."""
+@pytest.mark.parametrize("fault", ["never written", "damaged"])
+def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(battles, tmp_path, monkeypatch, caplog, fault):
+    """The first evaluation's checkpoint meets a full disk, or a spoilt one, and no later one is better."""
     real = checkpoint._write_manifest
 
-    def full_at_3(folder):
-        if "step_00000003" in folder.name:
+    def fault_at_3(folder):
+        if "step_00000003" in folder.name and fault == "never written":
             raise OSError(28, "No space left on device")
         real(folder)
+        if "step_00000003" in folder.name:
+            (folder / "targets.safetensors").write_bytes(b"")
 
-    monkeypatch.setattr(checkpoint, "_write_manifest", full_at_3)
+    monkeypatch.setattr(checkpoint, "_write_manifest", fault_at_3)
     run = run_of(battles, tmp_path, "max_steps=6", "eval.every=3", "eval.choose=likelihood")
     monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
     assert run.train() == 0
-    assert "was never written" in caplog.text
+    assert "the best checkpoint cannot be taken" in caplog.text
     assert (tmp_path / "model" / "config.json").exists()
 
 
