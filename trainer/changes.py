@@ -17,7 +17,7 @@ _APART = {
 _HARMLESS = ("epochs", "max_steps", "eval.battles")  # where nothing is left to train
 _HELDOUT = (
     "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.clone", "data.sources",
-    "data.max_turns", "data.files", "eval.battles", "model.act_gamma", "optim.ema",
+    "data.illegal_actions", "data.max_turns", "data.files", "eval.battles", "model.act_gamma", "optim.ema",
 )  # fmt: skip
 
 

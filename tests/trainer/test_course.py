@@ -211,7 +211,10 @@ def test_a_finetuned_run_goes_on_without_the_model_that_it_began_with(trained, b
 
 
 def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
-    for key, before, now in (("eval", {"battles": 5}, {"battles": None}), ("optim", {"ema": 0.0}, {"ema": 0.9})):
+    for key, before, now in (
+        ("eval", {"battles": 5}, {"battles": None}), ("optim", {"ema": 0.0}, {"ema": 0.9}),
+        ("data", {"illegal_actions": "reject"}, {"illegal_actions": "unrecorded"}),
+    ):  # fmt: skip
         changes = changed({key: before}, {key: now})
         assert changes
         assert other_heldout(changes)
