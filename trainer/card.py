@@ -18,7 +18,7 @@ from trainer.export import CURVE
 from trainer.provenance import NON_COMMERCIAL
 from trainer.scores import as_text
 from trainer.training_log import whole_lines
-from trainer.wording import ABOUT, duration, in_words
+from trainer.wording import ABOUT, duration, in_words, read_json
 
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -58,15 +58,15 @@ class RunFacts:
         final = model.resolve() == (run / "model").resolve()
         log = run / "training_log.csv"
         rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
-        if checkpoint := _json(model.parent / "run.json"):  # what was logged after it tells of other weights
+        if checkpoint := read_json(model.parent / "run.json"):  # what was logged after it tells of other weights
             rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
         # The two tables are of the run's final model alone, and of play the rows of the first player named: others' may
         # stand beside them (a second agent, or everybody against everybody).
-        tables = [_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
+        tables = [read_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
         if tables[1]:
             first = next(iter(tables[1]["players"]))
             tables[1]["results"] = [row for row in tables[1]["results"] if row["player"] == first]
-        return cls(_json(run / ABOUT) or {}, rows, *tables, final)
+        return cls(read_json(run / ABOUT) or {}, rows, *tables, final)
 
     @property
     def origins(self) -> list[dict[str, str]]:
@@ -238,7 +238,3 @@ def _result(dataset: str, dataset_name: str, kind: str, name: str, value: float)
         task_type="reinforcement-learning", dataset_type=dataset, dataset_name=dataset_name,
         metric_type=kind, metric_name=name, metric_value=value,
     )  # fmt: skip
-
-
-def _json(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

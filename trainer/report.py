@@ -7,7 +7,6 @@ end of every run.
 import argparse
 import base64
 import csv
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from trainer.figures import COLOURS, PICTURES, RunLog
 from trainer.training_log import whole_lines
-from trainer.wording import ABOUT, duration, flat, in_words
+from trainer.wording import ABOUT, duration, flat, in_words, read_json
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def read_log(folder: Path, name: str) -> RunLog:
     rows = list(csv.DictReader(whole_lines(path)))
     if not rows:
         raise ValueError(f"{path}: holds no row: give the output folder of a run that has logged a step")
-    evaluation, config = _json(folder / "evaluation.json"), _json(folder / "run_config.json") or {}
+    evaluation, config = read_json(folder / "evaluation.json"), read_json(folder / "run_config.json") or {}
     acts = (evaluation or {}).get("gamma") or config.get("model", {}).get("act_gamma")
     return RunLog(name, rows, evaluation, acts or RunLog.gamma)
 
@@ -107,7 +106,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _summary(folders: Sequence[Path], runs: Sequence[RunLog]) -> str:
     """The first table: what each run is and how it came out, and in which settings they differ."""
-    abouts = [_json(folder / ABOUT) or {} for folder in folders]
+    abouts = [read_json(folder / ABOUT) or {} for folder in folders]
     columns = [_facts(run, about) for run, about in zip(runs, abouts, strict=True)]
     settings = [flat(about.get("config", {})) for about in abouts]
     if len(runs) > 1:
@@ -154,10 +153,6 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
     if len(speeds := run.series("speed/battles_per_s")[1]):
         facts["battles/s"] = f"{speeds.mean():,.1f} on average"
     return facts
-
-
-def _json(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,13 @@ def test_a_run_leaves_its_report_with_every_picture(trained):
     assert f"<td>{duration(3600 * float(last['time/hours']))}</td>" in page
 
 
+def test_half_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "training_log.csv").write_text("step,loss/total\n1,0.5\n")
+    (tmp_path / "about.json").write_text('{"config": {')
+    assert main([str(tmp_path)]) == 1
+    assert f"{tmp_path / 'about.json'}: is not whole" in capsys.readouterr().err
+
+
 def test_a_report_needs_no_torch():
     """Which takes several seconds to import, and a page of figures none."""
     code = "import sys, trainer.report; sys.exit('torch' in sys.modules)"
