@@ -17,8 +17,8 @@ from model.configuration_turnwise import TurnwiseConfig
 from trainer.export import CURVE
 from trainer.provenance import NON_COMMERCIAL
 from trainer.scores import as_text
-from trainer.training_log import whole_lines
-from trainer.wording import ABOUT, duration, in_words, read_json
+from trainer.training_log import read_json, whole_lines
+from trainer.wording import ABOUT, duration, in_words
 
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module

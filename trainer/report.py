@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.figures import COLOURS, PICTURES, RunLog
-from trainer.training_log import whole_lines
-from trainer.wording import ABOUT, duration, flat, in_words, read_json
+from trainer.training_log import read_json, whole_lines
+from trainer.wording import ABOUT, duration, flat, in_words
 
 log = logging.getLogger(__name__)
 

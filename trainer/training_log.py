@@ -1,6 +1,7 @@
-"""`training_log.csv`: a run's figures, row by row, as it writes them and as others read them."""
+"""What a run writes in OUTPUT and others read: the figures of `training_log.csv`, row by row, and its JSON files."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,14 @@ def whole_lines(path: Path) -> list[str]:
     """The log's lines as they stand, without the half row that a run that was killed may have left at the end."""
     with open(path, newline="", encoding="utf-8") as handle:
         return [line for line in handle if line.endswith("\n")]
+
+
+def read_json(path: Path) -> dict | None:
+    """What a run left as JSON; None where it left none. Raises ValueError where a full disk, say, kept half of it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise ValueError(f"{path}: is not whole ({error}): the command that made it writes it anew") from error
 
 
 class CsvLog:

@@ -1,8 +1,6 @@
 """What is told of a run, in words: for reports, cards and plans, with no library that takes seconds to import."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 ABOUT = "about.json"  # in OUTPUT: what the run is made of (`provenance.about`)
@@ -28,11 +26,3 @@ def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def read_json(path: Path) -> dict | None:
-    """What a run left as JSON; None where it left none. Raises ValueError where a full disk, say, kept half of it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(f"{path}: is not whole ({error}): the command that made it writes it anew") from error
