@@ -26,8 +26,11 @@ def told(number, frame):
 signal.signal(signal.SIGUSR1, told)
 signal.signal(signal.SIGTERM, told)
 (output / f"up_{rank}").write_text(" ".join(sys.argv[1:]))
-if "fail" in sys.argv:
+if "fail" in sys.argv and rank == "0":
     sys.exit(1)
+elif "fail" in sys.argv:  # ended by torchrun: were it the first to fail, that would end the other before it is up
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pause()
 for _ in range(600):
     time.sleep(0.05)
     if (output / f"told_{rank}").exists():
