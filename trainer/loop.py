@@ -1,6 +1,5 @@
 """A run from its configuration to the agent that it leaves behind. The step itself is in `step.py`."""
 
-import filecmp
 import json
 import logging
 import os
@@ -20,11 +19,11 @@ from trainer.changes import changed, other_files, other_heldout, refuse_a_finish
 from trainer.config import ConfigError, RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
-from trainer.export import WEIGHTS, copy_model
 from trainer.finetune import starting_model
+from trainer.finish import finish
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
-from trainer.heldout import all_packs, evaluate_dataset, quick_score
+from trainer.heldout import quick_score
 from trainer.lock import lock_output
 from trainer.metrics import Clock, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
 from trainer.objective import OfflineRL, compile_forward
@@ -32,7 +31,6 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
-from trainer.scores import as_text, calibrate
 from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
@@ -133,7 +131,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.accelerator.state.destroy_process_group()
         if code == 0 and self.main:
-            self._finish()
+            finish(self)
         if self.main:
             self.trackers.finish()
         self.accelerator.end_training()
@@ -341,44 +339,6 @@ class Run:
             f"process {accelerator.process_index} of {accelerator.num_processes} (pid {os.getpid()} on "
             f"{socket.gethostname()}), at step {self.step_done},"
         )
-
-    def _finish(self) -> None:
-        """The chosen checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
-        target, chosen = self.output / "model", self._chosen()
-        self._part_from_play(chosen / "model")
-        copy_model(chosen / "model", target)
-        network = checkpoint.load_network(target).to(self.accelerator.device)
-        network.attention = self.objective.network.attention
-        calibration = calibrate(network, all_packs(self.dataset.some(self.config.eval.calibration_battles)))
-        (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
-        result = evaluate_dataset(network, self.heldout, self.dataset, calibration)
-        (self.output / "evaluation.json").write_text(json.dumps(result, indent=1))
-        log.info("%s\n\nthe agent is in %s", as_text(result), target)
-        if self.config.log.report:
-            from trainer.report import report_of_run  # draws with matplotlib: a second that no start need wait for
-
-            report_of_run(self.output)
-        self.publisher.finish(target, self.course.total)
-
-    def _chosen(self) -> Path:
-        """The checkpoint that the agent is taken from. A best one that was never written, for want of room, or that is
-        damaged by now gives way to the newest: the run could not end."""
-        if self.config.eval.choose == "likelihood":
-            best = checkpoint.step_folder(self.output, self.best["step"])
-            try:
-                checkpoint.verify(best)
-            except checkpoint.CheckpointError as error:
-                log.warning("the best checkpoint cannot be taken (%s): the newest takes its place", error)
-            else:
-                return best
-        return checkpoint.newest_valid(self.output)
-
-    def _part_from_play(self, model: Path) -> None:
-        """Win rates of an agent that gives way to another one are not the new one's."""
-        weights, played = [folder / WEIGHTS for folder in (self.output / "model", model)], self.output / "play.json"
-        if played.exists() and not (weights[0].exists() and filecmp.cmp(*weights, shallow=False)):
-            played.replace(self.output / "play_before.json")
-            log.warning("%s tells of the agent before: it is play_before.json now", played)
 
     def _stop_agreed(self, done: int) -> bool:
         """Whether all processes stop now. Several compare notes every few steps, for it makes the host wait; not on
