@@ -1,4 +1,4 @@
-"""The token cache: equal to the raw path bit by bit, resumable, shared between machines, compared at load."""
+"""Making a token cache: by several machines, stopped at any moment, gone on with, and mended."""
 
 import errno
 import json
@@ -12,128 +12,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import datasets
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data.cache import CacheJob, make_cache
-from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.encode import Encoder
 from data.folders import DOWNLOADS, DataError
-from data.loader import BatchConfig, make_loader
 from data.observation import SPACES
-from data.replay_file import read_lean
-from data.reward import REWARDS, RewardKind, digests, transition
-from data.token_cache import TokenCache, codes_of, legal_bits
+from data.token_cache import TokenCache
 from data.tokenizer import Tokenizer
-from tests.battle_files import Style, make_battle, write_battle, write_battles
+from tests.battle_files import Style, write_battles
 
-from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all, tar_of
-from .shared import shared_folder
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_equal_to_the_raw_path_in_few_bytes(folder, tmp_path, space):
-    manifest = cache_of(folder, tmp_path / "c", space=space)
-    cache = TokenCache(tmp_path / "c")
-    encoder = Encoder(space, TOKENIZER)
-    assert manifest["battles"] == len(cache) == 50
-    for i, path in enumerate(cache.table["path"].to_pylist()):
-        battle = read_lean(folder / path)
-        assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
-    assert manifest["bytes"] / manifest["turns"] < 450  # few turns a shard here; the real files are measured below
-    assert dict(manifest["rejects"]["by_field"]) == {"lz4": 1, "name": 1}
-
-
-@pytest.mark.parametrize("space", ["default", pytest.param("opponentmove", marks=pytest.mark.slow)])
-def test_real_files_equal_in_under_350_bytes_a_turn(tmp_path, space):
-    source = shared_folder("battles")
-    manifest = make_cache(CacheJob(str(source), str(tmp_path / "c"), space=space), processes=2, progress=False)
-    assert manifest["battles"] == 1101
-    assert manifest["bytes"] / manifest["turns"] < 350
-    cache, encoder = TokenCache(tmp_path / "c"), Encoder(space, TOKENIZER)
-    for i, path in list(enumerate(cache.table["path"].to_pylist()))[::7]:
-        battle = read_lean(source / path)
-        assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data(), st.sampled_from(sorted(SPACES)))
-def test_any_number_survives_the_codes(data, space):
-    """Whatever is on no table, as a level of 300, is kept exactly beside the codes."""
-    codes = codes_of(space)
-    n = data.draw(st.integers(1, 5))
-    floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
-    on_grid = st.sampled_from([-2.0, 0.0, 1.0, 0.5, 1 / 3, 0.85, 1.2, 100 / 255])
-    flat = data.draw(st.lists(floats | on_grid, min_size=n * codes.n, max_size=n * codes.n))
-    numbers = np.array(flat, dtype=np.float32).reshape(n, codes.n)
-    packed, hp, (turn, slot, value) = codes.pack(numbers)
-    out = np.zeros_like(numbers)
-    codes.unpack(packed, hp, out)
-    out[turn, slot] = value
-    assert out.tobytes() == numbers.tobytes()
-
-
-def test_values_on_no_table_are_read_back_in_any_window(tmp_path):
-    battle = make_battle(5, "gen1ou", Style(max_turns=20, noise=0.0))
-    for turn in (0, 3, 7):
-        battle.states[turn]["player_active_pokemon"]["lvl"] = 300
-        battle.states[turn]["opponent_active_pokemon"]["base_hp"] = 999
-    write_battle(tmp_path / "b", make_battle(6, "gen1ou", Style(max_turns=9)))
-    path = write_battle(tmp_path / "b", battle)
-    cache_of(tmp_path / "b", tmp_path / "c")
-    cache = TokenCache(tmp_path / "c")
-    place = cache.table["path"].to_pylist().index(f"gen1ou/{path.name}")
-    encoded = Encoder("default", TOKENIZER).encode(battle.states, battle.actions)
-    space = SPACES["default"]
-    for start, stop in ((0, len(encoded)), (1, 5), (3, 4), (4, 7), (7, 9)):
-        n = stop - start
-        out = np.zeros((n, space.n_words), np.int32), np.zeros((n, space.n_numbers), np.float32)
-        cache[place].fill(start, stop, *out, np.zeros((n, 13), bool), np.zeros(n, bool))
-        assert np.array_equal(out[1], encoded.numbers[start:stop])
-
-
-def test_legal_bits():
-    rng = np.random.default_rng(0)
-    legal, forced = rng.random((100, 13)) < 0.5, rng.random(100) < 0.5
-    bits = legal_bits(legal, forced)
-    assert bits.dtype == np.uint16
-    assert all([(b >> i) & 1 for i in range(13)] == row.tolist() for b, row in zip(bits.tolist(), legal, strict=True))
-    assert np.array_equal(bits >> 15, forced)
-
-
-@pytest.mark.parametrize("plan", ["packed", "battles"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_same_packs_raw_and_cached(folder, tmp_path, plan, workers):
-    cache_of(folder, tmp_path / "c")
-    packs = []
-    for path in (folder, tmp_path / "c"):
-        config = DataConfig(
-            path=str(path), cache_dir=str(tmp_path / "i"), max_turns=24, workers=workers, max_reject_share=0.5
-        )
-        data = BattleDataset(config, TOKENIZER)
-        packs.append(list(make_loader(data, BatchConfig(battles=8, turns=256, plan=plan), seed=3, max_steps=5)))
-    for raw, cached in zip(*packs, strict=True):
-        assert raw.keys() == cached.keys()
-        for key in raw:
-            if key != "windows":  # places in the data set: the raw one counts the rejected file too
-                assert torch.equal(raw[key], cached[key]), key
-
-
-def test_anyone_can_open_it_with_datasets(folder, tmp_path):
-    manifest = cache_of(folder, tmp_path / "c")
-    shards = datasets.load_dataset(
-        "arrow", data_files=str(tmp_path / "c" / "shard-*.arrow"), split="train", cache_dir=str(tmp_path / "hf")
-    )
-    from_disk = datasets.load_from_disk(str(tmp_path / "c"))
-    assert len(shards) == len(from_disk) == manifest["battles"]
-    row = from_disk[0]
-    assert len(row["words"]) == row["turns"] == len(row["action"]) == len(row["reward_shaped"])
-    assert len(row["words"][0]) == SPACES["default"].n_words
-    assert row["format"] == "gen1ou"
+from .caches import assert_equal, cache_of, dataset_of, tar_of
 
 
 def test_machines_share_the_work_and_any_one_finishes(folder, tmp_path):
@@ -426,99 +314,6 @@ def test_a_cache_is_not_made_among_the_battles(tmp_path):
         cache_of(tmp_path / "b", tmp_path / "c", unit=0)
 
 
-def test_a_cache_is_compared_with_the_run(folder, tmp_path):
-    cache_of(folder, tmp_path / "c")
-    with pytest.raises(DataError, match="space"):
-        BattleDataset(DataConfig(path=str(tmp_path / "c"), space="expanded"), TOKENIZER)
-    with pytest.raises(DataError, match="vocabulary"):
-        BattleDataset(DataConfig(path=str(tmp_path / "c")), Tokenizer(["snorlax"]))
-    with pytest.raises(DataError, match="gen5ou not in the cache"):
-        BattleDataset(DataConfig(path=str(tmp_path / "c"), formats=["gen5ou"], max_reject_share=0.5), TOKENIZER)
-    some = BattleDataset(
-        DataConfig(path=str(tmp_path / "c"), formats=["gen9ou"], heldout_share=0.0, max_reject_share=0.5), TOKENIZER
-    )
-    assert set(some.formats()) == {"gen9ou"}
-
-
-def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_path):
-    battles = [make_battle(seed, "gen1ou", Style(max_turns=6)) for seed in range(4)]
-    battles[0].actions[0] = 12
-    for battle in battles:
-        write_battle(tmp_path / "b", battle)
-    cache_of(tmp_path / "b", tmp_path / "c")
-    assert len(dataset_of(tmp_path / "c", tmp_path)) == 3
-    with pytest.raises(DataError, match="lacks battles for their illegal actions"):
-        dataset_of(tmp_path / "c", tmp_path, illegal_actions="unrecorded")
-    cache_of(tmp_path / "b", tmp_path / "d", illegal="unrecorded")
-    assert len(dataset_of(tmp_path / "d", tmp_path, illegal_actions="unrecorded")) == 4
-
-
-def redefine(monkeypatch, formulas):
-    monkeypatch.setattr("data.reward.transition", formulas)
-    monkeypatch.setattr("data.walk.transition", formulas)
-
-
-def test_a_cache_of_another_reward_is_refused(folder, tmp_path, monkeypatch):
-    """A formula changed in reward.py is neither served from older arrays, nor taken for a cache that is done."""
-    cache_of(folder, tmp_path / "c")
-    before = digests()
-
-    def doubled(a, b):
-        shaped, *others = transition(a, b)
-        return 2 * shaped, *others
-
-    redefine(monkeypatch, doubled)
-    assert {kind for kind, digest in digests().items() if digest != before[kind]} == {"shaped"}
-    with pytest.raises(DataError, match="reward 'shaped' had another formula"):
-        dataset_of(tmp_path / "c", tmp_path)
-    assert len(dataset_of(tmp_path / "c", tmp_path, reward="binary")) == 50
-    with pytest.raises(DataError, match="begun with another rewards"):
-        cache_of(folder, tmp_path / "c")
-    cache_of(folder, tmp_path / "d")
-    assert len(dataset_of(tmp_path / "d", tmp_path)) == 50
-
-
-def test_a_reward_kind_is_added_in_one_file(folder, tmp_path, monkeypatch):
-    cache_of(folder, tmp_path / "c")
-    kind = RewardKind("fainted", win=0.0, loss=0.0, max_abs_step=1.0, max_abs_return=6.0)
-    monkeypatch.setitem(REWARDS, "fainted", kind)
-    redefine(monkeypatch, lambda a, b: (*transition(a, b), float(a.opponents_remaining - b.opponents_remaining)))
-    with pytest.raises(DataError, match="reward 'fainted' had another formula, or none"):
-        dataset_of(tmp_path / "c", tmp_path, reward="fainted")
-    assert len(dataset_of(tmp_path / "c", tmp_path)[0].reward("shaped")) > 0
-    cache_of(folder, tmp_path / "d")
-    raw, cached = (dataset_of(path, tmp_path, reward="fainted") for path in (folder, tmp_path / "d"))
-    assert np.array_equal(raw[1].reward("fainted"), cached[1].reward("fainted"))
-    assert raw[1].reward("fainted").any()
-
-
-def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, monkeypatch):
-    cache_of(folder, tmp_path / "c")
-    for name in ("manifest.json", "job.json"):
-        facts = json.loads((tmp_path / "c" / name).read_text())
-        del facts["rewards"]
-        (tmp_path / "c" / name).write_text(json.dumps(facts))
-    assert len(dataset_of(tmp_path / "c", tmp_path)) == 50
-    assert cache_of(folder, tmp_path / "c")["battles"] == 50
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"version": 99}, "version is 99"),
-        ({"schema": 99}, "schema is 99"),
-        ({"kind": "cake"}, "no token cache"),
-        (None, "cannot be read"),
-    ],
-)
-def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
-    cache_of(folder, tmp_path / "c")
-    file = tmp_path / "c" / "manifest.json"
-    file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(DataError, match=match):
-        TokenCache(tmp_path / "c")
-
-
 def test_where_downloads_came_from_goes_with_their_cache(folder, tmp_path):
     """A model's licence hangs on it."""
     battles = tmp_path / "downloaded"
@@ -529,51 +324,6 @@ def test_where_downloads_came_from_goes_with_their_cache(folder, tmp_path):
     assert (tmp_path / "cache" / DOWNLOADS).read_text() == note
 
 
-def test_a_report_and_teams_from_a_cache_as_from_files(folder, tmp_path):
-    cache_of(folder, tmp_path / "c")
-    raw, cached = (
-        BattleDataset(DataConfig(path=str(path), cache_dir=str(tmp_path / "i"), max_reject_share=0.5), TOKENIZER)
-        for path in (folder, tmp_path / "c")
-    )
-    assert raw.teams() == cached.teams()
-    assert len(raw.teams()) > 10
-    a, b = raw.inspect(), cached.inspect()
-    for key in ("files", "turns", "unknown_share", "blank_share", "missing_share"):
-        assert getattr(b, key) == (pytest.approx(getattr(a, key)) if key != "files" else b.files)
-    assert sum(b.files.values()) == sum(a.files.values()) - 1
-
-
-def test_a_spoilt_shard_is_named(folder, tmp_path):
-    cache_of(folder, tmp_path / "c")
-    for shard in (tmp_path / "c").glob("shard-gen1ou-*"):
-        shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(DataError, match="shard-gen1ou"):
-        TokenCache(tmp_path / "c")[0]
-    loader = make_loader(dataset_of(tmp_path / "c", tmp_path, workers=1), BatchConfig(battles=60), seed=0, max_steps=2)
-    with pytest.raises(DataError, match=r"^\S+shard-gen1ou\S+: has 100 bytes, its manifest says"):  # no traceback in it
-        list(loader)
-
-
-def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
-    """A bit flipped on the disk can make an id that the embedding has no row for (law 3)."""
-    cache_of(folder, tmp_path / "c")
-    cache = TokenCache(tmp_path / "c")
-    words = cache[0].words
-    shard = tmp_path / "c" / cache.manifest["shards"][int(cache.table["shard"][0].as_py())]["file"]
-    content = bytearray(shard.read_bytes())
-    at = content.find(words.tobytes())
-    assert at > 0
-    content[at + 1] |= 0x80  # of the first word's two bytes, the higher
-    shard.write_bytes(content)
-    battle, space = TokenCache(tmp_path / "c")[0], SPACES["default"]
-    assert battle.words[0, 0] >= 0x8000
-    with pytest.raises(DataError, match=rf"{shard.name}: is spoilt"):
-        read_all(battle, space)
-    shard.write_bytes(content + b"more")
-    with pytest.raises(DataError, match="its manifest says"):
-        TokenCache(tmp_path / "c")[0]
-
-
 def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
     Tokenizer.load().save(tmp_path / "c" / "vocabulary.json")
     assert cache_of(folder, tmp_path / "c")["battles"] == 50
@@ -581,18 +331,6 @@ def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
     (tmp_path / "d" / "vocabulary.json").write_text("{}")
     with pytest.raises(DataError, match="is no cache"):
         cache_of(folder, tmp_path / "d")
-
-
-def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
-    from data import cache as module
-
-    write_battles(tmp_path / "b", 40, seed=302)
-    for number in range(30):
-        (tmp_path / "b" / "gen1ou" / f"x{number}_1500_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
-    monkeypatch.setattr(module, "REJECTS_KEPT", 2)
-    assert cache_of(tmp_path / "b", tmp_path / "c")["rejects"]["count"] >= 30
-    with pytest.raises(TooManyRejects):
-        dataset_of(tmp_path / "c", tmp_path, max_reject_share=0.1)
 
 
 def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys):
@@ -621,24 +359,6 @@ def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypat
     assert len(TokenCache(tmp_path / "c")) == 50
 
 
-def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
-    from data.prepare import main
-
-    cache_of(folder, tmp_path / "c")
-    assert main(["verify", str(tmp_path / "c")]) == 0
-    for file in (next((tmp_path / "c").glob("shard-gen2ou-*")), tmp_path / "c" / "index.bin"):
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-        assert main(["verify", str(tmp_path / "c")]) == 1
-        assert f"{file}: sha256" in capsys.readouterr().out
-    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
-    del manifest["index"]  # as caches had none before
-    (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
-    assert main(["verify", str(tmp_path / "c")]) == 1
-    assert "token cache, 1 bad files" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_two_processes_may_make_the_same_cache(folder, tmp_path):
     job = [sys.executable, "-m", "data.prepare", "cache", "--from", str(folder), "--out", str(tmp_path / "c")]
@@ -653,24 +373,3 @@ def test_two_processes_may_make_the_same_cache(folder, tmp_path):
     assert a.table.equals(b.table)
     for i in range(len(a)):
         assert_equal(a[i], b[i], SPACES["default"])
-
-
-def test_half_a_copy_of_a_cache_that_has_grown_is_refused(tmp_path):
-    """Its index names places in shards that its manifest counts otherwise."""
-    write_battles(tmp_path / "b", 4, formats=("gen2ou",), style=Style(max_turns=6))
-    cache_of(tmp_path / "b", tmp_path / "c")
-    shutil.copytree(tmp_path / "c", tmp_path / "copy")
-    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
-    cache_of(tmp_path / "b", tmp_path / "c")
-    shutil.copy(tmp_path / "c" / "index.bin", tmp_path / "copy")
-    with pytest.raises(DataError, match="holds 8 battles, its manifest says 4; copy the whole cache"):
-        TokenCache(tmp_path / "copy")
-
-
-def test_a_cache_moves_with_its_folder(folder, tmp_path):
-    cache_of(folder, tmp_path / "c")
-    shutil.move(tmp_path / "c", tmp_path / "d")
-    data = BattleDataset(
-        DataConfig(path=str(tmp_path / "d"), heldout_share=0.0, workers=0, max_reject_share=0.5), TOKENIZER
-    )
-    assert len(list(make_loader(data, BatchConfig(battles=4), seed=0, max_steps=2))) == 2
