@@ -163,8 +163,7 @@ class Run:
                 order = zlib.crc32(pack["windows"].numpy().tobytes(), order)
             row = None
             if logging_step:
-                cloned = sum(self.objective.counts(pack)[0].float() for pack in micro).to(accelerator.device)
-                sums = metrics | clock.shares(accelerator) | {"_cloned": cloned}
+                sums = metrics | clock.shares(accelerator)
                 row = reduce_to_host(accelerator, sums, self.objective.network.config.gammas)
                 row = of_the_policy(row, row.pop("_cloned"))
                 skipped = self.skips.take()

@@ -44,8 +44,8 @@ class TrainStep:
         self, step: int, packs: list[dict[str, torch.Tensor]], detailed: bool = True
     ) -> dict[str, torch.Tensor]:
         """Train on this process's micro-batches of the step. Returns metrics of this process, on the device:
-        summed over processes they are the step's; `detailed` adds gradient norms by part. Nothing here waits for the
-        device."""
+        summed over processes they are the step's (`_cloned`: the decisions that the policy clones); `detailed` adds
+        gradient norms by part. Nothing here waits for the device."""
         accelerator, objective = self.accelerator, self.objective
         if self.spikes is not None and step == objective.config.filter_warmup:
             self.spikes.forget()  # an exponential filter's weights are several times those of before
@@ -67,9 +67,10 @@ class TrainStep:
                     loss = self._poisoned_if_spike(loss, metrics)
                 accelerator.backward(loss * scale)
 
+        metrics["_cloned"] = (denominators[0] / accelerator.num_processes).float()
         metrics.update(self._update(detailed))
         polyak_update(objective, objective.config.tau)
-        self._update_popart(metrics)
+        self._update_popart(metrics, denominators[1])
         if self.average is not None:
             self.average.update(objective.network, step)
         return metrics
@@ -119,14 +120,14 @@ class TrainStep:
             for name, part in parts.items()
         }
 
-    def _update_popart(self, metrics: dict[str, torch.Tensor]) -> None:
+    def _update_popart(self, metrics: dict[str, torch.Tensor], targets: torch.Tensor) -> None:
         popart = self.objective.network.popart
         if popart is None:
             return
         both = torch.stack([metrics["value/target"], metrics["value/target_square"]])
         both = self.accelerator.reduce(both, reduction="sum")
-        # A bad batch leaves the statistics as they are.
-        kept = torch.where(both.isfinite().all(), both, torch.stack([popart.mean, popart.second]))
+        # A bad batch leaves the statistics as they are, and so does one without a target.
+        kept = torch.where(both.isfinite().all() & (targets > 0), both, torch.stack([popart.mean, popart.second]))
         popart.update(kept[0], kept[1], self.objective.config.popart_rate)
 
     def _critic_subset(self, step: int, device) -> torch.Tensor:

@@ -65,6 +65,23 @@ def test_batches_of_nan_are_skipped_counted_and_written_down(battles, tmp_path, 
     assert all(value.isfinite().all() for value in state.network.values())
 
 
+def test_a_step_without_a_recorded_action_leaves_the_critics_scale_as_it_is(battles, tmp_path, monkeypatch):
+    """It has no target; the mean of none was taken for one of 0."""
+    plant_in(monkeypatch, lambda place: place == 1, "action_known", False)
+    run = run_of(battles, tmp_path, "max_steps=3", "model.value_head=scalar", "objective.popart_rate=0.5")
+    step, popart, moved = run.step, run.objective.network.popart, []
+
+    def watched(number, packs, **options):
+        before = popart.second.clone()
+        metrics = step(number, packs, **options)
+        moved.append(not torch.equal(before, popart.second))
+        return metrics
+
+    run.step = watched
+    assert run.train() == 0
+    assert moved == [True, False, True]
+
+
 def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, caplog):
     (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
     ledger = SkipLedger(tmp_path, GuardConfig(), 0, lambda row: f"battle {row}")
