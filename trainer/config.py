@@ -7,6 +7,7 @@ in a saved configuration except what depends on the machine (attention, precisio
 import dataclasses
 import difflib
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,6 +21,12 @@ from trainer.guard import GuardConfig
 from trainer.limits import not_negative, positive, refuse_unless
 from trainer.objective import ObjectiveConfig
 from trainer.optim import OptimConfig
+
+# What msgspec calls the kinds of a value, as a person writes them in YAML.
+_KINDS = {
+    "array": "a list, as [a, b]", "object": "keys, as {a: b}", "str": "text, a number in quotes",
+    "bool": "true or false", "int": "a whole number", "float": "a number",
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -224,7 +231,7 @@ def from_tree(tree: dict, source: str) -> RunConfig:
     try:
         config = msgspec.convert(tree, RunConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}: {_said_of_type(str(error))}") from error
     try:
         config.check()
     except ValueError as error:
@@ -267,20 +274,28 @@ def to_tree(config: RunConfig) -> dict:
 def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") -> None:
     """Lay `new` over `tree`, refusing keys that `schema` does not have. Raises ConfigError with the nearest name."""
     if not isinstance(new, dict):
-        raise ConfigError(f"{source}: {prefix or 'the file'} holds {type(new).__name__}, where keys were expected")
+        place = prefix.removesuffix(".") or "the file"
+        raise ConfigError(f"{source}: {place} holds {type(new).__name__}, where keys were expected")
     hints = get_type_hints(schema)
     for key, value in new.items():
         name = f"{prefix}{key}"
         if key not in hints:
             raise ConfigError(f"{source}: unknown key {name!r}{_nearest(str(key), hints)}")
         inner = _dataclass_of(hints[key])
-        if inner is not None and isinstance(value, dict | None):
+        if inner is not None:
             # Nothing at all: a section whose keys are all commented out.
-            merge(tree.setdefault(key, {}), value or {}, inner, source, f"{name}.")
+            merge(tree.setdefault(key, {}), {} if value is None else value, inner, source, f"{name}.")
         elif isinstance(value, str) and float in (hints[key], *get_args(hints[key])):
             tree[key] = _number(value, name, source)
         else:
             tree[key] = value
+
+
+def _said_of_type(text: str) -> str:
+    """msgspec's "Expected `array`, got `str` - at `$.a.b`" as the key and what to give; other texts as they are."""
+    if (found := re.fullmatch(r"Expected `(.+)`, got `.+` - at `\$\.(.+)`", text)) is None:
+        return text
+    return f"{found[2]}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
 
 
 def _number(value: str, name: str, source: str) -> float:

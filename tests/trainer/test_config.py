@@ -57,7 +57,11 @@ def _lists(tree):
         ("batch.battle=3", ["batch.battle", "did you mean 'battles'"]),
         ("modle.preset=tiny", ["modle", "model"]),
         ("optim.lr=fast", ["optim.lr", "fast", "number"]),
-        ("batch.battles=many", ["batch.battles"]),
+        ("batch.battles=many", ["batch.battles: give a whole number"]),
+        ("data.formats=gen1ou", ["data.formats: give a list, as [a, b]"]),
+        ("data.path=2024", ["data.path: give text, a number in quotes"]),
+        ("compile=maybe", ["compile: give true or false or null"]),
+        ("optim.betas=[0.9]", ["length 2", "optim.betas"]),
         ("batch.battles=0", ["battles"]),
         ("max_steps", ["a.b=c"]),
         ("data.formats=[gen1ou", ["data.formats", "YAML"]),
@@ -94,7 +98,7 @@ def _lists(tree):
         ("guard.spike_memory=0", ["guard.spike_memory"]),
         ("batch.turns=0", ["batch.turns", "or null"]),
         ("batch_scaling=grow", ["batch_scaling", "keep or multiply"]),
-        ("model=tiny", ["model"]),
+        ("model=tiny", ["model holds str, where keys were expected"]),
     ],
 )
 def test_mistakes_are_named(override, words):
