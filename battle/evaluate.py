@@ -27,10 +27,11 @@ from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, gxe, wilson
 from battle.recorder import Recorder, run_id
-from battle.schedule import LEAD_RULES, at_least_one, pair, report_file, seed_of
+from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
+from data.report_file import report_file
 
 
 @dataclass

@@ -30,9 +30,10 @@ from tqdm import tqdm
 
 from battle.errors import BattleError
 from battle.recorder import Recorder, claim, content, open_journal, word
-from battle.schedule import at_least_one, report_file
+from battle.schedule import at_least_one
 from battle.simulator import Event, Simulator
 from battle.stop import listen
+from data.report_file import report_file
 
 log = logging.getLogger(__name__)
 

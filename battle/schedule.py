@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -38,19 +36,6 @@ def share(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
-
-
-def report_file(text: str) -> Path:
-    """A file that is written after the last battle, looked at before the first. Makes its folder."""
-    path = Path(text)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path if path.exists() else path.parent, os.W_OK)
-    except OSError:
-        writable = False
-    if path.is_dir() or not writable:
-        raise argparse.ArgumentTypeError(f"{text!r}: cannot be written: give another file")
-    return path
 
 
 def seed_of(*parts: object) -> int:

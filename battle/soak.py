@@ -24,12 +24,13 @@ from battle.interface import Agent
 from battle.play import Match, Outcome, play
 from battle.players import BASELINES
 from battle.recorder import Recorder
-from battle.schedule import at_least_one, pair, report_file, seed_of
+from battle.schedule import at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import Team, load_teams
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
+from data.report_file import report_file
 from data.schema import BadBattle
 from data.tokenizer import Tokenizer
 

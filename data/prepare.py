@@ -18,6 +18,7 @@ from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
 from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
+from .report_file import report_file
 from .schema import BadBattle
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
 
@@ -265,8 +266,8 @@ def _add_stats(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("dir", type=Path)
     parser.add_argument("--formats", nargs="*", default=[])
     parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--png", type=Path, help="also draw them here")
+    parser.add_argument("--json", type=report_file, help="also write the figures here")
+    parser.add_argument("--png", type=report_file, help="also draw them here")
     _add_common(parser)
     parser.set_defaults(run=_stats)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import BattleDataset, DataConfig
+from data.report_file import report_file
 from data.tokenizer import Tokenizer
 from trainer.heldout import all_packs
 from trainer.scores import bootstrap, rank_of
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--heldout-share", type=float, default=0.05)
     parser.add_argument("--filter", default="", help="which battles to take, as data.filter")
     parser.add_argument("--decisions", type=int, default=100_000, help="of training, at most")
-    parser.add_argument("--out", type=Path, help="JSON of the result")
+    parser.add_argument("--out", type=report_file, help="JSON of the result")
     options = parser.parse_args(argv)
     source = DataConfig(path=str(options.data), heldout_share=options.heldout_share, filter=options.filter)
     sides = {side: BattleDataset(source, Tokenizer.load(), side) for side in ("train", "heldout")}

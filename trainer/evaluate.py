@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
+from data.report_file import report_file
 from trainer.train import log_plainly
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--illegal-actions", choices=ILLEGAL_RULES, default="reject", help="as data.illegal_actions of the training"
     )
-    parser.add_argument("--out", help="file to write all of it to, as JSON")
+    parser.add_argument("--out", type=report_file, help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     log_plainly()
     from trainer.heldout import evaluate_folder  # here: seconds of imports, which --help need not wait for

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -44,7 +43,7 @@ def evaluate_folder(
     data: str,
     gamma: float | None = None,
     battles: int | None = None,
-    out: str | None = None,
+    out: Path | None = None,
     formats: Sequence[str] = (),
     chosen: str = "",
     illegal: str = "reject",
@@ -57,11 +56,6 @@ def evaluate_folder(
     """
     if battles is not None and battles < 1:
         raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
-    if out is not None:  # written when all is done, looked at before
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"{out}: cannot be written: give another file")
     folder = find_model(checkpoint)
     network = load_network(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,7 +76,7 @@ def evaluate_folder(
         calibration = calibrate(network, all_packs(train.some(1000)))
     result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
     if out is not None:
-        path.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
+        out.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
     return result
 
 

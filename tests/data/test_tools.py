@@ -99,6 +99,15 @@ def test_verify_believes_neither_name_nor_folder(tmp_path):
     assert verify_file(moved).field == "states[0].format"
 
 
+@pytest.mark.parametrize("option", ["--json", "--png"])
+def test_figures_that_cannot_be_written_are_refused_before_reading(folder, option, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["stats", str(folder), option, str(folder)])
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert f"argument {option}: '{folder}': cannot be written: give another file" in said.err
+
+
 def test_stats(folder, tmp_path, capsys):
     battle = make_battle(500, "gen1ou", Style(max_turns=5, cut_short=True))
     battle.states[0]["weather"] = "frogs"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.packs import inputs_of, random_pack, tiny_network
+from trainer.evaluate import main
 from trainer.scores import action_frequency, as_text, bootstrap, collect, fit_calibration, rank_of, report, value_rows
 
 
@@ -73,6 +74,14 @@ def test_report_groups_and_baselines_by_hand(decisions):
     seen, unseen = rows["team seen in training"], rows["team unseen"]
     assert seen["decisions"] + unseen["decisions"] == len(chosen)
     assert "format: gen2ou" in as_text(result)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_evaluation(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as end:
+        main(["--checkpoint", "nobody's", "--data", "nowhere", "--out", str(tmp_path / "file" / "result.json")])
+    assert end.value.code == 2
+    assert "result.json': cannot be written: give another file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [0, 1], ids=["no decision", "one without a choice"])
