@@ -16,7 +16,7 @@ from typing import Any
 
 from trainer.figures import COLOURS, PICTURES, RunLog
 from trainer.training_log import read_json, whole_lines
-from trainer.wording import ABOUT, duration, flat, in_words
+from trainer.wording import ABOUT, duration, flat, in_words, with_interval
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +148,7 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
     if len(heldout):
         facts["held-out NLL"] = f"{heldout[-1]:.4f} at the end, {heldout.min():.4f} at best"
     if run.evaluation:
-        top1, low, high = (100 * x for x in run.evaluation["policy"][0]["top1"])
-        facts["held-out top-1"] = f"{top1:.1f}% [{low:.1f}, {high:.1f}]"
+        facts["held-out top-1, %"] = with_interval(run.evaluation["policy"][0], "top1", 100, ".1f")
     if len(speeds := run.series("speed/battles_per_s")[1]):
         facts["battles/s"] = f"{speeds.mean():,.1f} on average"
     return facts

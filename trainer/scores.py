@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from model.modeling_turnwise import TurnwiseForOfflineRL
+from trainer.wording import with_interval
 
 log = logging.getLogger(__name__)
 KINDS = ("move", "switch", "forced switch", "tera")
@@ -256,17 +257,15 @@ def as_text(result: dict) -> str:
     """The evaluation as an aligned table."""
     lines = [f"policy at γ = {result['gamma']}, decisions with two or more legal choices, 95% intervals by battle", ""]
     lines.append(
-        f"{'':32}{'decisions':>9}{'top-1 %':>20}{'top-3 %':>9}{'NLL':>22}"
+        f"{'':32}{'decisions':>9}{'top-1 %':>21}{'top-3 %':>9}{'NLL':>22}"
         f"{'uniform %':>11}{'frequent slot %':>21}{'its NLL':>9}"
     )
     for row in result["policy"]:
-        top1, frequent = ([100 * x for x in row[name]] for name in ("top1", "frequent_top1"))
-        nll = row["nll"]
         lines.append(
             f"{row['group'][:31]:32}{row['decisions']:>9}"
-            f"{top1[0]:>7.1f} [{top1[1]:4.1f},{top1[2]:5.1f}]{100 * row['top3'][0]:>9.1f}"
-            f"{nll[0]:>7.3f} [{nll[1]:5.3f},{nll[2]:6.3f}]{100 * row['uniform_top1'][0]:>11.1f}"
-            f"{frequent[0]:>8.1f} [{frequent[1]:4.1f},{frequent[2]:5.1f}]{row['frequent_nll'][0]:>9.3f}"
+            f"{with_interval(row, 'top1', 100, '4.1f'):>21}{100 * row['top3'][0]:>9.1f}"
+            f"{with_interval(row, 'nll', 1, '5.3f'):>22}{100 * row['uniform_top1'][0]:>11.1f}"
+            f"{with_interval(row, 'frequent_top1', 100, '4.1f'):>21}{row['frequent_nll'][0]:>9.3f}"
         )
     for row in result["values"]:
         brier = f", Brier {row['brier']:.3f}" if "brier" in row else ""

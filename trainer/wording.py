@@ -20,6 +20,12 @@ def in_words(system: dict) -> str:
     return f"{system['cores']} cores of {system['processor']}, no GPU"
 
 
+def with_interval(row: dict, measure: str, scale: float, form: str) -> str:
+    """A measure of a row of `scores.policy_rows`. One battle, drawn again and again, tells nothing of others."""
+    mean, low, high = (f"{scale * value:{form}}" for value in row[measure])
+    return f"{mean} " + ("of one battle" if row["battles"] == 1 else f"[{low}, {high}]")
+
+
 def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     """A tree of settings as {"a.b": value}."""
     found: dict[str, Any] = {}

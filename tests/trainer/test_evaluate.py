@@ -76,6 +76,19 @@ def test_report_groups_and_baselines_by_hand(decisions):
     assert "format: gen2ou" in as_text(result)
 
 
+def test_one_battle_has_no_interval(decisions):
+    """Its own mean over and over would pass for certainty."""
+    _, _, columns = decisions
+    about = {r: {"format": "gen1ou", "battle_id": "b-1" if r < 100 else f"b-{r}"} for r in set(columns["row"].tolist())}
+    calibration = {"gammas": {}, "action_frequency": [1 / 13] * 13}
+    one = {row: {**known, "battle_id": "b-1"} for row, known in about.items()}
+    gammas = (0.9, 0.99, 0.999, 0.9999)
+    lines = [as_text(report(columns, calibration, gammas, 0.999, told)).split("\n")[3] for told in (about, one)]
+    assert all(line.startswith("all ") for line in lines)
+    assert [(line.count("["), line.count("of one battle")) for line in lines] == [(3, 0), (0, 3)]
+    assert len(lines[0]) == len(lines[1])
+
+
 def test_a_file_that_cannot_be_written_is_refused_before_the_evaluation(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as end:

@@ -30,7 +30,7 @@ def test_a_run_leaves_its_report_with_every_picture(trained):
         (trained / "report" / f"{name}.png").read_bytes() for name, _, _, _ in PICTURES
     ]
     result = json.loads((trained / "evaluation.json").read_text())
-    assert f"{100 * result['policy'][0]['top1'][0]:.1f}%" in page
+    assert f"<td>{100 * result['policy'][0]['top1'][0]:.1f} [" in page
     with open(trained / "training_log.csv", newline="") as handle:
         last = list(csv.DictReader(handle))[-1]
     assert f"<td>{duration(3600 * float(last['time/hours']))}</td>" in page
