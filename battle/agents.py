@@ -11,7 +11,8 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from data.encode import Encoder
 from data.schema import (
@@ -130,7 +132,8 @@ class TurnwiseAgent:
         tokenizer = Tokenizer.load(folder / "vocabulary.json")
         fitted = folder / "calibration.json"
         try:
-            network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
+            with _no_bars():
+                network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
             calibration = json.loads(fitted.read_text()) if fitted.exists() else None
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"{folder}: is cut or spoilt ({error}): save or fetch the model again") from error
@@ -381,6 +384,18 @@ def _model_folder(folder_or_name: str | Path) -> Path:
         raise FileNotFoundError(
             f"{path}: no such folder, and the Hub does not give it ({reason}): check name and network"
         ) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' bar for the weights, one for each player of an evaluation; a download keeps its own."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
 
 
 def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from battle.agents import TurnwiseAgent, describe_action, main
 from battle.baselines import RandomAgent
@@ -290,6 +291,14 @@ def test_another_vocabulary_is_refused_by_name(tokenizer):
         TurnwiseAgent(network, tokenizer)
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         TurnwiseAgent.from_pretrained("tests")
+
+
+def test_loading_an_agent_draws_no_bar(agent, tokenizer, tmp_path, capsys):
+    export_model(agent.network, tokenizer, tmp_path)
+    enable_progress_bar()
+    TurnwiseAgent.from_pretrained(tmp_path)
+    assert "Loading weights" not in capsys.readouterr().err
+    assert is_progress_bar_enabled()
 
 
 def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, capsys):
