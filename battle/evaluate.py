@@ -12,6 +12,7 @@ import collections
 import itertools
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -264,14 +265,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = run(args)
     except (BattleError, OSError, ValueError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(report))
     stopped, failure = report.pop("stopped"), report.pop("failure")
     # Where a report is looked for, a part of one would pass for the whole.
     missing = f"; no {args.json}" if args.json else ""
     if failure:
-        print(f"error: {failure}: these battles were played before, and no others{missing}")
+        print(f"error: {failure}: these battles were played before, and no others{missing}", file=sys.stderr)
         return 1
     if stopped:
         print(f"stopped: these battles were played out, and no others{missing}")

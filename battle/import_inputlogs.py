@@ -16,6 +16,7 @@ import gzip
 import json
 import logging
 import re
+import sys
 import tarfile
 import time
 import zlib
@@ -327,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             importer = Importer(sim, args.out)
             importer.run(stop.upto(read_logs(args.files)))
     except (BattleError, OSError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     report = importer.report(time.monotonic() - started)
     print(json.dumps(report, indent=1))

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with listen() as stop, LocalServer(args.port) if own else contextlib.nullcontext():
             results = live(args, stop=stop)
     except (BattleError, OSError, ValueError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps({name: results.count(name) for name in ("won", "lost", "tie", "void")}))
     return 130 if stop.asked else 0

@@ -15,6 +15,7 @@ import collections
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = run(args)
     except (BattleError, OSError, ValueError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(report))
     return 130 if report["stopped"] else 0

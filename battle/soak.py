@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = run(args)
     except (BattleError, OSError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     if report.pop("stopped"):
         print("stopped: these battles were played out, and no others" + (f"; no {args.json}" if args.json else ""))

@@ -73,7 +73,7 @@ def test_an_end_before_there_was_a_connection_is_said(monkeypatch, capsys, optio
     monkeypatch.setenv("PS_PASSWORD", "secret")
     command = ["--server", "ws://127.0.0.1:1/showdown/websocket", "--agent", "random", *options]
     assert ladder.main(command) == 1
-    assert f"error: {said}" in capsys.readouterr().out
+    assert f"error: {said}" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(180)

@@ -118,9 +118,9 @@ def test_a_failure_shows_what_was_played_before(monkeypatch, capsys, tmp_path):
     place = tmp_path / "play.json"
     command = ["--agent", "random", "--against", "boss", "--battles", "6", "--lanes", "1", "--json", str(place)]
     assert evaluate.main(command) == 1
-    said = capsys.readouterr().out
-    assert said.splitlines()[1].split()[:4] == ["gen1ou", "random", "boss", "2"]
-    assert "error: on purpose: these battles were played before, and no others; no " in said
+    said = capsys.readouterr()
+    assert said.out.splitlines()[1].split()[:4] == ["gen1ou", "random", "boss", "2"]
+    assert "error: on purpose: these battles were played before, and no others; no " in said.err
     assert not place.exists()
 
 
@@ -142,9 +142,9 @@ def test_random_against_itself_is_even():
 
 def test_evaluation_says_what_is_wrong(capsys):
     assert evaluate.main(["--agent", "nobody", "--battles", "1"]) == 1
-    assert "no such folder" in capsys.readouterr().out
+    assert "no such folder" in capsys.readouterr().err
     assert evaluate.main(["--agent", "random", "--against", "random", "--formats", "gen77ou", "--battles", "1"]) == 1
-    assert "gen77ou" in capsys.readouterr().out
+    assert "gen77ou" in capsys.readouterr().err
 
 
 def test_teams_that_are_missing_are_said_before_the_first_battle(tmp_path, monkeypatch, capsys):
@@ -153,7 +153,7 @@ def test_teams_that_are_missing_are_said_before_the_first_battle(tmp_path, monke
     monkeypatch.setattr(evaluate, "play", lambda *_, **__: pytest.fail("played"))
     command = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "gen2ou", "--teams", str(tmp_path)]
     assert evaluate.main([*command, "--battles", "2"]) == 1
-    assert "no *.gen2ou_team file" in capsys.readouterr().out
+    assert "no *.gen2ou_team file" in capsys.readouterr().err
 
 
 def labels(*texts):
@@ -173,7 +173,7 @@ def test_players_of_one_name_are_told_apart():
 def test_no_opponent_is_left_out_for_its_name(capsys):
     command = ["--formats", "gen1ou", "--battles", "2", "--agent"]
     assert evaluate.main([*command, "a=type_switch", "--against", "a=random", "boss"]) == 1
-    assert "'type_switch' and 'random': both would be called 'a'" in capsys.readouterr().out
+    assert "'type_switch' and 'random': both would be called 'a'" in capsys.readouterr().err
     report = evaluate.run(evaluate.parser().parse_args([*command, "random", "--against", "random", "boss"]))
     assert [(row["player"], row["opponent"]) for row in report["results"]] == [("random", "boss")]
 
@@ -378,9 +378,9 @@ def test_a_taken_port_is_said():
 def test_a_public_server_needs_its_full_name_and_credentials(monkeypatch, capsys):
     monkeypatch.delenv("PS_USERNAME", raising=False)
     assert ladder.main(["--server", "somewhere"]) == 1
-    assert "full address" in capsys.readouterr().out
+    assert "full address" in capsys.readouterr().err
     assert ladder.main(["--server", "wss://example.invalid/showdown/websocket"]) == 1
-    assert "PS_USERNAME" in capsys.readouterr().out
+    assert "PS_USERNAME" in capsys.readouterr().err
 
 
 def live(port, name, out, *more):

@@ -41,7 +41,7 @@ def test_a_count_or_port_that_cannot_be_is_refused(capsys, option, mend):
 def test_a_folder_that_cannot_be_made_is_said_before_the_first_battle(server, tmp_path, capsys, option):
     (tmp_path / "file").write_text("")
     assert ladder.main(["--port", str(server.port), option, str(tmp_path / "file" / "folder")]) == 1
-    assert f"error: {tmp_path / 'file' / 'folder'}: Not a directory: free some" in capsys.readouterr().out
+    assert f"error: {tmp_path / 'file' / 'folder'}: Not a directory: free some" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_the_bundled_battles_are_made_anew_and_nobody_elses_taken_away(tmp_path,
         without.setenv("PATH", "")
         without.delenv("TURNWISE_NODE", raising=False)
         assert sample.main(["--out", str(tmp_path), "--pairs", "1"]) == 1
-        assert "error: no `node` on the path" in capsys.readouterr().out
+        assert "error: no `node` on the path" in capsys.readouterr().err
     assert sample.main(["--out", str(tmp_path), "--pairs", "1"]) == 0
     names = sorted(path.name for path in folder.iterdir())
     assert names.pop(0) == mine.name

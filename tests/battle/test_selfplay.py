@@ -107,7 +107,7 @@ def test_a_folder_is_one_commands_to_record_in(tmp_path, command, capsys):
     try:
         assert first.stdout.readline() == b"held\n"
         assert command.main([*asked, "--out", str(out)]) == 1
-        assert f"{out}: another command records there (process {first.pid} on " in capsys.readouterr().out
+        assert f"{out}: another command records there (process {first.pid} on " in capsys.readouterr().err
     finally:
         first.kill()
         first.wait(20)
@@ -115,7 +115,7 @@ def test_a_folder_is_one_commands_to_record_in(tmp_path, command, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert command.main([*asked, "--out", str(blocked)]) == 1
-    assert f"error: {blocked}: File exists: " in capsys.readouterr().out
+    assert f"error: {blocked}: File exists: " in capsys.readouterr().err
 
 
 def test_selfplay_goes_on_after_a_kill_in_mid_line(tmp_path):

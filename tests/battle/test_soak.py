@@ -42,7 +42,7 @@ def test_a_stopped_soak_plays_out_what_is_under_way_and_leaves_no_report(monkeyp
 
 def test_soak_of_a_format_that_is_none_says_so(capsys):
     assert soak.main(["--battles", "2", "--formats", "gen99ou"]) == 1
-    assert capsys.readouterr().out.startswith("error: format 'gen99ou'")
+    assert capsys.readouterr().err.startswith("error: format 'gen99ou'")
 
 
 @pytest.mark.slow
