@@ -15,8 +15,8 @@ BAR = 12
 
 def show_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[str]:
     """The lines of a battle. Raises `BadBattleFile`, or `BadBattle` for states that don't hold together."""
+    text = read_json_bytes(path, max_bytes)  # first: of a file that is not there the name is no matter
     name = parse_name(path)
-    text = read_json_bytes(path, max_bytes)
     record = decode_full(text, path)
     battle = decode_lean(text, path)
     encoded = Encoder("default", Tokenizer(())).encode(battle.states, battle.actions)

@@ -140,8 +140,9 @@ def test_show(tmp_path, capsys):
     assert out.count("\nturn ") == len(battle.states)
     assert battle.states[0]["player_active_pokemon"]["name"] in out
     assert "not recorded" in out
-    assert main(["show", str(tmp_path / "none_1_a_vs_b_01-01-2024_WIN.json")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    for name in ("none_1_a_vs_b_01-01-2024_WIN.json", "none.json.lz4", "folder"):
+        assert main(["show", str(tmp_path / name)]) == 1
+        assert "No such file" in capsys.readouterr().err
 
 
 def test_index_command(folder, capsys):
