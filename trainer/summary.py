@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from accelerate.utils import DistributedType
 
 from trainer.objective import ObjectiveConfig
 
@@ -16,13 +17,15 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
     parts = {**network.model.count_parameters(), **network.count_parameters()}
     parts.pop("model")
     turns = packs[0]["words"].shape[0]
+    precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    engine = "" if accelerator.distributed_type == DistributedType.NO else f" ({accelerator.distributed_type.value})"
     lines = [
         "parameters: " + ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in parts.items()),
         "FLOPs per turn, forward: "
         + ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in run.flops.items() if name != "train")
         + f"; a training step {run.flops['train'] / 1e6:.2f}M",
-        f"attention: {network.attention}; precision: {accelerator.mixed_precision}; device: {accelerator.device}; "
-        f"processes: {world} ({accelerator.distributed_type.value})",
+        f"attention: {network.attention}; precision: {precision}; device: {accelerator.device}; "
+        f"processes: {world}{engine}",
         f"step: {batch.battles} battles × {batch.accumulate} micro-batches × {world} processes; packs of {turns} "
         f"turns, {turns * batch.accumulate * world} turns a step; {run.course.total} steps",
         "battles: " + ", ".join(f"{name} {count}" for name, count in run.data_report.files.items())

@@ -199,6 +199,7 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(battles, tmp_path,
     """The same command finishes again; other settings are refused, or listed where there is something left to train."""
     settings = [*SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=2"]
     records = [tmp_path / "run" / name for name in ("run_config.json", "about.json", "evaluation.json")]
+    caplog.set_level("INFO")
     assert train_main(settings) == 0
     before = [path.read_bytes() for path in records]
     for changes, words in (
@@ -208,6 +209,7 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(battles, tmp_path,
         error = capsys.readouterr().err
         assert all(word in error for word in words), error
         assert [path.read_bytes() for path in records] == before
+    assert "precision: fp32; device: cpu; processes: 1\n" in caplog.text  # not accelerate's "no" and "NO"
     assert train_main([*settings, "log.report=false"]) == 0
     caplog.clear()
     assert train_main([*settings, "max_steps=3", "optim.lr=0.02"]) == 0
