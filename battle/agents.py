@@ -376,9 +376,12 @@ def _model_folder(folder_or_name: str | Path) -> Path:
     if path.exists():
         raise FileNotFoundError(f"{path}: holds no config.json: give a saved model's folder, or a run's")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(str(folder_or_name)))
+    except HFValidationError as error:  # a path of more than two parts is no name there, and was not meant as one
+        raise FileNotFoundError(f"{path}: no such folder: give a saved model's, a run's, or NAME/MODEL") from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise FileNotFoundError(

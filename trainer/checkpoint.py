@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -201,9 +202,10 @@ def find_model(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name)))
     except HUB_ERRORS as error:
+        # A path of more than two parts is no name there, and was not meant as one.
+        why = "" if isinstance(error, HFValidationError) else f" ({said_of(error, 'as a name')})"
         raise CheckpointError(
-            f"{str(name)!r}: no such folder ({said_of(error, 'as a name')}): name a run, a checkpoint, a saved model, "
-            "or NAME/MODEL of the Hub"
+            f"{str(name)!r}: no such folder{why}: name a run, a checkpoint, a saved model, or NAME/MODEL of the Hub"
         ) from error
 
 

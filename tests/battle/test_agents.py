@@ -291,6 +291,8 @@ def test_another_vocabulary_is_refused_by_name(tokenizer):
         TurnwiseAgent(network, tokenizer)
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         TurnwiseAgent.from_pretrained("tests")
+    with pytest.raises(FileNotFoundError, match=r"^no/such/run: no such folder: give a saved model"):
+        TurnwiseAgent.from_pretrained("no/such/run")
 
 
 def test_loading_an_agent_draws_no_bar(agent, tokenizer, tmp_path, capsys):

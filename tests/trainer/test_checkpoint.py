@@ -90,6 +90,11 @@ def test_every_flipped_bit_of_a_file_is_told(folder, name):
         checkpoint.verify(folder)
 
 
+def test_a_path_that_leads_nowhere_is_no_name_on_the_hub(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="step_00000010': no such folder: name a run, a checkpoint, "):
+        checkpoint.find_model(tmp_path / "step_00000010")
+
+
 def test_a_machine_without_deepspeed_trains_and_says_its_versions(monkeypatch):
     def without(name):
         if name == "deepspeed":
