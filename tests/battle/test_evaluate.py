@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from battle import evaluate, ladder
+from battle import evaluate, ladder, players
 from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
@@ -138,6 +139,17 @@ def test_random_against_itself_is_even():
     (row,) = evaluate.run(args)["results"]
     low, high = row["interval95"]
     assert low < 0.5 < high
+
+
+def test_a_baseline_of_ones_own_plays_where_the_docs_put_it(monkeypatch, capsys):
+    page = (ROOT / "docs" / "playing.md").read_text(encoding="utf-8")
+    told = page[page.index("One of your\nown needs") :]
+    code = told[told.index("    class ") : told.index("\n\n###")]
+    assert "a place in `BASELINES` of `battle/players.py`" in told
+    exec(textwrap.dedent(code), made := {})
+    monkeypatch.setitem(players.BASELINES, "first", made["First"])
+    assert evaluate.main(["--agent", "first", "--against", "random", "--battles", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["gen1ou", "first", "random", "2"]
 
 
 def test_evaluation_says_what_is_wrong(capsys):
