@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+import warnings
 from dataclasses import fields
 from datetime import timedelta
 from importlib.util import find_spec
@@ -54,6 +55,9 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
         os.environ.update(place, MASTER_PORT=str(free_port()))
     if wants_deepspeed and not cuda:
         build_communication()
+    if wants_deepspeed:
+        # It calls torch by names that were changed, and each process would say so at its first step.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
