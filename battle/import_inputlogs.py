@@ -312,16 +312,16 @@ class Importer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m battle.import_inputlogs", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--processes", type=at_least_one, default=1)
+    parser.add_argument("files", nargs="+", type=Path, help=".inputlog, or one battle a line: .jsonl, .jsonl.gz")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the battle files")
+    parser.add_argument("--processes", type=at_least_one, default=1, help="Node processes")
     parser.add_argument("--json", type=report_file, help="write the report here too")
     parser.add_argument("-v", "--verbose", action="store_true", help="one line for each battle left out")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     for path in args.files:
         if not path.is_file():
-            parser.error(f"{path}: no such file: give .jsonl, .jsonl.gz or .inputlog files")
+            parser.error(f"{path}: is no file: give .jsonl, .jsonl.gz or .inputlog files")
     started = time.monotonic()
     try:
         with claim(args.out), Simulator(processes=args.processes) as sim, listen() as stop:

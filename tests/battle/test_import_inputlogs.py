@@ -269,3 +269,9 @@ def test_a_player_who_takes_another_name_keeps_team_and_rating(simulator, tmp_pa
     assert import_inputlogs.main([str(log), "--out", str(tmp_path / "out")]) == 0
     names = [parse_name(path) for path in (tmp_path / "out").rglob("*.lz4")]
     assert {name.player: name.rating for name in names} == {"p1": 1000, "p2": 1523}  # 1000: unrated
+
+
+def test_a_folder_of_input_logs_is_no_file(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        import_inputlogs.main([str(tmp_path), "--out", str(tmp_path / "out")])
+    assert f"{tmp_path}: is no file: give .jsonl, .jsonl.gz or .inputlog files" in capsys.readouterr().err
