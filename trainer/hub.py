@@ -19,17 +19,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Push a saved agent to the Hugging Face Hub, pull one, or pack one up small."""
     parser = argparse.ArgumentParser(prog="python -m trainer.hub", description=main.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    pushing = verbs.add_parser("push")
+    pushing = verbs.add_parser("push", help="upload an agent with its card and the code that it acts by")
     pushing.add_argument("checkpoint", help="a run's folder, a checkpoint, or a saved model")
     pushing.add_argument("--to", required=True, help="NAME/MODEL")
     pushing.add_argument("--private", action="store_true")
     pushing.add_argument(
         "--licence", help="as the Hub names it (default: cc-by-nc-4.0 where the data asks for it, else mit)"
     )
-    pulling = verbs.add_parser("pull")
+    pulling = verbs.add_parser("pull", help="download one")
     pulling.add_argument("name", help="NAME/MODEL")
     pulling.add_argument("--to", required=True, type=Path)
-    packing = verbs.add_parser("pack")
+    packing = verbs.add_parser("pack", help="weights in bf16 and a card, without the code: to be kept beside it")
     packing.add_argument("checkpoint", help="a run's folder, a checkpoint, or a saved model")
     packing.add_argument("--to", required=True, type=Path)
     arguments = parser.parse_args(argv)

@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_path", help="folder of battle files: the same as data.path=DIR")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     parser.add_argument("settings", nargs="*", metavar="a.b=c", help="settings laid over the file's")
-    arguments = parser.parse_intermixed_args(argv)  # settings and options in any order
+    arguments, unknown = parser.parse_known_intermixed_args(argv)  # settings and options in any order
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}: give settings without dashes, as max_steps=30")
     log_plainly()
     from trainer.config import load_config  # here and below: seconds of imports, which --help need not wait for
 

@@ -35,6 +35,13 @@ def test_a_path_is_taken_as_it_is_and_options_stand_anywhere(monkeypatch, folder
     assert (asked[0].data.path, asked[0].epochs, asked[0].max_steps) == (folder, None, 1)
 
 
+def test_a_setting_with_dashes_is_told_how_settings_are_written(capsys):
+    with pytest.raises(SystemExit) as end:
+        train_main(["--max_steps", "30"])
+    assert end.value.code == 2
+    assert "--max_steps: give settings without dashes, as max_steps=30" in capsys.readouterr().err
+
+
 def test_the_resolved_configuration_loads_again(tmp_path):
     import yaml
 
