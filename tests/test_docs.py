@@ -44,7 +44,7 @@ RUN_BY = {
     "trainer.hub push": "tests/trainer/test_hub.py",
     "trainer.hub pull": "tests/trainer/test_hub.py",
     "trainer.hub pack": "tests/trainer/test_hub.py",
-    "trainer.checkpoint": "tests/trainer/test_guard.py",
+    "trainer.checkpoint": "tests/trainer/test_checkpoint.py",
     "launch.bench_engines": "tests/trainer/test_engines.py",
     "trainer.plan": "tests/trainer/test_plan.py",
     "trainer.report": "tests/trainer/test_report.py",

@@ -38,3 +38,9 @@ def trained(battles, shared):
         if not (output / "report.html").exists():
             assert Run(load_config(None, settings)).train() == 0
     return output
+
+
+def run_of(battles, output, *settings):
+    """A run of `SMALL`, logged at every step, that is yet to train."""
+    common = [*SMALL, f"data.path={battles}", f"output={output}", "eval.every=0", "log.every=1"]
+    return Run(load_config(None, [*common, *settings]))

@@ -1,4 +1,4 @@
-"""Faults planted in a run's data: `plant` for tests in one process, and `trainer.train` with them for launched ones.
+"""Faults planted in a run's data: `plant_in` for tests in one process, and `trainer.train` with them for launched ones.
 
     python -m tests.trainer.planted [settings of trainer.train …]
 
@@ -31,6 +31,11 @@ def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", 
                 yield pack
 
     return lambda *a, **k: Planted(real(*a, **k), sum(drawn.packs for drawn in k["past"]) // k["world"])
+
+
+def plant_in(monkeypatch, is_bad: Callable[[int], bool], name: str = "numbers", value: float = torch.nan) -> None:
+    """`plant`, for a run in this process."""
+    monkeypatch.setattr(course, "make_loader", plant(course.make_loader, is_bad, name, value))
 
 
 if __name__ == "__main__":

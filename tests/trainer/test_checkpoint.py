@@ -1,11 +1,19 @@
-"""A damaged checkpoint is told from a whole one, whichever bit it is."""
+"""A checkpoint: told from a damaged one whichever bit it is, shown by its command, read from an older schema."""
 
+import json
+import shutil
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
+import torch
 
+from tests.trainer.conftest import SMALL, run_of
 from trainer import checkpoint
-from trainer.state import TrainingState
+from trainer.state import TrainingState, gather
+from trainer.train import main as train_main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -105,3 +113,76 @@ def test_a_machine_without_deepspeed_trains_and_says_its_versions(monkeypatch):
     monkeypatch.setattr(checkpoint, "version", without)
     assert "deepspeed" not in checkpoint.versions()
     assert checkpoint.versions()["torch"] == version("torch")
+
+
+def test_command_line_of_checkpoints(trained, tmp_path, capsys):
+    assert checkpoint.main(["verify", str(trained)]) == 0
+    assert checkpoint.main(["inspect", str(trained)]) == 0
+    text = capsys.readouterr().out
+    assert "step 120" in text
+    assert f"schema {checkpoint.SCHEMA}" in text
+    assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "out" / "agent")]) == 0
+    checkpoint.load_network(tmp_path / "out" / "agent")
+    # The run's own agent, which need not be its newest checkpoint's, with all that it needs.
+    ours = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "agent").iterdir() if path.is_file()} == ours
+    assert "calibration.json" in ours
+    modes = {path.stat().st_mode for path in (trained / "model").iterdir() if path.is_file()}
+    assert len(modes) == 1
+    starter = str(ROOT / "battle" / "starter")
+    assert checkpoint.main(["export", starter, "--to", str(tmp_path / "starter")]) == 0
+    assert {"agents.py", "modeling_turnwise.py", "model.safetensors"} <= {
+        p.name for p in (tmp_path / "starter").iterdir()
+    }
+    # Nothing but an agent gives way to one.
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    shutil.copytree(trained, tmp_path / "run")
+    capsys.readouterr()
+    for place, words in (("full", "thesis.txt"), ("run", ".lock"), ("full/thesis.txt", "is a file")):
+        assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / place)]) == 1
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "full" / "thesis.txt").exists()
+    assert len(checkpoint.list_checkpoints(tmp_path / "run")) == 2
+    assert checkpoint.main(["export", str(trained), "--to", str(tmp_path / "starter")]) == 0
+    victim = checkpoint.list_checkpoints(tmp_path / "run")[0] / "targets.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert checkpoint.main(["verify", str(tmp_path / "run")]) == 1
+    assert "targets.safetensors" in capsys.readouterr().out
+    assert checkpoint.main(["inspect", str(tmp_path)]) == 1
+    assert "no checkpoint here" in capsys.readouterr().err
+
+
+def test_an_earlier_schema_is_read(battles, tmp_path):
+    """Schema 1 kept the optimizer's numbered state in optimizer.pt, and under DeepSpeed its shards."""
+    run = run_of(battles, tmp_path / "run", "max_steps=4", "checkpoint.every=2")
+    assert run.train() == 0
+    folder = checkpoint.step_folder(tmp_path / "run", 4)
+    expected = gather(run.accelerator, run.module, run.objective, run.optimizer)
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "optimizer.safetensors").unlink()
+    torch.save(run.optimizer.state_dict(), old / "optimizer.pt")
+    settings = json.loads((old / "run.json").read_text()) | {"schema": 1, "best": 1.25}
+    (old / "run.json").write_text(json.dumps(settings))
+    (old / "manifest.json").unlink()
+    checkpoint._write_manifest(old)
+    state, _ = checkpoint.read(old)
+    assert state.updates == expected.updates == 4
+    assert state.moments.keys() == expected.moments.keys()
+    assert all(torch.equal(state.moments[name], expected.moments[name]) for name in expected.moments)
+    (old / "deepspeed").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match="init_from"):
+        checkpoint.read(old)
+    (folder / "run.json").write_text(json.dumps(settings | {"schema": 99}))
+    (folder / "manifest.json").unlink()
+    checkpoint._write_manifest(folder)
+    with pytest.raises(checkpoint.CheckpointError, match="later version"):
+        checkpoint.read(folder)
+
+
+def test_another_network_is_refused_by_name(battles, tmp_path, capsys):
+    assert run_of(battles, tmp_path, "max_steps=2").train() == 0
+    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
+    assert train_main(settings) == 1
+    assert "model" in capsys.readouterr().err

@@ -13,8 +13,8 @@ import pytest
 from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, write_battles
-from tests.trainer.conftest import SMALL
-from tests.trainer.test_guard import plant_in, run_of
+from tests.trainer.conftest import SMALL, run_of
+from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint, setup
 from trainer.changes import changed, other_files, other_heldout

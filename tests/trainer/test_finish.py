@@ -1,0 +1,36 @@
+"""Which checkpoint a finished run's agent is taken from."""
+
+import pytest
+
+from tests.trainer.conftest import run_of
+from trainer import checkpoint, loop
+
+
+@pytest.mark.parametrize("fault", ["never written", "damaged"])
+def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(battles, tmp_path, monkeypatch, caplog, fault):
+    """The first evaluation's checkpoint meets a full disk, or a spoilt one, and no later one is better."""
+    real = checkpoint._write_manifest
+
+    def fault_at_3(folder):
+        if "step_00000003" in folder.name and fault == "never written":
+            raise OSError(28, "No space left on device")
+        real(folder)
+        if "step_00000003" in folder.name:
+            (folder / "targets.safetensors").write_bytes(b"")
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", fault_at_3)
+    run = run_of(battles, tmp_path, "max_steps=6", "eval.every=3", "eval.choose=likelihood")
+    monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
+    assert run.train() == 0
+    assert "the best checkpoint cannot be taken" in caplog.text
+    assert (tmp_path / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize(("choice", "step"), [("last", 4), ("likelihood", 2)])
+def test_the_agent_is_the_chosen_checkpoint(battles, tmp_path, monkeypatch, choice, step):
+    """Held-out likelihood is at its best at step 2, as where a filter turns from the players at step 3."""
+    run = run_of(battles, tmp_path, "max_steps=4", "eval.every=2", f"eval.choose={choice}")
+    monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
+    assert run.train() == 0
+    chosen = checkpoint.step_folder(tmp_path, step) / "model" / "model.safetensors"
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == chosen.read_bytes()
