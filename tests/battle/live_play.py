@@ -102,12 +102,7 @@ class Watched(RandomAgent):
 
     def __init__(self):
         super().__init__()
-        self.left, self.heard, self.ended = {}, {}, []
-
-    def choose(self, observations):
-        for seen in observations:
-            self.left[seen.lane] = seen.state["opponents_remaining"]
-        return super().choose(observations)
+        self.heard, self.ended = {}, []
 
     def end(self, lane):
         self.ended.append(lane)
