@@ -32,7 +32,6 @@ from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ConfigError, ModelChoice, RunConfig, scale_to_world
 from trainer.finetune import Start
 from trainer.objective import derived_support
-from trainer.ops import build_communication
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
         place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(place, MASTER_PORT=str(free_port()))
     if wants_deepspeed and not cuda:
-        build_communication()
+        _leave_out_inference_op()
     if wants_deepspeed:
         # It calls torch by names that were changed, and each process would say so at its first step.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
@@ -87,6 +86,14 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
                 "`torchrun --nproc-per-node N -m trainer.train …` or an `accelerate launch` file of launch/accelerate"
             )
     return accelerator, config
+
+
+def _leave_out_inference_op() -> None:
+    """Without this, DeepSpeed compiles its shared-memory all-reduce for CPUs, the best part of a minute where it never
+    was compiled, and waits for ever on the lock of a build that was killed. Inference alone would call it."""
+    import deepspeed  # takes seconds, and only runs with it come here
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _check_launch(config: RunConfig, asked: int, deepspeed: bool) -> None:

@@ -53,6 +53,7 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
     monkeypatch.setattr(bench_engines, "launch", lambda *a, **b: printed.append(launch(*a, **b)) or printed[-1])
     result = measure(row, base, tmp_path, *MATRIX)
     assert "FutureWarning" not in printed[0][1]  # of a library, which nobody here can mend
+    assert "built successfully" not in printed[0][1]  # compiling what training never calls takes a minute
     if "refused" not in result:
         assert result["steps"] < 1e-4
         assert result["resumed"] < 1e-4
