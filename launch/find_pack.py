@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from launch.machine import peak_rss
-from trainer.config import ConfigError, load_config
+from trainer.config import load_config
+from trainer.errors import ConfigError
 from trainer.loop import Run
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
 import json
 
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
 from trainer.wording import flat
 
 # What shapes a run's numbers; the rest (evaluation, logs, engines) may change at any resume.

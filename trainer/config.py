@@ -17,6 +17,7 @@ import yaml
 
 from data.dataset import DataConfig
 from data.sampler import BatchConfig
+from trainer.errors import ConfigError
 from trainer.guard import GuardConfig
 from trainer.limits import not_negative, positive, refuse_unless
 from trainer.objective import ObjectiveConfig
@@ -27,10 +28,6 @@ _KINDS = {
     "array": "a list, as [a, b]", "object": "keys, as {a: b}", "str": "text, a number in quotes",
     "bool": "true or false", "int": "a whole number", "float": "a number",
 }  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file, the key and the mend."""
 
 
 @dataclass

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.checkpoint import CheckpointError, find_model
-from trainer.config import ConfigError, ModelChoice, RunConfig
+from trainer.config import ModelChoice, RunConfig
+from trainer.errors import ConfigError
 from trainer.export import CARD, VOCABULARY
 
 log = logging.getLogger(__name__)

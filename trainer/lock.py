@@ -1,13 +1,13 @@
 """A training run holds its output folder, and every process of it hears where it cannot."""
 
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from data.lock import FolderHeld, hold
-from trainer.config import ConfigError
+from trainer.errors import ConfigError, refuse_unwritable
 
 
 def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
@@ -29,8 +29,3 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
     if holder is not None:
         raise ConfigError(f"{output}: another run trains there ({holder}): wait for its end, or give another output")
     return held
-
-
-def refuse_unwritable(output: Path, fault: str | None) -> NoReturn:
-    """Raises ConfigError: in OUTPUT nothing can be written, for the system's reason `fault`."""
-    raise ConfigError(f"{output}: nothing can be written there ({fault}): give another output")

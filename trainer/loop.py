@@ -16,9 +16,10 @@ from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
-from trainer.config import ConfigError, RunConfig, to_tree
+from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
+from trainer.errors import ConfigError
 from trainer.finetune import starting_model
 from trainer.finish import finish
 from trainer.flops import flops_per_turn, peak_flops

@@ -26,7 +26,8 @@ from data.observation import space_named
 from data.sampler import PackShape, pack_shape
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from trainer.config import ConfigError, RunConfig, load_config, scale_to_world
+from trainer.config import RunConfig, load_config, scale_to_world
+from trainer.errors import ConfigError
 from trainer.finetune import starting_model
 from trainer.flops import PEAK_FLOPS, flops_per_turn
 from trainer.limits import positive

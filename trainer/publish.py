@@ -13,7 +13,8 @@ from pathlib import Path
 from huggingface_hub import get_token
 from huggingface_hub.utils import disable_progress_bars
 
-from trainer.config import ConfigError, HubConfig
+from trainer.config import HubConfig
+from trainer.errors import ConfigError
 from trainer.upload import push
 
 log = logging.getLogger(__name__)

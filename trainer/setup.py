@@ -29,7 +29,8 @@ from data.schema import SCHEMA_VERSION
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
-from trainer.config import ConfigError, ModelChoice, RunConfig, scale_to_world
+from trainer.config import ModelChoice, RunConfig, scale_to_world
+from trainer.errors import ConfigError
 from trainer.finetune import Start
 from trainer.objective import derived_support
 

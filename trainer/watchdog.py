@@ -1,6 +1,6 @@
 """Signs of life between the processes of a run: one that dies is noticed wherever the others wait.
 
-Collectives have timeouts of their own, but not all: DeepSpeed's shared-memory operations on CPUs spin for ever.
+Collectives have timeouts of their own, but not all: DeepSpeed's first meeting of the processes has none.
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from trainer.lock import refuse_unwritable
+from trainer.errors import refuse_unwritable
 
 log = logging.getLogger(__name__)
 BEAT_S = 2.0

@@ -183,8 +183,9 @@ def test_a_search_on_the_ladder_is_made_again_after_a_break(tmp_path, watched):
     assert [(name.rated, name.rating) for name in names] == [(True, 1000)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("how", ["restarted", pytest.param("left", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["restarted", "left"])
 def test_a_battle_that_the_server_no_longer_has_is_void(tmp_path, watched, how):
     class Ends(Watched):
         asked = 0

@@ -100,6 +100,7 @@ def test_the_chance_to_finish_runs_over_the_damage_rolls():
     assert chance_to_finish(0.0, 1.0, 0.5) == 0.0
 
 
+@pytest.mark.slow
 def test_it_wins_against_the_baseline_next_to_it(simulator):
     arena = Arena([Counted(make_player(parse_player(name))) for name in ("planner", "simple_heuristics")])
     for battle_format in ("gen2ou", "gen9ou"):

@@ -7,6 +7,7 @@ from launch.bench_optim import measure, parse, settings
 from tests.battle_files import Style, write_battles
 
 
+@pytest.mark.slow
 def test_an_arm_is_trained_for_the_time_given(tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
     write_battles(tmp_path / "battles", 40, seed=3, style=Style(max_turns=30))

@@ -74,8 +74,8 @@ def test_results_of_other_data_or_settings_are_not_taken_for_these(tmp_path, mon
 
 def test_a_stage_that_fails_says_why_in_a_line(tmp_path):
     log = tmp_path / "train.log"
-    with pytest.raises(proof.ProofError, match=r"train\.log says: .*error: .*objective\.filtr"):
-        proof.run("trainer.train", "objective.filtr=3", log=log)
+    with pytest.raises(proof.ProofError, match=r"data\.prepare ended with 1; .*train\.log says: error: .*nowhere"):
+        proof.run("data.prepare", "verify", str(tmp_path / "nowhere"), log=log)
 
 
 def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):

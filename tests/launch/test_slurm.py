@@ -110,6 +110,7 @@ def test_a_run_that_fails_without_progress_is_not_queued_again(job, tmp_path):
     assert not (tmp_path / "requeued").exists()
 
 
+@pytest.mark.slow
 def test_queued_again_it_goes_on_from_its_own_checkpoint(job, tmp_path):
     """With another `resume` it would begin anew each time; before its first checkpoint it has to."""
     arguments, up = ("fail", "resume=never"), tmp_path / OUT / "up_0"

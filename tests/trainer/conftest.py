@@ -3,6 +3,7 @@
 import pytest
 from filelock import FileLock
 
+from data.cache import CacheJob, make_cache
 from trainer.config import load_config
 from trainer.loop import Run
 
@@ -13,7 +14,7 @@ SIZES = [
 ]  # fmt: skip
 SMALL = [
     *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15",
-    "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=60",
+    "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=16",
     "log.progress=false", "log.report=false",
 ]  # fmt: skip
 
@@ -27,11 +28,21 @@ def index_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(battles, shared):
+def cached(battles, shared):
+    """The shared battles as a token cache: encoded once, not in each of some hundred runs."""
+    folder = shared / "cached"
+    with FileLock(shared / "cached.lock"):
+        if not folder.exists():
+            make_cache(CacheJob(battles, folder), processes=1, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(cached, shared):
     """The folder of a finished run of 120 steps with the default objective, its likeliest checkpoint chosen."""
     output = shared / "trained"
     settings = [
-        *SMALL, f"data.path={battles}", f"output={output}", "max_steps=120", "optim.lr=3.0e-3", "eval.every=60",
+        *SMALL, f"data.path={cached}", f"output={output}", "max_steps=120", "optim.lr=3.0e-3", "eval.every=60",
         "checkpoint.every=60", "objective.filter_warmup=80", "eval.choose=likelihood", "log.report=true",
     ]  # fmt: skip
     with FileLock(shared / "trained.lock"):
@@ -40,7 +51,7 @@ def trained(battles, shared):
     return output
 
 
-def run_of(battles, output, *settings):
+def run_of(data, output, *settings):
     """A run of `SMALL`, logged at every step, that is yet to train."""
-    common = [*SMALL, f"data.path={battles}", f"output={output}", "eval.every=0", "log.every=1"]
+    common = [*SMALL, f"data.path={data}", f"output={output}", "eval.every=0", "log.every=1"]
     return Run(load_config(None, [*common, *settings]))

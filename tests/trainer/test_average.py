@@ -37,9 +37,9 @@ def test_a_decay_of_one_is_refused():
         load_config(None, ["optim.ema=1.0"])
 
 
-def test_a_run_averages_saves_resumes_and_evaluates_the_average(battles, tmp_path):
+def test_a_run_averages_saves_resumes_and_evaluates_the_average(cached, tmp_path):
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "batch.battles=2", "optim.ema=0.9",
+        *SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "batch.battles=2", "optim.ema=0.9",
         "optim.lr=1.0e-2", "optim.warmup_steps=0", "eval.battles=2", "checkpoint.background=false",
     ]  # fmt: skip
 

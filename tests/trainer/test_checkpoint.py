@@ -153,9 +153,9 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     assert "no checkpoint here" in capsys.readouterr().err
 
 
-def test_an_earlier_schema_is_read(battles, tmp_path):
+def test_an_earlier_schema_is_read(cached, tmp_path):
     """Schema 1 kept the optimizer's numbered state in optimizer.pt, and under DeepSpeed its shards."""
-    run = run_of(battles, tmp_path / "run", "max_steps=4", "checkpoint.every=2")
+    run = run_of(cached, tmp_path / "run", "max_steps=4", "checkpoint.every=2")
     assert run.train() == 0
     folder = checkpoint.step_folder(tmp_path / "run", 4)
     expected = gather(run.accelerator, run.module, run.objective, run.optimizer)
@@ -181,8 +181,8 @@ def test_an_earlier_schema_is_read(battles, tmp_path):
         checkpoint.read(folder)
 
 
-def test_another_network_is_refused_by_name(battles, tmp_path, capsys):
-    assert run_of(battles, tmp_path, "max_steps=2").train() == 0
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
+def test_another_network_is_refused_by_name(cached, tmp_path, capsys):
+    assert run_of(cached, tmp_path, "max_steps=2").train() == 0
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
     assert train_main(settings) == 1
     assert "model" in capsys.readouterr().err

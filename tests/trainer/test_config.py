@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from trainer import loop
-from trainer.config import ConfigError, load_config, scale_to_world, to_tree
+from trainer.config import load_config, scale_to_world, to_tree
+from trainer.errors import ConfigError
 from trainer.train import main as train_main
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))

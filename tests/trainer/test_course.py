@@ -18,8 +18,9 @@ from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint, setup
 from trainer.changes import changed, other_files, other_heldout
-from trainer.config import ConfigError, load_config, scale_to_world
+from trainer.config import load_config, scale_to_world
 from trainer.course import Course
+from trainer.errors import ConfigError
 from trainer.setup import open_battles
 from trainer.train import main as train_main
 
@@ -30,12 +31,12 @@ def course_of(data, world, *settings):
     return [Course(dataset, scale_to_world(config, world), rank, world) for rank in range(world)]
 
 
-def test_epochs_are_of_what_the_rates_let_in(battles, tmp_path):
+def test_epochs_are_of_what_the_rates_let_in(cached, tmp_path):
     """A second source at a twentieth of the weight adds a twentieth of its battles to an epoch."""
     write_battles(tmp_path / "more", 120, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
     for plan in ("packed", "battles"):
-        (alone,) = course_of(battles, 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384")
-        mixed = [{"path": str(battles), "weight": 20}, {"path": str(tmp_path / "more"), "weight": 1}]
+        (alone,) = course_of(cached, 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384")
+        mixed = [{"path": str(cached), "weight": 20}, {"path": str(tmp_path / "more"), "weight": 1}]
         both = course_of(
             "''", 1, "epochs=1", f"batch.plan={plan}", "batch.turns=384", f"data.sources={json.dumps(mixed)}"
         )
@@ -45,17 +46,17 @@ def test_epochs_are_of_what_the_rates_let_in(battles, tmp_path):
         assert len(members) < 1.1 * len(alone.dataset)
 
 
-def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles):
+def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(cached):
     """Two thirds on one process, the rest on two whose packs are more than half as large: the epochs end where they
     end, and no window is taken twice or left out."""
     cut = "epochs=2", "batch.battles=12"
-    (one,) = course_of(battles, 1, *cut)
+    (one,) = course_of(cached, 1, *cut)
     assert one.total == pytest.approx(2 * one.epoch_rows / one.step_rows, abs=1)
     done = 2 * one.total // 3
     one.open(0)
     seen = [tuple(row) for step in range(done) for pack in one.micro(step) for row in pack["windows"].tolist()]
     noted = json.loads(json.dumps({"step": done, **one.record(done)}))
-    two = course_of(battles, 2, *cut)
+    two = course_of(cached, 2, *cut)
     assert two[0].step_rows != one.step_rows
     for course in two:
         course.restore(noted)
@@ -68,18 +69,18 @@ def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(battles
     # In the second epoch some battles are cut elsewhere, and some windows still lie in the pool.
     taken = [window for window in seen if window[0] >= 0]
     assert max(np.bincount([battle for battle, start, _ in taken if start == 0])) <= 3
-    again = course_of(battles, 1, *cut)[0]
+    again = course_of(cached, 1, *cut)[0]
     again.restore(json.loads(json.dumps({"step": two[0].total, **two[0].record(two[0].total)})))
     assert again.total == two[0].total
 
 
 @pytest.mark.parametrize(("first", "then"), [("packed", "battles"), ("battles", "packed")])
-def test_packs_of_the_other_plan_go_on_in_the_middle_of_the_epochs(battles, first, then):
+def test_packs_of_the_other_plan_go_on_in_the_middle_of_the_epochs(cached, first, then):
     """Planned packs count turns, the others files: one for the other, a run ended at once, or far too late."""
-    (before,) = course_of(battles, 1, "epochs=2", f"batch.plan={first}")
+    (before,) = course_of(cached, 1, "epochs=2", f"batch.plan={first}")
     before.open(0)
     half = before.total // 2
-    (after,) = course_of(battles, 1, "epochs=2", f"batch.plan={then}")
+    (after,) = course_of(cached, 1, "epochs=2", f"batch.plan={then}")
     whole = after.total
     after.restore(json.loads(json.dumps({"step": half, **before.record(half)})))
     assert after.total - half == pytest.approx(whole - whole * half / before.total, abs=1.01)
@@ -105,18 +106,18 @@ def test_processes_open_the_same_battles_or_do_not_start(tmp_path, monkeypatch):
         open_battles(config, tokenizer, another)
 
 
-def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(battles):
-    (course,) = course_of(battles, 1, "max_steps=40")
+def test_an_earlier_versions_checkpoint_goes_on_by_its_steps(cached):
+    (course,) = course_of(cached, 1, "max_steps=40")
     course.restore({"step": 6, "data_offset": 2})
     assert [drawn.packs for drawn in course.drawn(6)] == [8]
     assert course.total == 40
 
 
-def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(battles, tmp_path):
+def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(cached, tmp_path):
     """`resume=never` in a folder with a longer run's checkpoints: its agent and tables are its own, the others kept."""
     settings = [
         *SMALL,
-        f"data.path={battles}",
+        f"data.path={cached}",
         f"output={tmp_path}",
         "eval.every=0",
         "checkpoint.keep=1",
@@ -141,8 +142,8 @@ def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(battles, tmp_pat
     assert not (tmp_path / "before_2").exists()
 
 
-def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(battles, tmp_path):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "checkpoint.every=2"]
+def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "checkpoint.every=2"]
     assert train_main([*settings, "max_steps=6", "checkpoint.keep=3"]) == 0
     victim = checkpoint.step_folder(tmp_path, 6) / "targets.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1])
@@ -151,10 +152,10 @@ def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(battles, 
     assert (tmp_path / "before_1" / "step_00000006" / "manifest.json").exists()
 
 
-def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(battles, tmp_path):
+def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(cached, tmp_path):
     """Its best is not this run's best; at its last step the new folder still gets a checkpoint and an agent, and a row
     of its evaluation, without which there was no report either."""
-    settings = [*SMALL, f"data.path={battles}", "eval.every=2", "eval.choose=likelihood", "max_steps=4"]
+    settings = [*SMALL, f"data.path={cached}", "eval.every=2", "eval.choose=likelihood", "max_steps=4"]
     assert train_main([*settings, f"output={tmp_path / 'a'}"]) == 0
     start = f"resume={checkpoint.step_folder(tmp_path / 'a', 4)}"
     assert train_main([*settings, f"output={tmp_path / 'b'}", start, "log.report=true"]) == 0
@@ -165,9 +166,9 @@ def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(battles,
     assert "battles/s" not in (tmp_path / "b" / "report.html").read_text()
 
 
-def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(battles, tmp_path):
+def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(cached, tmp_path):
     """A shorter run's checkpoints and rows, none beyond the step that is gone on from, are not the new run's either."""
-    settings = [*SMALL, f"data.path={battles}", "eval.every=0", "log.every=1", "checkpoint.keep=0", "log.wandb=true"]
+    settings = [*SMALL, f"data.path={cached}", "eval.every=0", "log.every=1", "checkpoint.keep=0", "log.wandb=true"]
     assert train_main([*settings, f"output={tmp_path / 'a'}", "max_steps=4", "log.wandb=false"]) == 0
     b = tmp_path / "b"
     assert train_main([*settings, f"output={b}", "max_steps=2", "seed=7"]) == 0
@@ -179,16 +180,16 @@ def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(battles, t
     assert (b / "before_1" / "wandb_run.json").read_text() == theirs != (b / "wandb_run.json").read_text()
 
 
-def test_windows_that_find_no_room_are_told_once(battles, tmp_path, caplog):
-    settings = [*SMALL, f"data.path={battles}", "eval.every=0", "log.every=1", "max_steps=4", "batch.turns=128"]
+def test_windows_that_find_no_room_are_told_once(cached, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={cached}", "eval.every=0", "log.every=1", "max_steps=4", "batch.turns=128"]
     assert train_main([*settings, f"output={tmp_path / 'planned'}"]) == 0
     assert "did not fit" not in caplog.text
     assert train_main([*settings, f"output={tmp_path / 'not'}", "batch.plan=battles"]) == 0
     assert caplog.text.count("windows did not fit their packs of 128 turns") == 1
 
 
-def test_win_rates_of_the_agent_before_are_put_aside(battles, tmp_path):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0"]
+def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0"]
     assert train_main([*settings, "max_steps=2"]) == 0
     (tmp_path / "play.json").write_text('{"results": []}')
     assert train_main([*settings, "max_steps=2"]) == 0
@@ -198,10 +199,10 @@ def test_win_rates_of_the_agent_before_are_put_aside(battles, tmp_path):
     assert (tmp_path / "play_before.json").exists()
 
 
-def test_a_finetuned_run_goes_on_without_the_model_that_it_began_with(trained, battles, tmp_path):
+def test_a_finetuned_run_goes_on_without_the_model_that_it_began_with(trained, cached, tmp_path):
     shutil.copytree(trained / "model", tmp_path / "first")
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "eval.every=0",
+        *SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "eval.every=0",
         f"model.init_from={tmp_path / 'first'}",
     ]  # fmt: skip
     assert train_main([*settings, "max_steps=1"]) == 0
@@ -231,20 +232,20 @@ def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("first", "then"), [("heads", "network"), ("network", "heads")])
-def test_a_run_goes_on_with_other_targets(battles, tmp_path, first, then):
+def test_a_run_goes_on_with_other_targets(cached, tmp_path, first, then):
     """Targets of the trunk that the checkpoint lacks start at its weights; those that are too many are left."""
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "objective.tau=0.5"]
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "objective.tau=0.5"]
     assert train_main([*settings, "max_steps=1", f"objective.target={first}"]) == 0
     assert train_main([*settings, "max_steps=2", f"objective.target={then}"]) == 0
     names = {name.split(".")[0] for name in checkpoint.read(checkpoint.step_folder(tmp_path, 2))[0].targets}
     assert names == {"actor", "critics", *(["model"] if then == "network" else [])}
 
 
-def test_going_back_leads_out_of_the_stretch_of_skipped_updates(battles, tmp_path, monkeypatch):
+def test_going_back_leads_out_of_the_stretch_of_skipped_updates(cached, tmp_path, monkeypatch):
     """Checkpoints and evaluations that fall due within it, between the steps that are logged."""
     plant_in(monkeypatch, lambda place: 4 <= place < 14)
     run = run_of(
-        battles, tmp_path, "max_steps=20", "log.every=10", "checkpoint.every=3", "eval.every=7",
+        cached, tmp_path, "max_steps=20", "log.every=10", "checkpoint.every=3", "eval.every=7",
         "guard.skips_in_a_row=8", "checkpoint.keep=9",
     )  # fmt: skip
     assert run.train() == 0

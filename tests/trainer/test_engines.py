@@ -62,12 +62,12 @@ def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["zero1", "zero2"])
-def test_deepspeed_leaves_the_compiled_step_one_graph(battles, tmp_path, engine):
+def test_deepspeed_leaves_the_compiled_step_one_graph(cached, tmp_path, engine):
     """In bf16, as on a GPU, and one frame: DeepSpeed's hooks around the module, were they compiled with it, would be
     twenty more, guarded by what changes at every step."""
     out = tmp_path / "counted.json"
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path}", f"deepspeed=ds_configs/{engine}.json", "max_steps=3",
+        *SMALL, f"data.path={cached}", f"output={tmp_path}", f"deepspeed=ds_configs/{engine}.json", "max_steps=3",
         "compile=true", "precision=bf16", "batch.battles=2", "model.num_layers=1", "model.critics=2",
     ]  # fmt: skip
     command = [sys.executable, "-m", "tests.trainer.compiled_steps", str(out), *settings]
@@ -173,7 +173,8 @@ def test_a_lost_process_ends_the_others_within_a_minute(tmp_path):
 
 @pytest.mark.parametrize("key", ["train_batch_size", "gradient_clipping", "bf16"])
 def test_a_zero_file_that_contradicts_the_run_is_refused(key, tmp_path):
-    from trainer.config import ConfigError, load_config
+    from trainer.config import load_config
+    from trainer.errors import ConfigError
     from trainer.setup import _deepspeed_plugin
 
     path = tmp_path / "zero.json"

@@ -33,8 +33,8 @@ def config_of(battles, output, *settings):
     return load_config(None, [*FREE, f"data.path={battles}", f"output={output}", "max_steps=5", *settings])
 
 
-def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, battles, tmp_path):
-    start = starting_model(config_of(battles, tmp_path, f"model.init_from={trained}", "model.dropout=0.2"))
+def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, cached, tmp_path):
+    start = starting_model(config_of(cached, tmp_path, f"model.init_from={trained}", "model.dropout=0.2"))
     network = start.network()
     saved = load_file(trained / "model" / "model.safetensors")
     assert all(torch.equal(network.state_dict()[name], value) for name, value in saved.items())
@@ -42,17 +42,17 @@ def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, battles, tm
     assert (network.config.dropout, network.config.vocabulary_hash) == (0.2, Tokenizer.load().hash)
 
 
-def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, battles, tmp_path):
+def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, cached, tmp_path):
     def first_nll(output):
         with open(output / "training_log.csv", newline="") as handle:
             return float(next(csv.DictReader(handle))["policy/nll@0.999"])
 
     settings = ["log.every=1", "eval.every=0", "objective.filter_warmup=0", "optim.lr=1.0e-4"]
-    config = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings)
+    config = config_of(cached, tmp_path / "run", f"model.init_from={trained}", *settings)
     assert Run(config).train() == 0
     assert first_nll(tmp_path / "run") < 0.8 * first_nll(trained)
     assert json.loads((tmp_path / "run" / "run_config.json").read_text())["model"]["hidden_size"] == 64
-    more = config_of(battles, tmp_path / "run", f"model.init_from={trained}", *settings, "max_steps=6")
+    more = config_of(cached, tmp_path / "run", f"model.init_from={trained}", *settings, "max_steps=6")
     assert Run(more).train() == 0
     assert (tmp_path / "run" / "step_00000006" / "manifest.json").exists()
 
@@ -82,23 +82,23 @@ def test_the_licence_of_the_battles_goes_wherever_the_model_goes(battles, traine
     assert starting_model(config, resumed=model.parent).licence() == "cc-by-nc-4.0"
 
 
-def test_a_card_tells_the_licence_of_a_model_that_does_not(battles, trained, tmp_path):
+def test_a_card_tells_the_licence_of_a_model_that_does_not(cached, trained, tmp_path):
     folder = shutil.copytree(trained / "model", tmp_path / "model")
     start = f"model.init_from={folder}"
     for card, told in (("---\nlicense: cc-by-nc-sa-4.0\n---\n", "cc-by-nc-4.0"), ("no metadata", None)):
         (folder / "README.md").write_text(card)
-        assert licence_of_a_run(battles, tmp_path / "run", start) == told
+        assert licence_of_a_run(cached, tmp_path / "run", start) == told
 
 
 @pytest.mark.parametrize(
     ("share", "by", "said"),
     [(1.0, "battle", False), (0.5, "battle", False), (2.0, "battle", True), (1.0, "players", True)],
 )
-def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said, trained, battles, tmp_path, caplog):
+def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said, trained, cached, tmp_path, caplog):
     saved = TurnwiseConfig.from_pretrained(trained / "model")
     assert saved.split_by == "battle"
     settings = [f"data.heldout_share={share * saved.heldout_share}", f"data.split_by={by}"]
-    starting_model(config_of(battles, tmp_path, *settings, f"model.init_from={trained}"))
+    starting_model(config_of(cached, tmp_path, *settings, f"model.init_from={trained}"))
     assert ("seen some of them" in caplog.text) == said
 
 
@@ -125,10 +125,10 @@ def test_joining_keeps_ids_and_adds_nothing_twice():
 
 
 @pytest.mark.slow
-def test_a_model_of_the_hub_is_fetched_by_its_name(trained, battles, tmp_path):
+def test_a_model_of_the_hub_is_fetched_by_its_name(trained, cached, tmp_path):
     files = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
     hub = StandInHub({"me/agent": files})
-    settings = [*FREE, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=1", "optim.lr=0"]
+    settings = [*FREE, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=1", "optim.lr=0"]
     # The Hub's address is read at import: another one needs another process, which trains twice.
     twice = (
         "import sys; from trainer.train import main; settings = sys.argv[1:];"
@@ -161,17 +161,17 @@ def test_a_model_of_the_hub_is_fetched_by_its_name(trained, battles, tmp_path):
         (["model.init_from=DIR/nothing here"], ["nothing here", "NAME/MODEL"]),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(trained, battles, tmp_path, capsys, settings, words):
+def test_what_cannot_be_is_refused_with_the_reason(trained, cached, tmp_path, capsys, settings, words):
     (tmp_path / "empty").mkdir()
     settings = [setting.replace("DIR", str(tmp_path / "empty")) for setting in settings]
-    base = [*FREE, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=1", f"model.init_from={trained}"]
+    base = [*FREE, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=1", f"model.init_from={trained}"]
     assert train_main([*base, *settings]) == 1
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
 
 
-def test_a_plan_takes_the_sizes_of_the_model_to_start_from(trained, battles, tmp_path):
-    counted = plan.count(config_of(battles, tmp_path / "never", f"model.init_from={trained}"))
+def test_a_plan_takes_the_sizes_of_the_model_to_start_from(trained, cached, tmp_path):
+    counted = plan.count(config_of(cached, tmp_path / "never", f"model.init_from={trained}"))
     saved = load_file(trained / "model" / "model.safetensors")
     assert counted.parameters == sum(value.numel() for value in saved.values())
     assert not (tmp_path / "never").exists()

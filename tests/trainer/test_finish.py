@@ -7,7 +7,7 @@ from trainer import checkpoint, loop
 
 
 @pytest.mark.parametrize("fault", ["never written", "damaged"])
-def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(battles, tmp_path, monkeypatch, caplog, fault):
+def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(cached, tmp_path, monkeypatch, caplog, fault):
     """The first evaluation's checkpoint meets a full disk, or a spoilt one, and no later one is better."""
     real = checkpoint._write_manifest
 
@@ -19,7 +19,7 @@ def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(battles,
             (folder / "targets.safetensors").write_bytes(b"")
 
     monkeypatch.setattr(checkpoint, "_write_manifest", fault_at_3)
-    run = run_of(battles, tmp_path, "max_steps=6", "eval.every=3", "eval.choose=likelihood")
+    run = run_of(cached, tmp_path, "max_steps=6", "eval.every=3", "eval.choose=likelihood")
     monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
     assert run.train() == 0
     assert "the best checkpoint cannot be taken" in caplog.text
@@ -27,9 +27,9 @@ def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(battles,
 
 
 @pytest.mark.parametrize(("choice", "step"), [("last", 4), ("likelihood", 2)])
-def test_the_agent_is_the_chosen_checkpoint(battles, tmp_path, monkeypatch, choice, step):
+def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, choice, step):
     """Held-out likelihood is at its best at step 2, as where a filter turns from the players at step 3."""
-    run = run_of(battles, tmp_path, "max_steps=4", "eval.every=2", f"eval.choose={choice}")
+    run = run_of(cached, tmp_path, "max_steps=4", "eval.every=2", f"eval.choose={choice}")
     monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
     assert run.train() == 0
     chosen = checkpoint.step_folder(tmp_path, step) / "model" / "model.safetensors"

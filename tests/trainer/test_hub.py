@@ -216,16 +216,16 @@ def test_what_is_not_there_is_said(hub, tmp_path, capsys):
     assert "no model here" in capsys.readouterr().err
 
 
-def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, tmp_path, battles):
+def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, tmp_path, cached):
     commands = [
         ["pull", "me/nobody", "--to", str(tmp_path / "x")],
         ["pull", "not a name", "--to", str(tmp_path / "x")],
     ]
     script = (
         f"{COMMANDS}\nfrom trainer.evaluate import main as evaluate\n"
-        f"code = evaluate(['--checkpoint', 'me/agent', '--data', {str(battles)!r}, '--battles', '2'])\n"
+        f"code = evaluate(['--checkpoint', 'me/agent', '--data', {str(cached)!r}, '--battles', '2'])\n"
         "print('evaluated', code)\n"
-        f"evaluate(['--checkpoint', 'me/nobody', '--data', {str(battles)!r}])\n"
+        f"evaluate(['--checkpoint', 'me/nobody', '--data', {str(cached)!r}])\n"
         "from battle.players import make_player, parse_player\n"
         "print('plays as', make_player(parse_player('hub=me/agent')).name)\n"
         "try:\n    make_player(parse_player('me/nobody'))\n"

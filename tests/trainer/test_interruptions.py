@@ -14,15 +14,15 @@ import pytest
 from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
 from trainer.stop import STOPPED, StopRequest
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_killed_worker_costs_no_run(battles, tmp_path, monkeypatch, caplog):
-    run = run_of(battles, tmp_path / "killed", "max_steps=8", "data.workers=2", "data.prefetch=1")
+def test_a_killed_worker_costs_no_run(cached, tmp_path, monkeypatch, caplog):
+    run = run_of(cached, tmp_path / "killed", "max_steps=8", "data.workers=2", "data.prefetch=1")
     step = run.step
 
     def kill_once(number, packs, **options):
@@ -34,16 +34,16 @@ def test_a_killed_worker_costs_no_run(battles, tmp_path, monkeypatch, caplog):
     run.step = kill_once
     assert run.train() == 0
     assert "starts again at this step" in caplog.text
-    twin = run_of(battles, tmp_path / "whole", "max_steps=8")
+    twin = run_of(cached, tmp_path / "whole", "max_steps=8")
     assert twin.train() == 0
     orders = [[row["data/order_crc32"] for row in rows_of(tmp_path / name)] for name in ("killed", "whole")]
     assert orders[0] == orders[1]
 
 
 @pytest.mark.parametrize("broken", [ConnectionResetError(104, "Connection reset by peer"), EOFError("planted")])
-def test_a_worker_that_dies_as_its_pack_is_fetched_costs_no_run(battles, tmp_path, caplog, broken):
+def test_a_worker_that_dies_as_its_pack_is_fetched_costs_no_run(cached, tmp_path, caplog, broken):
     """Its pack is asked for while it dies: the line to it breaks before torch calls it dead."""
-    run = run_of(battles, tmp_path, "max_steps=4")
+    run = run_of(cached, tmp_path, "max_steps=4")
     micro, failed = run.course.micro, []
 
     def breaks():
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_as_its_pack_is_fetched_costs_no_run(battles, tmp_pat
     assert "step 2: a worker is lost" in caplog.text
 
 
-def test_a_full_disk_is_named_and_training_goes_on(battles, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_named_and_training_goes_on(cached, tmp_path, monkeypatch, caplog):
     """The second save meets a full disk, the third does not: the run ends well."""
     real, calls = checkpoint._write_manifest, []
 
@@ -73,19 +73,19 @@ def test_a_full_disk_is_named_and_training_goes_on(battles, tmp_path, monkeypatc
         real(folder)
 
     monkeypatch.setattr(checkpoint, "_write_manifest", full_once)
-    assert run_of(battles, tmp_path, "max_steps=9", "checkpoint.every=3", "checkpoint.keep=9").train() == 0
+    assert run_of(cached, tmp_path, "max_steps=9", "checkpoint.every=3", "checkpoint.keep=9").train() == 0
     assert "No space left" in caplog.text
     assert (tmp_path / "model" / "config.json").exists()
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000003", "step_00000009"]
     assert not list(tmp_path.glob(".step_*"))
 
 
-def test_a_disk_that_stays_full_ends_the_run_with_a_word(battles, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_stays_full_ends_the_run_with_a_word(cached, tmp_path, monkeypatch, capsys):
     def full(folder):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_write_manifest", full)
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "max_steps=2"]
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "max_steps=2"]
     assert train_main(settings) == 1
     error = capsys.readouterr().err
     assert "No space left" in error
@@ -108,11 +108,11 @@ def listens(pid, number):
         pytest.param("training", signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
-def test_a_signal_at_any_time_ends_with_its_own_code(battles, tmp_path, number, moment):
+def test_a_signal_at_any_time_ends_with_its_own_code(cached, tmp_path, number, moment):
     """At start-up, as soon as the trainer's own code runs, and in mid-training: exit code 75, and a checkpoint where
     there is something to save. All processes hear it, as they do from a terminal and from some schedulers: the loader's
     go on to the step's end."""
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "eval.every=0", "data.workers=1"]
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "data.workers=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "trainer.train", *settings, "max_steps=4000", "checkpoint.every=3000"]
     process = subprocess.Popen(
@@ -150,10 +150,10 @@ def test_a_second_interrupt_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(battles, tmp_path):
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(cached, tmp_path):
     """Killed outright, the first one leaves no lock behind, though its loader's workers may outlive it."""
     command = [
-        sys.executable, "-m", "trainer.train", *SMALL, f"data.path={battles}", f"output={tmp_path}", "data.workers=1",
+        sys.executable, "-m", "trainer.train", *SMALL, f"data.path={cached}", f"output={tmp_path}", "data.workers=1",
         "max_steps=100000", "log.every=1",
     ]  # fmt: skip
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -162,8 +162,8 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(bat
             assert first.poll() is None
             time.sleep(0.2)
         with pytest.raises(ConfigError, match=rf"another run trains there \(process {first.pid} on"):
-            run_of(battles, tmp_path, "max_steps=1").train()
+            run_of(cached, tmp_path, "max_steps=1").train()
     finally:
         first.kill()
         first.wait()
-    assert run_of(battles, tmp_path, "max_steps=1", "resume=never").train() == 0
+    assert run_of(cached, tmp_path, "max_steps=1", "resume=never").train() == 0

@@ -116,8 +116,8 @@ def test_a_step_that_is_not_finite_changes_nothing():
         assert all(torch.equal(moments[name][kind], kept[name][kind]) for kind in kept[name] if kind != "step")
 
 
-def test_a_run_resumes_bit_by_bit_and_changes_over_from_another(battles, tmp_path):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "batch.battles=2"]
+def test_a_run_resumes_bit_by_bit_and_changes_over_from_another(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "batch.battles=2"]
 
     def start(name, state=None, at=0):
         run = Run(load_config(None, [*settings, f"optim.name={name}"]))

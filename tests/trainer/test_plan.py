@@ -54,8 +54,8 @@ def test_a_peak_is_that_of_the_card_as_cuda_names_it(name, peak):
 
 
 @pytest.mark.parametrize("options", [[], ["optim.name=muon", "optim.ema=0.9"], ["optim.name=sgd"]])
-def test_counted_parts_are_those_of_a_run(battles, tmp_path, options):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=2", "eval.every=0", *options]
+def test_counted_parts_are_those_of_a_run(cached, tmp_path, options):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=2", "eval.every=0", *options]
     run = Run(load_config(None, settings))
     counted = plan.count(run.config)
     parameters = list(run.objective.network.parameters())
@@ -70,8 +70,8 @@ def test_counted_parts_are_those_of_a_run(battles, tmp_path, options):
     assert parts["average"] == (sum(p.numel() * 4 for p in run.average.network.parameters()) if run.average else 0)
 
 
-def test_a_whole_target_network_counts_its_forward(battles):
-    settings = [*SMALL, f"data.path={battles}"]
+def test_a_whole_target_network_counts_its_forward(cached):
+    settings = [*SMALL, f"data.path={cached}"]
     heads, network = (plan.count(load_config(None, [*settings, f"objective.target={t}"])) for t in ("heads", "network"))
     config = load_config(None, settings)
     with torch.device("meta"):
@@ -99,10 +99,10 @@ def test_attention_counts_the_keys_that_turns_have(max_turns):
 
 
 @pytest.mark.slow
-def test_peak_memory_is_as_planned(battles, tmp_path):
+def test_peak_memory_is_as_planned(cached, tmp_path):
     """`small` and a pack of 2,048 turns, so that what is planned for stands out from the libraries."""
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path}", "model.preset=small", "batch.turns=2048",
+        *SMALL, f"data.path={cached}", f"output={tmp_path}", "model.preset=small", "batch.turns=2048",
         "batch.battles=32", "batch.plan=battles", "max_steps=2",
     ]  # fmt: skip
     done = subprocess.run(

@@ -32,8 +32,8 @@ def settings_of(battles, output):
     ]  # fmt: skip
 
 
-def test_a_run_is_pushed_while_it_trains_and_at_its_end(hub, battles, tmp_path):
-    settings = [*settings_of(battles, tmp_path), "max_steps=20", "hub.every=10", "cost.dollars_per_hour=2.5"]
+def test_a_run_is_pushed_while_it_trains_and_at_its_end(hub, cached, tmp_path):
+    settings = [*settings_of(cached, tmp_path), "max_steps=20", "hub.every=10", "cost.dollars_per_hour=2.5"]
     assert Run(load_config(None, settings)).train() == 0
     assert hub.messages[0] == "Step 10"
     assert hub.messages[-1] == "Step 20"
@@ -73,17 +73,17 @@ def test_a_push_leaves_nothing_of_an_earlier_agent(hub, trained):
 
 
 @pytest.mark.slow
-def test_a_push_that_never_succeeds_ends_no_run(hub, battles, tmp_path, caplog):
+def test_a_push_that_never_succeeds_ends_no_run(hub, cached, tmp_path, caplog):
     hub.refuse_commits = 100
-    settings = [*settings_of(battles, tmp_path), "max_steps=10", "hub.every=5"]
+    settings = [*settings_of(cached, tmp_path), "max_steps=10", "hub.every=5"]
     assert Run(load_config(None, settings)).train() == 0
     assert "by hand: python -m trainer.hub push" in caplog.text
     assert "model.safetensors" not in hub.uploads["me/agent"]
     assert json.loads((tmp_path / "evaluation.json").read_text())["policy"]
 
 
-def test_a_run_without_a_name_to_push_to_is_refused(battles, tmp_path, capsys):
-    assert train_main([*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=1", "hub.push=true"]) == 1
+def test_a_run_without_a_name_to_push_to_is_refused(cached, tmp_path, capsys):
+    assert train_main([*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=1", "hub.push=true"]) == 1
     assert "hub.to" in capsys.readouterr().err
 
 

@@ -80,9 +80,9 @@ def test_a_run_learns_and_leaves_a_complete_folder(trained):
     assert (trained / "model" / "calibration.json").exists()
 
 
-def test_a_model_fed_nothing_is_noticed(trained, battles):
+def test_a_model_fed_nothing_is_noticed(trained, cached):
     """The canary: blank or shuffled observations must cost a trained model at least 0.15 nats a decision."""
-    seen = heldout_nll(trained, battles)
+    seen = heldout_nll(trained, cached)
 
     def blank(pack):
         pack["words"][:] = pack["words"][0]
@@ -92,20 +92,20 @@ def test_a_model_fed_nothing_is_noticed(trained, battles):
         order = torch.randperm(len(pack["words"]), generator=torch.Generator().manual_seed(0))
         pack["words"], pack["numbers"] = pack["words"][order], pack["numbers"][order]
 
-    assert heldout_nll(trained, battles, blank) > seen + 0.15
-    assert heldout_nll(trained, battles, shuffle) > seen + 0.15
+    assert heldout_nll(trained, cached, blank) > seen + 0.15
+    assert heldout_nll(trained, cached, shuffle) > seen + 0.15
 
 
-def test_evaluate_command_prints_a_table_and_writes_json(trained, battles, capsys, tmp_path):
+def test_evaluate_command_prints_a_table_and_writes_json(trained, cached, capsys, tmp_path):
     out = tmp_path / "judged" / "evaluation.json"
-    assert evaluate_main(["--checkpoint", str(trained), "--data", str(battles), "--out", str(out)]) == 0
+    assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "format: gen1ou" in text
     assert "kind: forced switch" in text
     result = json.loads(out.read_text())
     saved = json.loads((trained / "evaluation.json").read_text())
     assert result["policy"] == saved["policy"]
-    command = ["--checkpoint", str(trained), "--data", str(battles), "--formats", "gen1ou", "--filter", "won"]
+    command = ["--checkpoint", str(trained), "--data", str(cached), "--formats", "gen1ou", "--filter", "won"]
     assert evaluate_main([*command, "--out", str(out)]) == 0
     assert 0 < json.loads(out.read_text())["policy"][0]["decisions"] < saved["policy"][0]["decisions"]
     assert evaluate_main([*command[:-4], "--battles", "3", "--out", str(out)]) == 0
@@ -115,7 +115,7 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, battles, capsy
     assert evaluate_main([*command, "--battles", "0"]) == 1
     assert "battles=0" in capsys.readouterr().err
     assert {row["gamma"] for row in result["values"]} == {0.9, 0.99, 0.999, 0.9999}
-    assert evaluate_main(["--checkpoint", str(tmp_path), "--data", str(battles)]) == 1
+    assert evaluate_main(["--checkpoint", str(tmp_path), "--data", str(cached)]) == 1
     assert "no model here" in capsys.readouterr().err
 
 
@@ -170,9 +170,9 @@ def test_code_copies_are_the_code(trained):
         assert "import torch" not in text or not (ROOT / "data" / name).exists()
 
 
-def test_ten_steps_equal_five_and_a_new_process_and_five(battles, tmp_path):
+def test_ten_steps_equal_five_and_a_new_process_and_five(cached, tmp_path):
     settings = [
-        *SMALL, f"data.path={battles}", "max_steps=10", "checkpoint.every=5", "checkpoint.keep=9", "eval.every=0",
+        *SMALL, f"data.path={cached}", "max_steps=10", "checkpoint.every=5", "checkpoint.keep=9", "eval.every=0",
         "log.every=1", "model.dropout=0.1", "objective.filter_warmup=2",
     ]  # fmt: skip
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -195,9 +195,9 @@ def test_ten_steps_equal_five_and_a_new_process_and_five(battles, tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
-def test_a_finished_run_is_not_relabelled_with_other_settings(battles, tmp_path, capsys, caplog):
+def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, capsys, caplog):
     """The same command finishes again; other settings are refused, or listed where there is something left to train."""
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=2"]
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=2"]
     records = [tmp_path / "run" / name for name in ("run_config.json", "about.json", "evaluation.json")]
     caplog.set_level("INFO")
     assert train_main(settings) == 0
@@ -219,8 +219,8 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(battles, tmp_path,
     assert "no checkpoint there" in capsys.readouterr().err
 
 
-def test_a_likelihood_of_other_battles_is_no_best(battles, tmp_path):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}"]
+def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}"]
     run = Run(load_config(None, [*settings, "max_steps=1"]))
     assert run.train() == 0
     assert run.best is not None
@@ -230,8 +230,8 @@ def test_a_likelihood_of_other_battles_is_no_best(battles, tmp_path):
         assert (again.best is not None) == kept
 
 
-def test_a_stopped_run_saves_itself_and_goes_on(battles, tmp_path, caplog):
-    settings = [*SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]
+def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]
     run = Run(load_config(None, [*settings, "resume=never"]))
     run.stop.asked = True
     assert run.train() == STOPPED
@@ -257,8 +257,8 @@ def test_several_processes_agree_to_stop_within_ten_steps(every, heard):
     assert done == heard
 
 
-def test_an_evaluation_that_a_stop_left_out_has_its_row(battles, tmp_path):
-    settings = [*SMALL, f"data.path={battles}", "max_steps=3", "eval.every=1", "log.every=5"]
+def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", "max_steps=3", "eval.every=1", "log.every=5"]
     whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
     assert whole.train() == 0
     stopped = Run(load_config(None, [*settings, parts]))
@@ -315,6 +315,7 @@ def test_golden_losses_of_fifty_steps(tmp_path):
             assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=tolerance), (i, name)
 
 
+@pytest.mark.slow
 def test_thirty_battles_are_learned_by_heart(tmp_path):
     battles = tmp_path / "battles"
     write_battles(battles, 30, seed=900, style=Style(noise=0.3, missing=0.0, max_turns=16))
@@ -328,11 +329,11 @@ def test_thirty_battles_are_learned_by_heart(tmp_path):
     assert np.mean(accuracy) > 0.95
 
 
-def test_a_run_goes_to_wandb_offline_and_is_profiled(battles, tmp_path, monkeypatch):
+def test_a_run_goes_to_wandb_offline_and_is_profiled(cached, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=3", "eval.every=0", "log.every=1",
+        *SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=3", "eval.every=0", "log.every=1",
         "log.wandb=true", "log.profile=4",  # more than there are steps: those that there are
     ]  # fmt: skip
     assert Run(load_config(None, settings)).train() == 0
@@ -372,21 +373,21 @@ def test_a_checkpoint_of_other_data_is_refused(trained, battles, tmp_path, capsy
         (["cuda_graphs=true", "batch.accumulate=2"], ["cuda_graphs=true", "batch.accumulate=2"]),
     ],
 )
-def test_a_run_that_cannot_be_is_refused_with_a_reason(battles, tmp_path, capsys, settings, words):
-    assert train_main([*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}", *settings]) == 1
+def test_a_run_that_cannot_be_is_refused_with_a_reason(cached, tmp_path, capsys, settings, words):
+    assert train_main([*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}", *settings]) == 1
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
 
 
-def test_few_cloned_battles(battles, tmp_path, capsys, caplog):
+def test_few_cloned_battles(cached, tmp_path, capsys, caplog):
     """Evaluations that would read none are refused at the start; a step without one has no mean over its decisions,
     where it was logged as a likelihood of 0, and as a filter that keeps nothing."""
-    source = DataConfig(path=str(battles), heldout_share=0.15, workers=0)
+    source = DataConfig(path=str(cached), heldout_share=0.15, workers=0)
     train, heldout = (BattleDataset(source, Tokenizer.load(), side) for side in ("train", "heldout"))
     read = heldout.some(1).info(0)["player"]
     other = next(name for name in (heldout.info(row)["player"] for row in range(len(heldout))) if name != read)
     settings = [
-        *SMALL, f"data.path={battles}", f"output={tmp_path}", "max_steps=3", "eval.every=0", "log.every=1",
+        *SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=3", "eval.every=0", "log.every=1",
         "log.progress=true", "batch.battles=1", f"data.clone=player in {(train.info(0)['player'], other)}",
     ]  # fmt: skip
     assert train_main([*settings, "eval.battles=1"]) == 1
@@ -400,21 +401,21 @@ def test_few_cloned_battles(battles, tmp_path, capsys, caplog):
     assert "outside 2–98%" not in caplog.text
 
 
-def test_micro_steps_are_the_configurations(battles, tmp_path, monkeypatch):
+def test_micro_steps_are_the_configurations(cached, tmp_path, monkeypatch):
     """Not the environment's: gradients were a quarter, and of several processes each kept its own."""
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    run = Run(load_config(None, [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]))
+    run = Run(load_config(None, [*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}"]))
     assert run.accelerator.gradient_accumulation_steps == 1
 
 
-def test_an_engine_of_accelerates_own_is_refused(battles, tmp_path, capsys, monkeypatch):
+def test_an_engine_of_accelerates_own_is_refused(cached, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert train_main([*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]) == 1
+    assert train_main([*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}"]) == 1
     assert "accelerate was told to shard by FSDP" in capsys.readouterr().err
 
 
-def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(battles, tmp_path, capsys, monkeypatch):
+def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(cached, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setup, "find_spec", lambda package: None)
-    settings = [*SMALL, f"data.path={battles}", "max_steps=1", f"output={tmp_path}"]
+    settings = [*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}"]
     assert train_main([*settings, "deepspeed=ds_configs/zero1.json"]) == 1
     assert "pip install" in capsys.readouterr().err

@@ -83,9 +83,9 @@ def wandb_records(output, wait_s=20):
     return wandb_records(output, wait_s - 0.1)
 
 
-def test_a_resumed_run_keeps_its_id_and_goes_on_in_steps(battles, tmp_path):
+def test_a_resumed_run_keeps_its_id_and_goes_on_in_steps(cached, tmp_path):
     output = tmp_path / "run"
-    settings = [*SHORT, f"data.path={battles}", f"output={output}", "cost.dollars_per_hour=3600"]
+    settings = [*SHORT, f"data.path={cached}", f"output={output}", "cost.dollars_per_hour=3600"]
     assert Run(load_config(None, [*settings, "max_steps=4"])).train() == 0
     assert Run(load_config(None, [*settings, "max_steps=7"])).train() == 0
     (first, steps, keys), (second, more, _) = wandb_records(output)
@@ -105,8 +105,8 @@ def test_a_resumed_run_keeps_its_id_and_goes_on_in_steps(battles, tmp_path):
     assert about["system"]["processes"] == 1
 
 
-def test_a_run_from_the_start_gets_an_id_of_its_own(battles, tmp_path):
-    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=1", "resume=never"]
+def test_a_run_from_the_start_gets_an_id_of_its_own(cached, tmp_path):
+    settings = [*SHORT, f"data.path={cached}", f"output={tmp_path}", "max_steps=1", "resume=never"]
     for _ in range(2):
         assert Run(load_config(None, settings)).train() == 0
     assert len({run_id for run_id, _, _ in wandb_records(tmp_path)}) == 2
@@ -114,10 +114,10 @@ def test_a_run_from_the_start_gets_an_id_of_its_own(battles, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
+def test_two_processes_are_one_run_with_each_step_once(cached, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     command = [sys.executable, *launcher, "-m", "trainer.train"]
-    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=3", "processes=2"]
+    settings = [*SHORT, f"data.path={cached}", f"output={tmp_path}", "max_steps=3", "processes=2"]
     done = subprocess.run(
         [*command, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -128,22 +128,22 @@ def test_two_processes_are_one_run_with_each_step_once(battles, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there_turns_wandb_offline(battles, tmp_path, monkeypatch, caplog):
+def test_a_server_that_is_not_there_turns_wandb_offline(cached, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr(tracking, "WANDB_SECONDS", 3)
     wandb.teardown()  # it reads its environment once
-    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=2"]
+    settings = [*SHORT, f"data.path={cached}", f"output={tmp_path}", "max_steps=2"]
     assert Run(load_config(None, settings)).train() == 0
     assert "goes on offline" in caplog.text
     ((_, steps, _),) = wandb_records(tmp_path)
     assert steps == [1, 2]
 
 
-def test_a_tracker_that_cannot_start_is_left_out(battles, tmp_path, caplog):
+def test_a_tracker_that_cannot_start_is_left_out(cached, tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("a file where its folder should be")
-    settings = [*SHORT, f"data.path={battles}", f"output={tmp_path}", "max_steps=2"]
+    settings = [*SHORT, f"data.path={cached}", f"output={tmp_path}", "max_steps=2"]
     assert Run(load_config(None, settings)).train() == 0
     assert "tensorboard failed to start" in caplog.text
     assert len(wandb_records(tmp_path)[0][1]) == 2
@@ -243,10 +243,10 @@ def test_the_steps_after_the_first_are_profiled(tmp_path, asked, additions):
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_one_bar_that_log_lines_pass_above(battles, tmp_path):
+def test_a_terminal_shows_one_bar_that_log_lines_pass_above(cached, tmp_path):
     quiet = [setting for setting in SMALL if setting != "log.progress=false"]
     settings = [
-        *quiet, f"data.path={battles}", f"output={tmp_path}", "max_steps=5", "log.every=1", "eval.every=2",
+        *quiet, f"data.path={cached}", f"output={tmp_path}", "max_steps=5", "log.every=1", "eval.every=2",
         "cost.dollars_per_hour=2.5",
     ]  # fmt: skip
     ours, theirs = pty.openpty()

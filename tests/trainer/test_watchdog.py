@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.bench_engines import environment
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
 from trainer.setup import free_port
 from trainer.watchdog import Watchdog
 
