@@ -158,6 +158,7 @@ def test_a_battle_that_ends_while_the_connection_is_cut_counts(server, tmp_path,
     assert not list(tmp_path.rglob("*.lz4"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_search_on_the_ladder_is_made_again_after_a_break(tmp_path, watched):
     results = {}

@@ -118,6 +118,7 @@ def test_a_folder_is_one_commands_to_record_in(tmp_path, command, capsys):
     assert f"error: {blocked}: File exists: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_selfplay_goes_on_after_a_kill_in_mid_line(tmp_path):
     """Each battle stands once, whatever was recorded and not noted, or noted by half."""
     journal = tmp_path / selfplay.JOURNAL

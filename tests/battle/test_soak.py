@@ -21,6 +21,7 @@ def test_soak(simulator, tmp_path, battle_format):
     assert findings.states > 500
 
 
+@pytest.mark.slow
 def test_a_stopped_soak_plays_out_what_is_under_way_and_leaves_no_report(monkeypatch, capsys, tmp_path):
     examine = soak.examine
 

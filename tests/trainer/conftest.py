@@ -14,7 +14,7 @@ SIZES = [
 ]  # fmt: skip
 SMALL = [
     *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15",
-    "data.max_turns=64", "batch.battles=8", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=16",
+    "data.max_turns=64", "batch.battles=4", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=16",
     "log.progress=false", "log.report=false",
 ]  # fmt: skip
 

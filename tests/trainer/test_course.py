@@ -181,7 +181,15 @@ def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(cached, tm
 
 
 def test_windows_that_find_no_room_are_told_once(cached, tmp_path, caplog):
-    settings = [*SMALL, f"data.path={cached}", "eval.every=0", "log.every=1", "max_steps=4", "batch.turns=128"]
+    settings = [
+        *SMALL,
+        f"data.path={cached}",
+        "eval.every=0",
+        "log.every=1",
+        "max_steps=4",
+        "batch.turns=128",
+        "batch.battles=8",
+    ]
     assert train_main([*settings, f"output={tmp_path / 'planned'}"]) == 0
     assert "did not fit" not in caplog.text
     assert train_main([*settings, f"output={tmp_path / 'not'}", "batch.plan=battles"]) == 0

@@ -216,6 +216,7 @@ def test_what_is_not_there_is_said(hub, tmp_path, capsys):
     assert "no model here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, tmp_path, cached):
     commands = [
         ["pull", "me/nobody", "--to", str(tmp_path / "x")],
