@@ -39,6 +39,7 @@ class ObjectiveConfig:
     tau: float = 0.004  # Polyak rate of the targets
     target: str = "heads"  # heads (on the online trunk) | network: an fp32 copy of encoder and trunk too
     target_reduce: str = "min"  # over the random two critics: min | mean
+    value_of: str = "policy"  # whose values critics learn and the filter compares with: policy | behaviour, one step
     popart_rate: float = 0.001  # of the running statistics, scalar critics only
 
     def check(self) -> None:
@@ -59,6 +60,7 @@ class ObjectiveConfig:
             ("tau", 0 < self.tau <= 1, "a rate above 0 and at most 1"),
             ("target", self.target in ("heads", "network"), "heads or network"),
             ("target_reduce", self.target_reduce in ("min", "mean"), "min or mean"),
+            ("value_of", self.value_of in ("policy", "behaviour"), "policy or behaviour"),
             ("popart_rate", 0 < self.popart_rate <= 1, "a rate above 0 and at most 1"),
         ]
         refuse_unless("objective.", self, rules)
@@ -88,12 +90,24 @@ class OfflineRL(nn.Module):
     the step (law 6), `filtering` is 0 while every action is cloned and 1 once the filter is on. The sum of the losses
     over micro-batches and processes is the loss of the step. Metrics are detached and already divided: summed over
     micro-batches and processes they are the step's values, per γ where [G].
+
+    With `value_of=behaviour` the first γ's policy clones every action, whatever the filter: it is the model of whoever
+    recorded, by which all γ's values are taken. Critics then learn of what was recorded alone and the other policies
+    are one step better, while what they climb stays where it is (one-step RL: Brandfonbrener et al. 2021). Raises
+    ValueError where no other policy is left to act.
     """
 
     def __init__(self, network: TurnwiseForOfflineRL, config: ObjectiveConfig):
         super().__init__()
         config.check()
         self.network, self.config = network, config
+        self.clones = int(config.value_of == "behaviour")  # policies, of the first γ, that no filter touches
+        first = network.config.gammas[0]
+        if self.clones and network.config.act_gamma == first:
+            raise ValueError(
+                f"objective.value_of='behaviour': the policy of the first γ, {first}, clones what was recorded and is "
+                "not to act: choose another model.act_gamma, or give more of model.gammas"
+            )
         self.won = REWARDS[network.config.reward_kind].win * network.config.reward_scale  # return of a won battle
         # Kept out of the module tree: a wrapper that casts or shards parameters must not reach the fp32 targets.
         self._hidden = (Targets(network, config.target == "network"),)
@@ -130,18 +144,20 @@ class OfflineRL(nn.Module):
             frozen, frozen_entities = hidden.detach(), entities.detach()
             q = network.expected_values(network.critics(frozen, frozen_entities))
             probs = logits.softmax(-1)
-            advantage = losses.advantage(q, probs, batch["action"])
+            judge = self._judge(probs)
+            advantage = losses.advantage(q, judge, batch["action"])
             kept = losses.filter_weight(config.filter, advantage, config.beta, config.clip)
             if config.filter == "winners":
                 kept = kept * losses.winners_weight(batch["outcome"])
-            weight = torch.where(filtering > 0, kept.clamp_min(config.filter_floor), 1.0)
+            improving = torch.arange(probs.shape[1], device=probs.device) >= self.clones
+            weight = torch.where((filtering > 0) & improving, kept.clamp_min(config.filter_floor), 1.0)
             target, slow_value = self._td_target(frozen, frozen_entities, batch, critic_subset)
-            drift = slow_value - losses.state_value(probs, q.mean(2))
+            drift = slow_value - losses.state_value(judge, q.mean(2))
         policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
 
         loss = config.policy_weight * policy_loss
         if config.maxq_weight > 0:
-            climbed = losses.state_value(logits.softmax(-1), q.mean(2)) * filtering / self.won
+            climbed = losses.state_value(logits.softmax(-1), q.mean(2)) * filtering * improving / self.won
             loss = loss - config.maxq_weight * losses.masked_sum(climbed, policy_mask).mean() * per_policy
 
         critic_out = network.critics(hidden, entities, batch["action"]).squeeze(2)
@@ -176,6 +192,10 @@ class OfflineRL(nn.Module):
             }
         return loss, metrics
 
+    def _judge(self, probs: torch.Tensor) -> torch.Tensor:
+        """[N,G,A] of all γ's policies → of those by which the states are valued."""
+        return probs[:, :1].expand_as(probs) if self.clones else probs
+
     def _as_online(self, device: torch.device):
         """The targets' weights are fp32. Where DeepSpeed holds the online ones in bf16 there is no autocast around, and
         the targets would multiply in fp32: slower by far, and other targets than plain training's."""
@@ -198,7 +218,7 @@ class OfflineRL(nn.Module):
             logits = self.targets.actor(hidden, entities).float()
             probs = logits.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
             q = network.expected_values(self.targets.critics(hidden, entities, subset=subset))
-        value = losses.pooled_value(q, probs, self.config.target_reduce)
+        value = losses.pooled_value(q, self._judge(probs), self.config.target_reduce)
         reward = batch["reward"].float() * self.config.reward_scale
         gammas = self.gammas.float()
         if not self.config.discount_forced:

@@ -93,6 +93,7 @@ OPTIONS = [  # of the network, and of the objective
     ({}, {"filter": "imitation"}), ({}, {"filter": "winners"}), ({}, {"filter": "exponential"}),
     ({}, {"maxq_weight": 0.1}), ({}, {"n_step": 3}), ({}, {"discount_forced": False}), ({}, {"unknown_words": 0.1}),
     ({}, {"target": "network"}), ({}, {"target_reduce": "mean"}), ({}, {"filter_floor": 0.1}),
+    ({}, {"value_of": "behaviour"}),
 ]  # fmt: skip
 
 

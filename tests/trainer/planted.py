@@ -22,7 +22,10 @@ def plant(real: Callable, is_bad: Callable[[int], bool], name: str = "numbers", 
 
     class Planted:
         def __init__(self, inner, start):
-            self.inner, self.start, self.drawn = inner, start, inner.drawn
+            self.inner, self.start = inner, start
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
 
         def __iter__(self):
             for place, pack in enumerate(self.inner, self.start):

@@ -123,6 +123,7 @@ OPTIONS = [
     {"n_step": 5, "discount_forced": False},
     {"target": "network"},
     {"target_reduce": "mean"},
+    {"value_of": "behaviour", "maxq_weight": 0.3},
 ]
 
 
@@ -161,9 +162,12 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
     won = 100.0 * network.config.reward_scale
     assert network.config.reward_kind == "shaped"
 
+    behaviour = config.value_of == "behaviour"
+
     def slow_value(n, g):
         legal = pack["legal"][n]
-        masked = target_logits[n, g].masked_fill(~legal, -torch.inf) if legal.any() else target_logits[n, g]
+        slow_logits = target_logits[n, 0 if behaviour else g]
+        masked = slow_logits.masked_fill(~legal, -torch.inf) if legal.any() else slow_logits
         pair = torch.stack([target_q[n, g, 3], target_q[n, g, 1]])
         pooled = pair.amin(0) if config.target_reduce == "min" else pair.mean(0)
         return (masked.softmax(-1) * pooled).sum().item()
@@ -188,15 +192,16 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
         for g in range(G):
             p = logits[n, g].softmax(-1)
             mean_q = q[n, g].mean(0)
-            advantage = mean_q[a] - (p * mean_q).sum()
+            advantage = mean_q[a] - ((logits[n, 0].softmax(-1) if behaviour else p) * mean_q).sum()
+            clones = behaviour and g == 0
             weight = {
                 "imitation": 1.0,
                 "winners": float(pack["outcome"][n] == 1),
                 "binary": float(advantage > 0),
                 "exponential": min(math.exp(0.5 * advantage), 50.0),
             }[config.filter]
-            policy_sum += weight * -p[a].log().item() * counted
-            maxq_sum += (p * mean_q).sum().item() / won * counted
+            policy_sum += (1.0 if clones else weight) * -p[a].log().item() * counted
+            maxq_sum += (p * mean_q).sum().item() / won * counted * (not clones)
             target = target_of(n, g, config.n_step)
             for c in range(C):
                 if value_head == "scalar":
@@ -264,11 +269,18 @@ def test_the_sign_of_the_advantage_is_that_of_fp64(autocast):
 
 
 @pytest.mark.parametrize(
-    "options", [{"filter": "best"}, {"target": "trunk"}, {"n_step": 0}, {"unknown_words": 1.0}], ids=str
+    "options",
+    [{"filter": "best"}, {"target": "trunk"}, {"n_step": 0}, {"unknown_words": 1.0}, {"value_of": "mine"}],
+    ids=str,
 )
 def test_an_objective_that_cannot_be_is_refused_by_its_key(options):
     with pytest.raises(ValueError, match=f"objective.{next(iter(options))}"):
         ObjectiveConfig(**options).check()
+
+
+def test_the_behaviours_model_does_not_act():
+    with pytest.raises(ValueError, match=r"objective\.value_of='behaviour': .*model\.act_gamma"):
+        OfflineRL(tiny_network(act_gamma=0.9), ObjectiveConfig(value_of="behaviour"))
 
 
 def test_gradients_reach_what_they_should():
