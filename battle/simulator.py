@@ -39,7 +39,7 @@ class Event(msgspec.Struct):
 
     ask (lane, side, turn, legal bits, forced, retry, state; request and lines where wanted), end (lane, winner 0/1/−1,
     turns, states of both sides; sha256 and the input log where wanted), refused (lane, side, message, choice), void
-    (lane, message), team, formats, replayed, searched (lane, action, worth), quiet, warning.
+    (lane, message), team, assembled, formats, replayed, searched (lane, action, worth), quiet, warning.
     """
 
     event: str
@@ -63,6 +63,7 @@ class Event(msgspec.Struct):
     message: str = ""
     choice: str | None = ""
     packed: str = ""
+    teams: list[str] = []
     problems: list[str] = []
     known: list[str] = []
     generated: list[str] = []
@@ -353,7 +354,7 @@ class Simulator:
             if name not in known:
                 raise UnknownFormat(
                     f"format {name!r}: pokemon-showdown {self.version} has no singles format of that id; "
-                    "name one as gen1ou … gen4ou, gen9ou or gen9randombattle"
+                    "name one as gen1ou, gen3uu, gen9ou or gen9randombattle"
                 )
 
     def makes_teams(self, battle_format: str) -> bool:
@@ -372,3 +373,16 @@ class Simulator:
             words = "; ".join(event.problems) or event.message
             raise InvalidTeam(f"{source}: not a team for {battle_format}: {words}; mend the team or leave it out")
         return event.packed
+
+    def assemble_teams(self, battle_format: str, count: int, seed: int) -> list[str]:
+        """Up to `count` packed teams of Showdown's random sets of the strongest species that a format allows, passed by
+        its validator: the same for the same seed, 0 to 65535. Raises InvalidTeam where not one could be made."""
+        self.command("assemble", "assemble", battle_format, count, f"1,2,3,{seed}")
+        event = next(event for event in self.step() if event.lane == "assemble")
+        if not event.teams:
+            words = "; ".join(event.problems) or event.message
+            raise InvalidTeam(
+                f"{battle_format}: no team could be made of Showdown's random sets ({words}): "
+                f"give --teams a folder that has some *.{battle_format}_team file"
+            )
+        return event.teams

@@ -1,19 +1,24 @@
 """Teams: folders of `*.{format}_team` files in Showdown's export format, or packed on one line.
 
 Our own stand under `battle/teams/{format}/training` and `…/evaluation`; the latter are for measuring play and are never
-recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. Formats that make their own (random battles,
-factories) have none.
+recorded from. `--teams DIR` takes anyone's: DIR or DIR/{format}. For a format in which nobody here wrote any, they are
+made of the sets that Showdown gives its random battles. Formats that make their own (random battles, factories) have
+none.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from battle.errors import InvalidTeam
 from battle.simulator import Simulator
 
+log = logging.getLogger(__name__)
+
 OWN = Path(__file__).parent / "teams"
+ASSEMBLED = {"training": 24, "evaluation": 8}  # teams of a format in which nobody wrote any
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ def load_teams(
     """
     if sim.makes_teams(battle_format):
         return [Team("random", None)]
+    if source is None and not (OWN / battle_format).is_dir():
+        return _assembled(sim, battle_format, purpose)
     teams, refused = [], None
     for path in team_files(battle_format, source, purpose):
         try:
@@ -59,6 +66,13 @@ def load_teams(
     if not teams:
         raise refused
     return teams
+
+
+def _assembled(sim: Simulator, battle_format: str, purpose: str) -> list[Team]:
+    """Other line-ups for each purpose; the sets that they are made of are Showdown's in both."""
+    packed = sim.assemble_teams(battle_format, ASSEMBLED[purpose], seed=list(ASSEMBLED).index(purpose))
+    log.warning("%s: nobody wrote teams: %d made of Showdown's random sets", battle_format, len(packed))
+    return [Team(f"assembled{place}", team) for place, team in enumerate(packed)]
 
 
 def _text(path: Path) -> str:

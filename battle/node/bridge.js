@@ -9,6 +9,7 @@
 //   ["drop", lane]                  forgets a battle
 //   ["replay", lane, record]        plays a whole input log (replay.js)
 //   ["validate", lane, format, team] team in export or packed format → {"event": "team", "packed", "problems"}
+//   ["assemble", lane, format, count, seed] teams where nobody wrote any → {"event": "assembled", "teams", "problems"}
 //   ["feed", lane, lines, request]  a live server's lines and request → a state (live.js)
 //   ["search", lane, spec, lines, request] looks ahead for one player, who begins with a spec → {"event": "searched",
 //                                   "action", "worth"} (search.js)
@@ -19,6 +20,7 @@
 const readline = require('readline');
 const { Dex, TeamValidator, Teams } = require('pokemon-showdown');
 const { version } = require('pokemon-showdown/package.json');
+const { assemble } = require('./assemble');
 const { Lane } = require('./lanes');
 const { Live } = require('./live');
 const { replay } = require('./replay');
@@ -62,6 +64,9 @@ const verbs = {
   },
   validate(emit, lane, format, text) {
     emit({ event: 'team', lane, ...validate(format, text) });
+  },
+  assemble(emit, lane, format, count, seed) {
+    emit({ event: 'assembled', lane, ...assemble(format, count, seed) });
   },
   feed(emit, lane, format, lines, request) {
     if (!lanes.has(lane)) lanes.set(lane, new Live(lane, format, warn));

@@ -1,4 +1,4 @@
-"""Files of battles played here: law 1, names, ties, faults of the disk, teams, players."""
+"""Files of battles played here: law 1, names, ties, faults of the disk, players."""
 
 import json
 import os
@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from battle.baselines import RandomAgent, TypeSwitchAgent
-from battle.errors import InvalidTeam
 from battle.interface import Observation
 from battle.play import Match, Outcome, View, play
 from battle.players import BASELINES, UnknownPlayer, make_player, parse_player
 from battle.recorder import CannotRecord, Recorder
 from battle.sample import FORMATS
-from battle.teams import load_teams, team_files
+from battle.teams import load_teams
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
@@ -111,31 +110,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     with pytest.raises(CannotRecord, match="No space left on device: free some space"):
         Recorder(tmp_path, run="r", version="0").record(finished())
     assert list(tmp_path.rglob("*.*")) == []
-
-
-@pytest.mark.parametrize("battle_format", FORMATS)
-def test_our_teams_are_sound_and_the_evaluation_ones_apart(simulator, battle_format):
-    training = load_teams(simulator, battle_format)
-    kept = load_teams(simulator, battle_format, purpose="evaluation")
-    assert len(training) >= 12
-    assert len(kept) >= 4
-    assert not {team.packed for team in training} & {team.packed for team in kept}
-
-
-def test_anybodys_teams(simulator, tmp_path):
-    good = team_files("gen1ou", None, "training")[0].read_text()
-    (tmp_path / "good.gen1ou_team").write_text(good)
-    (tmp_path / "bad.gen1ou_team").write_text("Mew\n- Transform\n")
-    with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team: .*Mew"):
-        load_teams(simulator, "gen1ou", tmp_path)
-    assert [team.name for team in load_teams(simulator, "gen1ou", tmp_path, strict=False)] == ["good"]
-    (tmp_path / "bad.gen1ou_team").write_text("Flabébé (Mew)\n- Transform\n", encoding="latin-1")
-    with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team: is no UTF-8 text \("):
-        load_teams(simulator, "gen1ou", tmp_path)
-    with pytest.raises(InvalidTeam, match=r"no \*.gen2ou_team file"):
-        load_teams(simulator, "gen2ou", tmp_path)
-    for makes_its_own in ("gen9randombattle", "gen9battlefactory", "gen1challengecup"):
-        assert [team.packed for team in load_teams(simulator, makes_its_own, tmp_path)] == [None]
 
 
 def test_players_by_name(tmp_path):
