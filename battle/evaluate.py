@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
-from battle.rating import bradley_terry, gxe, wilson
+from battle.rating import bradley_terry, elo_margins, gxe, wilson
 from battle.recorder import Recorder, run_id
 from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
+from data.progress import progress_bar
 from data.report_file import report_file
 
 
@@ -155,7 +155,8 @@ class Arena:
         }
 
     def ratings(self, names: list[str]) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Per format and over all: Elo by Bradley–Terry and GXE within this pool; None for who ended no battle."""
+        """Per format and over all: Elo by Bradley–Terry, the half width of its 95% interval, and GXE within this pool;
+        None for who ended no battle."""
         found = {}
         formats = sorted({key[0] for key in self.tallies})
         for label in [*formats, *(["all"] if len(formats) > 1 else [])]:
@@ -165,9 +166,10 @@ class Arena:
                     scores[i, j] += tally.score
                     scores[j, i] += tally.battles - tally.score
             elo = bradley_terry(scores)
-            share = gxe(elo)
+            margins, share = elo_margins(scores, elo), gxe(elo)
             found[label] = {
-                name: {"elo": _figure(elo[n], 1), "gxe": _figure(share[n], 4)} for n, name in enumerate(names)
+                name: {"elo": _figure(elo[n], 1), "margin95": _figure(margins[n], 1), "gxe": _figure(share[n], 4)}
+                for n, name in enumerate(names)
             }
         return found
 
@@ -194,7 +196,7 @@ def table(report: dict[str, Any]) -> str:
     for label, players in report["ratings"].items():
         rated = {n: r for n, r in players.items() if r["elo"] is not None}
         order = sorted(rated.items(), key=lambda item: -item[1]["elo"])
-        said = [f"{n} {r['elo']:.0f} (GXE {r['gxe']:.0%})" for n, r in order]
+        said = [f"{n} {r['elo']:.0f} ± {r['margin95']:.0f} (GXE {r['gxe']:.0%})" for n, r in order]
         lines.append(f"{label}: " + ", ".join(said + [f"{n} –" for n in players if n not in rated]))
     speeds = ((n, p["decisions_per_second"]) for n, p in report["players"].items())
     lines.append("decisions/s: " + ", ".join(f"{n} {s:.0f}" for n, s in speeds if s))
@@ -240,7 +242,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # All of them now: teams that one format lacks shall not cost the battles of those before it.
         teams = {name: load_teams(sim, name, args.teams, purpose="evaluation") for name in formats}
         total = len(formats) * len(couples) * args.battles
-        with tqdm(total=total, unit="battle", smoothing=0.05) as bar:
+        with progress_bar(total) as bar:
             for battle_format in stop.upto(formats):
                 plan = arena.matches(battle_format, couples, teams[battle_format], args.battles, args.seed, args.lead)
                 try:

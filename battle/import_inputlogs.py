@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tqdm import tqdm
 
 from battle.errors import BattleError
 from battle.recorder import Recorder, claim, content, open_journal, word
 from battle.schedule import at_least_one
 from battle.simulator import Event, Simulator
 from battle.stop import listen
+from data.progress import progress_bar
 from data.report_file import report_file
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class Importer:
 
     def run(self, logs: Iterator[Log | BadLog], batch: int = 4, total: int | None = None) -> None:
         waiting: list[Log] = []
-        with tqdm(total=total, unit="battle", smoothing=0.05) as bar, open_journal(self.journal) as notes:
+        with progress_bar(total) as bar, open_journal(self.journal) as notes:
             for entry in logs:
                 if isinstance(entry, BadFile):
                     self.bad_files.append(str(entry))

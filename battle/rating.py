@@ -48,9 +48,28 @@ def bradley_terry(scores: np.ndarray, iterations: int = 2000, prior: float = 0.5
     return ratings
 
 
-def expected_score(rating: float, other: float) -> float:
+def elo_margins(scores: np.ndarray, ratings: np.ndarray, prior: float = 0.5) -> np.ndarray:
+    """Half widths of the 95% intervals of `bradley_terry(scores, prior=prior)`, in Elo; NaN where not rated.
+
+    From the Fisher information of the likelihood, whose pseudo-inverse is the covariance of strengths that are measured
+    from their mean (Hunter 2004, "MM algorithms for generalized Bradley–Terry models"). Battles count as independent.
+    """
+    rated = ~np.isnan(ratings)
+    margins = np.full(len(ratings), np.nan)
+    if not rated.any():
+        return margins
+    games = (scores + scores.T)[np.ix_(rated, rated)]
+    games = games + 2 * prior * (games > 0)
+    chance = expected_score(ratings[rated, None], ratings[None, rated])
+    weight = games * chance * chance.T
+    covariance = np.linalg.pinv(np.diag(weight.sum(1)) - weight, hermitian=True)
+    margins[rated] = Z95 * ELO * np.sqrt(np.diag(covariance))
+    return margins
+
+
+def expected_score(rating: np.ndarray | float, other: np.ndarray | float) -> np.ndarray | float:
     """Chance to win that Elo gives `rating` against `other`."""
-    return 1 / (1 + math.exp(-(rating - other) / ELO))
+    return 1 / (1 + np.exp((other - rating) / ELO))
 
 
 def gxe(ratings: np.ndarray) -> np.ndarray:

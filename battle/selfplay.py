@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from battle.draft import drafted
 from battle.errors import BattleError
@@ -34,6 +33,7 @@ from battle.schedule import LEAD_RULES, at_least_one, leads, none_or_more, seed_
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
+from data.progress import progress_bar
 
 JOURNAL = "selfplay.jsonl"
 
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         todo = (n for n in range(args.battles) if n not in journal.done)
 
         upcoming = (pool.match(number, teams) for number in stop.upto(todo))
-        bar = tqdm(total=args.battles, initial=len(journal.done), unit="battle", smoothing=0.05)
+        bar = progress_bar(args.battles, done=len(journal.done))
         with bar, open_journal(journal.path) as notes:
             for outcome in play(sim, upcoming, lanes=args.lanes, turn_limit=args.turn_limit):
                 files += len(recorder.record(outcome))

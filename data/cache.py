@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from . import archive
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
@@ -32,6 +31,7 @@ from .index import scan_format
 from .index_table import SCHEMA, UNREAD
 from .lock import locked
 from .parallel import cores, workers
+from .progress import progress_bar
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
@@ -92,7 +92,7 @@ def make_cache(
     totals = Counter()
     names: list[str] = []
     started = time.perf_counter()
-    with tqdm(unit="battles", desc="cache", disable=not progress, smoothing=0.1) as bar:
+    with progress_bar(desc="cache", show=progress) as bar:
 
         def finished(part: Part) -> None:
             bar.update(part.battles + len(part.rejects))

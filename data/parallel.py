@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from tqdm import tqdm
+from .progress import progress_bar
 
 T = TypeVar("T")
 PIECE = 256
@@ -76,7 +76,7 @@ def map_pieces(
     """
     count = processes or (1 if len(items) <= ALONE_UP_TO else cores())
     pieces = [items[at : at + PIECE] for at in range(0, len(items), PIECE)]
-    with tqdm(total=len(items), unit="battles", desc=desc, disable=not bar or len(items) < BAR_FROM) as shown:
+    with progress_bar(len(items), desc=desc, show=bar and len(items) >= BAR_FROM) as shown:
         if count <= 1 or len(pieces) <= 1:
             for piece in pieces:
                 yield work(piece)

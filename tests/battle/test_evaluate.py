@@ -21,7 +21,7 @@ from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble, listening
 from battle.players import make_player, parse_player, parse_players
-from battle.rating import bradley_terry, expected_score, gxe, wilson
+from battle.rating import bradley_terry, elo_margins, expected_score, gxe, wilson
 from battle.simulator import Simulator
 from battle.teams import team_files
 from data.replay_file import read_battle
@@ -53,6 +53,20 @@ def test_one_who_won_everything_has_a_finite_rating():
     assert found[0] > found[1]
 
 
+def test_margins_are_how_far_ratings_scatter_from_one_tournament_to_the_next():
+    truth, battles = np.array([1750.0, 1550.0, 1450.0, 1250.0]), 60
+    chance = np.array([[expected_score(a, b) for b in truth] for a in truth])
+    rng = np.random.default_rng(0)
+
+    def tournament(n: float | None = None):
+        wins = np.triu(rng.binomial(battles, chance) if n is None else n * chance, 1)
+        return wins + np.tril((battles if n is None else n) - wins.T, -1)
+
+    scatter = 1.96 * np.std([bradley_terry(tournament()) for _ in range(400)], axis=0)
+    assert np.allclose(elo_margins(tournament(battles), truth), scatter, rtol=0.12)
+    assert np.all(elo_margins(tournament(4 * battles), truth) < 0.55 * scatter)
+
+
 def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
     names = ("random", "boss", "planner")
     arena = evaluate.Arena([evaluate.Counted(make_player(parse_player(name))) for name in names])
@@ -63,7 +77,7 @@ def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
     found = json.loads(json.dumps(report, allow_nan=False))["ratings"]
     two = bradley_terry(np.array([[0.0, 1.0], [9.0, 0.0]]))
     assert [found["gen1ou"][name]["elo"] for name in ("random", "boss")] == [round(elo, 1) for elo in two]
-    assert found["gen1ou"]["planner"] == found["all"]["planner"] == {"elo": None, "gxe": None}
+    assert found["gen1ou"]["planner"] == found["all"]["planner"] == {"elo": None, "margin95": None, "gxe": None}
     assert {rating["elo"] for rating in found["gen2ou"].values()} == {None}
     said = evaluate.table(report)
     assert "planner –" in said
