@@ -20,6 +20,7 @@ from typing import Any
 
 from battle.agents import Decision, TurnwiseAgent
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
+from data.report_file import report_file
 from data.schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, BadBattle, BattleRecord, Pokemon, State, legal_actions
 
 log = logging.getLogger(__name__)
@@ -237,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m battle.view", description=main.__doc__)
     parser.add_argument("battle", type=Path, help="a battle file, .json.lz4 or .json")
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
-    parser.add_argument("--out", type=Path, required=True, help="the page to write, .html")
+    parser.add_argument("--out", type=report_file, required=True, help="the page to write, .html")
     parser.add_argument("--gamma", type=float, help="whose policy and Q are shown (default: the model's)")
     parser.add_argument("--beta", type=float, help="how far the policy leans on its critics (default: the model's)")
     parser.add_argument("--names", action="store_true", help="show the players' names")
@@ -248,7 +249,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(page, encoding="utf-8")
     except OSError as error:
         print(f"error: {arguments.out}: {error.strerror}: free some space or choose another --out", file=sys.stderr)

@@ -148,9 +148,10 @@ def _data(facts: RunFacts, licence: str) -> str:
     formats = ", ".join(f"{name} {count:,}" for name, count in data["formats"].items())
     config = facts.about["config"]["data"]
     lines = [
-        f"{data['battles']:,} views of battles ({formats}); {100 * config['heldout_share']:g}% more held out, by "
-        f"{config['split_by']}. {data['rejected']:,} files rejected; {100 * data['unknown_words']:.2f}% of the words "
-        f"unknown, {100 * data['unrecorded_actions']:.1f}% of the actions never revealed."
+        f"{data['battles']:,} views of battles ({formats}); held out from training were "
+        f"{100 * config['heldout_share']:g}% of all, by {config['split_by']}. {data['rejected']:,} files rejected; "
+        f"{100 * data['unknown_words']:.2f}% of the words unknown, {100 * data['unrecorded_actions']:.1f}% of the "
+        "actions never revealed."
     ]
     if config.get("filter"):
         lines.append(f"Which battles were taken: `{config['filter']}`.")

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
+from data.data_config import DataConfig
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.checkpoint import CheckpointError, find_model
@@ -86,7 +87,7 @@ def starting_model(config: RunConfig, resumed: Path | None = None) -> Start | No
     saved = TurnwiseConfig.from_pretrained(folder)
     _refuse_other_data(saved, config, name)
     if resumed is None:
-        _say_what_it_has_seen(saved, config, name)
+        say_what_it_has_seen(saved, config.data, f"model.init_from={name}")
     tokenizer = joined(Tokenizer.load(folder / VOCABULARY), Tokenizer.load(config.data.vocabulary))
     if len(tokenizer) > saved.vocab_size:
         log.info("%s: %d new words join its %d", name, len(tokenizer) - saved.vocab_size, saved.vocab_size)
@@ -106,13 +107,12 @@ def joined(saved: Tokenizer, run: Tokenizer) -> Tokenizer:
     return Tokenizer([*saved.words[first:], *(word for word in run.words[first:] if word not in saved)])
 
 
-def _say_what_it_has_seen(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:
-    """A warning where battles that this run holds out may have taught the model it begins with. A smaller share by
-    the same rule is part of the larger one."""
-    data = config.data
+def say_what_it_has_seen(saved: TurnwiseConfig, data: DataConfig, name: str) -> None:
+    """A warning where battles that this run holds out may have taught the model that it goes on from. A smaller share
+    by the same rule is part of the larger one."""
     if data.split_by != saved.split_by or data.heldout_share > saved.heldout_share:
         log.warning(
-            "model.init_from=%s: it held out %g of the battles by %s, and this run holds out %g by %s: it may have "
+            "%s: it held out %g of the battles by %s, and this run holds out %g by %s: it may have "
             "seen some of them, and held-out figures be too good. data.heldout_share=%g data.split_by=%s has none such",
             name, saved.heldout_share, saved.split_by, data.heldout_share, data.split_by, saved.heldout_share,
             saved.split_by,

@@ -20,7 +20,7 @@ from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
-from trainer.finetune import starting_model
+from trainer.finetune import say_what_it_has_seen, starting_model
 from trainer.finish import finish
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
@@ -246,6 +246,8 @@ class Run:
         changes = changed(run.get("asked", {}), self.asked)
         changes |= other_files(run.get("data", {}).get("files"), self.data_report.files)
         refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
+        if self.main:
+            say_what_it_has_seen(saved, self.config.data, str(folder))
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
         elsewhere = folder.resolve().parent != self.output.resolve()

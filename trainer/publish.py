@@ -73,7 +73,8 @@ class Publisher:
 
     def _push(self, model: Path, step: int) -> None:
         config = self.config
-        for wait in (*WAITS, None):
+        # Nobody is let in by trying again: that would hold up the run's end for minutes.
+        for wait in (*(WAITS if get_token() else ()), None):
             # Whatever goes wrong on the way (network, rights, the Hub, a file), the run is worth more than its push.
             try:
                 address = push(model, config.to, config.licence, config.private, self.output, f"Step {step}")

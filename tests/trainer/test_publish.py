@@ -87,7 +87,14 @@ def test_a_run_without_a_name_to_push_to_is_refused(cached, tmp_path, capsys):
     assert "hub.to" in capsys.readouterr().err
 
 
-def test_nobody_signed_in_is_said_at_the_start(tmp_path, caplog, monkeypatch):
+def test_where_nobody_is_signed_in_that_is_said_at_the_start_and_the_end_waits_for_no_further_try(
+    hub, trained, caplog, monkeypatch
+):
     monkeypatch.setattr(publish, "get_token", lambda: None)
-    Publisher(HubConfig(push=True, to="me/agent"), tmp_path)
+    publisher = Publisher(HubConfig(push=True, to="me/agent"), trained)
     assert "hf auth login" in caplog.text
+    hub.refuse_commits = 1
+    publisher.finish(trained / "model", 120)
+    assert hub.refuse_commits == 0
+    assert publisher.pushed == []
+    assert "the push of step 120 to me/agent failed" in caplog.text

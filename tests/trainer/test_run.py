@@ -219,15 +219,18 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, 
     assert "no checkpoint there" in capsys.readouterr().err
 
 
-def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path):
+def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path, caplog):
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}"]
     run = Run(load_config(None, [*settings, "max_steps=1"]))
     assert run.train() == 0
     assert run.best is not None
-    for heldout, kept in (([], True), (["data.filter=rating > 0"], False)):
+    for heldout, kept in (([], True), (["data.filter=rating > 0"], False), (["data.heldout_share=0.2"], False)):
         again = Run(load_config(None, [*settings, "max_steps=2", *heldout]))
+        caplog.clear()
         assert again._resume() == 1
         assert (again.best is not None) == kept
+        seen = "step_00000001: it held out 0.15 of the battles by battle, and this run holds out 0.2 by battle"
+        assert (seen in caplog.text) == (heldout == ["data.heldout_share=0.2"])
 
 
 def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
