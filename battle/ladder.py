@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,16 @@ def port(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """A wait on the command line."""
+    try:
+        if 0 <= float(text) < math.inf:  # not NaN
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds, 0 or more")
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m battle.ladder", description=__doc__.split("\n", 1)[0])
     made.add_argument("--server", default="local", help="local, or the full ws(s):// address of a server")
@@ -58,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--opponent", help="whom to challenge, or whose challenges alone to accept")
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
     made.add_argument("--lead", choices=LEADS, default="first")
-    made.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a server that is gone")
+    made.add_argument("--patience", type=seconds, default=300.0, help="seconds to wait for a server that is gone")
     made.add_argument("--out", type=Path, help="write battle files here")
     made.add_argument("--replays", type=Path, help="write replay pages here")
     return made

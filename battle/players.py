@@ -15,6 +15,7 @@ from battle.baselines import BossAgent, MostDamageAgent, RandomAgent, TypeSwitch
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.planner import PlannerAgent
+from battle.recorder import word
 
 SIMPLE_HEURISTICS = "simple_heuristics"
 SEARCH = "search"
@@ -50,7 +51,7 @@ def parse_player(text: str) -> PlayerSpec:
     before, equals, after = text.partition("=")
     if equals and not {":", "/"} & set(before):  # of an option, or of a folder as runs/lr=0.1
         label, source = before, after
-    source, _, tail = source.partition(":")
+    source, tail = (source, "") if Path(source).exists() else _parted(source)
     options: dict[str, Any] = {}
     own = _SEARCH if source == SEARCH else {} if source in ALL_BASELINES else _MODEL
     known = own | {"weight": float}
@@ -71,19 +72,26 @@ def parse_player(text: str) -> PlayerSpec:
 
 def parse_players(texts: Sequence[str]) -> list[PlayerSpec]:
     """`parse_player` of each, every player under a label of its own: folders of one name get as much of their path in
-    front as tells them apart ("new/model", "old/model"). Equal labels are left to equal sources and options alone.
-    Raises UnknownPlayer where players would have one name all the same."""
+    front as tells them apart ("new/model", "old/model"). Labels that files write alike ("a_b", "ab") are left to equal
+    sources and options alone. Raises UnknownPlayer where players would have one name all the same."""
     parsed = [parse_player(text) for text in texts]
     specs = [_apart(spec, parsed) for spec in parsed]
     known: dict[str, PlayerSpec] = {}
     for spec in specs:
-        other = known.setdefault(spec.label, spec)
+        name = word(spec.label)
+        other = known.setdefault(name, spec)
         if (other.source, other.options) != (spec.source, spec.options):
             raise UnknownPlayer(
-                f"players {other.source!r} and {spec.source!r}: both would be called {spec.label!r}: give one of them "
+                f"players {other.source!r} and {spec.source!r}: both would be called {name!r}: give one of them "
                 f"another label, as other={spec.source}"
             )
     return specs
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Source and options; a folder's name may hold a `:` as well."""
+    source, colon, tail = text.rpartition(":")
+    return (source, tail) if colon else (text, "")
 
 
 def _apart(spec: PlayerSpec, specs: list[PlayerSpec]) -> PlayerSpec:

@@ -58,6 +58,7 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
         own = [
             f"batch.battles={battles}", "batch.turns=null", f"batch.accumulate={accumulate}", f"output={folder}",
             "resume=never", "log.progress=false", "epochs=null", f"max_steps={STEPS}", "hub.push=false",
+            "processes=null",
         ]  # fmt: skip
         run = Run(load_config(path, [*settings, *own]))
         run.course.open(0)

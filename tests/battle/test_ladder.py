@@ -29,7 +29,12 @@ def test_a_name_that_the_server_refuses_is_said(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "mend"), [("--port=99999999", "a port from 1 to 65535"), ("--battles=0", "a whole number of 1 or more")]
+    ("option", "mend"),
+    [
+        ("--port=99999999", "a port from 1 to 65535"),
+        ("--battles=0", "a whole number of 1 or more"),
+        ("--patience=nan", "a number of seconds, 0 or more"),
+    ],
 )
 def test_a_count_or_port_that_cannot_be_is_refused(capsys, option, mend):
     with pytest.raises(SystemExit):

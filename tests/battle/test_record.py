@@ -9,7 +9,7 @@ import pytest
 from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.interface import Observation
 from battle.play import Match, Outcome, View, play
-from battle.players import BASELINES, UnknownPlayer, make_player, parse_player
+from battle.players import BASELINES, UnknownPlayer, make_player, parse_player, parse_players
 from battle.recorder import CannotRecord, Recorder
 from battle.sample import FORMATS
 from battle.teams import load_teams
@@ -120,6 +120,13 @@ def test_players_by_name(tmp_path):
     for text, label in (("runs/lr=0.1/best", "best"), ("runs/lr=0.1:weight=2", "lr=0.1"), ("a=runs/lr=0.1", "a")):
         spec = parse_player(text)
         assert (spec.label, spec.source) == (label, "runs/lr=0.1" + ("/best" if label == "best" else ""))
+    odd = tmp_path / "run:2"
+    odd.mkdir()
+    for text in (str(odd), f"{odd}:temperature=2"):
+        spec = parse_player(text)
+        assert (spec.source, dict(spec.options)) == (str(odd), {"temperature": 2.0} if "=" in text else {})
+    with pytest.raises(UnknownPlayer, match="both would be called 'ab'"):
+        parse_players(["a_b=random", "ab=boss"])  # as their files would write them
     with pytest.raises(UnknownPlayer, match="no such folder"):
         make_player(parse_player(str(tmp_path / "nowhere")))
     with pytest.raises(UnknownPlayer, match="temperature"):

@@ -26,7 +26,7 @@ def test_the_search_ends_within_a_sixteenth_of_the_limit(limit):
 
 def test_a_try_trains_and_tells_its_peak(battles, tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
-    found = try_pack([*SMALL, f"data.path={battles}"], None, 2)
+    found = try_pack([*SMALL, f"data.path={battles}", "processes=8"], None, 2)  # of a run that is launched on eight
     assert found["battles"] == 2
     assert found["turns"] % 64 == 0
     assert 0.1 * GIB < found["peak"] < 64 * GIB
