@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from .collate import Pack, PackLayout, PackReport, build_pack, fill_buffer
 from .dataset import BattleDataset
 from .folders import DataError
 from .sampler import MIN_WINDOW, BatchConfig, Drawn, PackShape, Plan, Window, heldout_plan, pack_shape
+from .shared_memory import that_fit
 
 __all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]
 
@@ -69,10 +71,14 @@ class PackLoader:
     def __iter__(self) -> Iterator[Pack]:
         windows = self.plan.for_rank(self._rank, self._world, self._past)
         config = self.dataset.config
+        layout = PackLayout(self.shape, self.dataset.space)
+        # By torchrun and accelerate, or by deepspeed's launcher.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or self._world)
+        workers, prefetch = that_fit(config.workers, config.prefetch, layout.nbytes, here)
         options = {}
-        if config.workers:
+        if workers:
             options = {
-                "prefetch_factor": config.prefetch,
+                "prefetch_factor": prefetch,
                 "persistent_workers": True,
                 "multiprocessing_context": "fork",
             }
@@ -80,16 +86,15 @@ class PackLoader:
             _Packs(self.dataset, self.shape),
             batch_size=None,
             sampler=_Sized(itertools.islice(windows, len(self)), len(self)),
-            num_workers=config.workers,
+            num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
             # Its own generator: DataLoader would else draw a seed from torch's global one, and change a resumed run.
             generator=torch.Generator().manual_seed(0),
             **options,
         )
-        layout = PackLayout(self.shape, self.dataset.space)
         packs = iter(loader)
-        if config.workers and threading.current_thread() is threading.main_thread():
+        if workers and threading.current_thread() is threading.main_thread():
             # torch raises a worker's death from a signal handler, in the midst of whatever the trainer is doing. By
             # default the next pack that is asked for raises it, where a run can act on it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

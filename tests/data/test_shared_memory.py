@@ -1,0 +1,59 @@
+"""Little shared memory, as a container has it: fewer packs wait there, and no run waits for one that was lost."""
+
+import logging
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+
+from data import shared_memory
+from data.shared_memory import that_fit
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "processes", "fits"),
+    [(4000, 1, (12, 4)), (2000, 8, (12, 3)), (64, 1, (10, 1)), (64, 8, (1, 1)), (40, 8, (0, 4)), (0, 1, (0, 4))],
+)
+def test_packs_ahead_take_half_of_what_is_free_and_no_more(monkeypatch, tmp_path, caplog, free_mb, processes, fits):
+    monkeypatch.setattr(shared_memory, "SHARED", str(tmp_path))
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path: Usage(0, 0, free_mb * 1_000_000))
+    with caplog.at_level(logging.WARNING):
+        workers, prefetch = that_fit(12, 4, 3_200_000, processes)
+    assert (workers, prefetch) == fits
+    assert workers * prefetch * 3.2 * processes <= free_mb / 2
+    assert ("--shm-size" in caplog.text) == (fits != (12, 4))
+
+
+def test_without_workers_or_without_such_a_place_nothing_changes(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    assert that_fit(0, 4, 100, 1) == (0, 4)
+    monkeypatch.setattr(shared_memory, "SHARED", str(tmp_path / "none"))
+    assert that_fit(12, 4, 100, 1) == (12, 4)
+
+
+CONSUMER = """
+import sys, time
+from data.data_config import DataConfig
+from data.dataset import BattleDataset
+from data.loader import BatchConfig, make_loader
+from data.tokenizer import Tokenizer
+data = BattleDataset(DataConfig(path="data/sample", cache_dir=sys.argv[1], workers=3, prefetch=4), Tokenizer.load())
+loader = make_loader(data, BatchConfig(battles=16), seed=0, max_steps=40)
+packs = iter(loader)
+next(packs)
+time.sleep(8)  # as a compilation does: the workers run ahead as far as they may
+print(1 + sum(1 for _ in packs))
+"""
+
+
+def test_a_run_in_a_small_container_gets_all_its_packs(tmp_path):
+    """In a mount namespace whose /dev/shm holds 2 MB: without a look at it the workers lose packs, and it hangs."""
+    inside = 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$0" -c "$1" "$2"'
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace may be made here")
+    command = ["unshare", "-m", "sh", "-c", inside, sys.executable, CONSUMER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "40", done.stderr[-2000:]
