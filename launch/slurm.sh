@@ -32,7 +32,8 @@ elif [ -n "$before" ] && [ "$before" -nt "$output/.begun" ]; then
 fi
 # Without --batch, --signal reaches the job's steps, on some clusters this shell alone, on others each of its processes.
 # torchrun would end of USR1 without handing it on: it is deaf to it, and the workers, its children, are told here.
-srun --kill-on-bad-exit=1 bash -c '
+# srun gives a task one core unless it is told again what sbatch was told (since SLURM 22.05).
+srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} bash -c '
     told=0
     tell() {
         told=$((told + 1))

@@ -4,6 +4,7 @@ The copies are `model/`'s files as they are, `data/`'s torch-free encoding files
 with its imports flattened (`from data.x import` → `from .x import`); a test compares them.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -25,10 +26,20 @@ def export_model(network, tokenizer, folder: Path, state_dict: dict | None = Non
     """Write a complete model folder. `state_dict` overrides the network's own (fp32 masters under DeepSpeed)."""
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder, state_dict=None if state_dict is None else dict(state_dict))
+    if state_dict is not None:
+        floating = next(value for value in state_dict.values() if value.is_floating_point())
+        _say_dtype(folder / "config.json", str(floating.dtype).removeprefix("torch."))
     tokenizer.save(folder / VOCABULARY)
     shutil.copymode(folder / VOCABULARY, folder / WEIGHTS)  # safetensors writes for its owner's eyes alone
     for name, text in code_copies().items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _say_dtype(file: Path, dtype: str) -> None:
+    """By which the weights are loaded: transformers notes that of the network at hand, under DeepSpeed bf16."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["dtype"] = dtype
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def take_out(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
-from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, open_battles
+from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, compiles, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
@@ -89,7 +89,7 @@ class Run:
 
     def _prepare(self) -> None:
         config, accelerator = self.config, self.accelerator
-        if accelerator.device.type == "cuda" if config.compile is None else config.compile:
+        if compiles(config, accelerator):
             compile_forward(self.objective, mode="reduce-overhead" if config.cuda_graphs else None)
         sharded = config.parallel == "fsdp2"
         if sharded:

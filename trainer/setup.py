@@ -89,6 +89,17 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     return accelerator, config
 
 
+def compiles(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Whether the run's step is compiled: by default on CUDA, and never under ZeRO 3."""
+    asked = accelerator.device.type == "cuda" if config.compile is None else config.compile
+    plugin = accelerator.state.deepspeed_plugin
+    if asked and plugin is not None and plugin.zero_stage == 3:
+        # They gather each module's parameters: 61 graphs instead of one, recompiled until Dynamo gives up.
+        log.warning("compile: not under ZeRO 3, whose hooks break the graph at every module; stages 1 and 2 compile")
+        return False
+    return asked
+
+
 def _leave_out_inference_op() -> None:
     """Without this, DeepSpeed compiles its shared-memory all-reduce for CPUs, the best part of a minute where it never
     was compiled, and waits for ever on the lock of a build that was killed. Inference alone would call it."""

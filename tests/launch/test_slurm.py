@@ -12,8 +12,9 @@ import pytest
 OUT = "it's #1"  # settings are YAML, where the half of it is a comment
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
 
-# `srun OPTION command…` runs the command; `scontrol` names the one machine and notes what it is asked to queue again.
-SRUN = '#!/usr/bin/env bash\nshift\nexec "$@"\n'
+# `srun OPTIONS… command…` notes its options and runs the command; `scontrol` names the one machine and notes what it is
+# asked to queue again.
+SRUN = '#!/usr/bin/env bash\nwhile [[ $1 == --* ]]; do echo "$1" >> "$REQUEUED.srun"; shift; done\nexec "$@"\n'
 SCONTROL = '#!/usr/bin/env bash\nif [ "$1" = show ]; then echo localhost; else echo "$@" >> "$REQUEUED"; fi\n'
 # Two workers that take two seconds to save themselves when told; the first one writes the checkpoint.
 WORKER = """
@@ -103,10 +104,11 @@ def test_all_workers_save_themselves_and_the_job_is_queued_again(job, tmp_path, 
 
 
 def test_a_run_that_fails_without_progress_is_not_queued_again(job, tmp_path):
-    process = job("fail")
+    process = job("fail", SLURM_CPUS_PER_TASK="96")
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 1, text
     assert (tmp_path / OUT / "up_0").exists()
+    assert "--cpus-per-task=96" in (tmp_path / "requeued.srun").read_text().split()  # or all would share one core
     assert not (tmp_path / "requeued").exists()
 
 

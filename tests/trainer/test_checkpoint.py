@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.tokenizer import Tokenizer
+from model.modeling_turnwise import TurnwiseForOfflineRL
+from tests.packs import tiny_network
 from tests.trainer.conftest import SMALL, run_of
 from trainer import checkpoint
+from trainer.export import export_model
 from trainer.state import TrainingState, gather
 from trainer.train import main as train_main
 
@@ -96,6 +100,17 @@ def test_every_flipped_bit_of_a_file_is_told(folder, name):
     path.unlink()
     with pytest.raises(checkpoint.CheckpointError, match=name):
         checkpoint.verify(folder)
+
+
+def test_saved_weights_are_loaded_as_what_they_are(tmp_path):
+    """Under DeepSpeed in bf16 the network at hand is bf16, and the weights that are saved its fp32 masters."""
+    network = tiny_network()
+    masters = {name: value.clone() for name, value in network.state_dict().items()}
+    export_model(network, Tokenizer.load(), tmp_path / "plain", masters)
+    export_model(network.bfloat16(), Tokenizer.load(), tmp_path / "engine", masters)
+    assert (tmp_path / "engine" / "config.json").read_bytes() == (tmp_path / "plain" / "config.json").read_bytes()
+    loaded = TurnwiseForOfflineRL.from_pretrained(tmp_path / "engine")
+    assert all(torch.equal(value, masters[name]) for name, value in loaded.state_dict().items())
 
 
 def test_a_path_that_leads_nowhere_is_no_name_on_the_hub(tmp_path):
