@@ -6,6 +6,7 @@ was taught on.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import zlib
 from dataclasses import dataclass
@@ -296,7 +297,10 @@ class LivePlayer(ConnectedPlayer):
             self.recorder.record(outcome, (self.username, room.opponent), (room.rating, "Unrated"))
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)
-            (self.replays / f"{room.name}.html").write_text(replay_page(room.name, room.history), encoding="utf-8")
+            # A server that was set up anew counts its battles from 1 again.
+            names = itertools.chain([room.name], (f"{room.name}-{number}" for number in itertools.count(2)))
+            page = next(path for name in names if not (path := self.replays / f"{name}.html").exists())
+            page.write_text(replay_page(room.name, room.history), encoding="utf-8")
 
 
 @dataclass

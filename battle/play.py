@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from battle.errors import BattleError
 from battle.interface import Agent, Observation, bits_to_mask, decode
 from battle.simulator import BattleSpec, Event, Simulator
 
@@ -234,6 +235,11 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
         if not waiting:
             continue
         actions = agent.choose([observation for _, _, observation in waiting])
+        if len(actions) != len(waiting):
+            raise BattleError(
+                f"player {agent.name!r}: choose gave {len(actions)} actions for {len(waiting)} observations: it must "
+                "answer each"
+            )
         for (table, side, _), action in zip(waiting, actions, strict=True):
             table.take(side, int(action))
     yield from _send(sim, tables, turn_limit)

@@ -49,9 +49,10 @@ def parse_player(text: str) -> PlayerSpec:
     """`[label=]source[:key=value,…]`; `weight` among the options is the share of battles in a pool."""
     label, source = "", text
     before, equals, after = text.partition("=")
-    if equals and not {":", "/"} & set(before):  # of an option, or of a folder as runs/lr=0.1
+    # The `=` may be of an option, or of a folder as runs/lr=0.1 or lr=0.1/model.
+    if equals and not {":", "/"} & set(before) and not Path(_parted(text)[0]).exists():
         label, source = before, after
-    source, tail = (source, "") if Path(source).exists() else _parted(source)
+    source, tail = _parted(source)
     options: dict[str, Any] = {}
     own = _SEARCH if source == SEARCH else {} if source in ALL_BASELINES else _MODEL
     known = own | {"weight": float}
@@ -91,7 +92,7 @@ def parse_players(texts: Sequence[str]) -> list[PlayerSpec]:
 def _parted(text: str) -> tuple[str, str]:
     """Source and options; a folder's name may hold a `:` as well."""
     source, colon, tail = text.rpartition(":")
-    return (source, tail) if colon else (text, "")
+    return (source, tail) if colon and not Path(text).exists() else (text, "")
 
 
 def _apart(spec: PlayerSpec, specs: list[PlayerSpec]) -> PlayerSpec:

@@ -36,6 +36,7 @@ from battle.teams import Team, load_teams
 from data.progress import progress_bar
 
 JOURNAL = "selfplay.jsonl"
+HASHED = ("teams", "models")  # of a fingerprint: told by their hashes alone
 
 
 class Pool:
@@ -80,6 +81,13 @@ def weights(agent: Agent) -> str:
     return digest.hexdigest()
 
 
+def _told(key: str, before: Any, now: Any) -> str:
+    if key in HASHED:
+        return key
+    said = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (before, now)]
+    return f"{key} ({said[0]} → {said[1]})"
+
+
 class Journal:
     """Numbers of the battles done, one line each; a line cut short by a kill is passed over, a first one too."""
 
@@ -100,9 +108,10 @@ class Journal:
         # What an older journal does not say is taken for the same.
         different = [key for key in fingerprint if found.get(key, fingerprint[key]) != fingerprint[key]]
         if different:
+            told = ", ".join(_told(key, found[key], fingerprint[key]) for key in different)
             raise BattleError(
-                f"{self.path}: was begun with another {', '.join(different)}: repeat that command to go on with it, "
-                "or give a fresh --out"
+                f"{self.path}: was begun with another {told}: repeat that command to go on with it, or give a fresh "
+                "--out"
             )
         for line in rest:
             try:

@@ -110,6 +110,8 @@ class Walk:
         other_species = other.base_species or base_species_of(other.name)
         if space.tera:
             self._add_seen(state, other_species, words, numbers)
+        if space.preview:
+            self._add_preview(state.opponent_teampreview, words)
         self.choices.append(_CHOICES[n_moves, bench.count, state.forced_switch, state.can_tera])
         after = Facts(
             own.base_species or base_species_of(own.name),
@@ -149,24 +151,24 @@ class Walk:
             words.append(word[pokemon.tera_type])
 
     def _add_seen(self, state: LeanState, species: str, words: list[bytes], numbers: list[bytes]) -> None:
-        """What was seen of the opponent up to this state, and its team preview."""
+        """What was seen of the opponent up to this state."""
         blocks = self._blocks
         if species not in self._seen:
             self._seen.add(species)
             self._seen_words = blocks.names(sorted(self._seen), N_TEAM)
         words.append(self._seen_words)
-        if blocks.space.preview:
-            preview = state.opponent_teampreview
-            if preview != self._preview:
-                self._preview = preview
-                self._preview_words = blocks.names(sorted(preview), N_TEAM)
-            words.append(self._preview_words)
         status = state.opponent_active_pokemon.status
         if status == "slp":
             self._slept = 1.0
         elif status == "frz":
             self._frozen = 1.0
         numbers.append(_END_NUMBERS.pack(self._slept, self._frozen, state.can_tera))
+
+    def _add_preview(self, preview: list[str], words: list[bytes]) -> None:
+        if preview != self._preview:
+            self._preview = preview
+            self._preview_words = self._blocks.names(sorted(preview), N_TEAM)
+        words.append(self._preview_words)
 
 
 def _active_numbers(pokemon: LeanActive | LeanOpponent) -> bytes:

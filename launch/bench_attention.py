@@ -122,19 +122,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     tensors = layer(pack, heads, width, device)
     reference = prepare(pack["segment"].to(device), pack["cu_seqlens"].to(device), max_turns, "eager")
     expected = differentiate(packed_attention, reference, *tensors)
+    rows, windows = pack["valid"].shape[0], int((pack["windows"][:, 0] >= 0).sum())
+    about = {"preset": options.preset, "rows": rows, "windows": windows, "heads": heads, "layers": sizes["num_layers"]}
+    command = " ".join(["python -m launch.bench_attention", *argv])
     results = {}
     for name in names:
         try:
             results[name] = measure(name, pack, tensors, expected, max_turns)
-        except RuntimeError as error:
-            results[name] = {"failed": str(error).strip().splitlines()[-1]}
+        except Exception as error:  # of Triton, of a kernel's own checks: the others' figures are worth having
+            results[name] = {"failed": (str(error).strip() or repr(error)).splitlines()[-1]}
         print(name, results[name], flush=True)
-
-    rows, windows = pack["valid"].shape[0], int((pack["windows"][:, 0] >= 0).sum())
-    about = {"preset": options.preset, "rows": rows, "windows": windows, "heads": heads, "layers": sizes["num_layers"]}
-    command = " ".join(["python -m launch.bench_attention", *argv])
-    path = write_record("attention", command, {**about, "implementations": results}, {"torch": torch.__version__},
-                        options.records)  # fmt: skip
+        path = write_record("attention", command, {**about, "implementations": results}, {"torch": torch.__version__},
+                            options.records)  # fmt: skip
     shown = table(results, sizes["num_layers"])
     words = f"`{command}`: {heads} heads of {width}, {rows} rows in {windows} windows; {hardware()}."
     path.with_suffix(".md").write_text(f"# Attention alone\n\n{words}\n\n{shown}\n", encoding="utf-8")

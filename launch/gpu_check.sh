@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
 # One look at a CUDA machine, in under 9 minutes: GPU tests, the benches of training and of attention, a 2-minute training.
 #
-#   bash launch/gpu_check.sh [--cpu] [--presets "base"] [--engine auto|plain|deepspeed] [--data DIR] [--seconds 120] [--out DIR]
+#   bash launch/gpu_check.sh [--cpu] [--presets "base"] [--engine plain|deepspeed] [--data DIR] [--seconds 120] [--out DIR]
+#                            [--wheels DIR]
 #
 # --cpu: a dry run of every stage on CPU, with the preset tiny and a short training: it proves this script, and no speed.
-# --presets: presets for the bench; the training takes the first. --engine: of the training; auto is DeepSpeed ZeRO-1
-# where it is installed, plain PyTorch otherwise (the bench is always plain). --data: battle files (default: the sample).
+# --presets: presets for the bench; the training takes the first. --engine: of the training (the bench is always plain);
+# where DeepSpeed is installed, ZeRO 1 has a short stage of its own. --data: battle files (default: the sample).
+# --wheels: packages that the machine lacks and cannot fetch, made elsewhere by `pip download --no-deps
+# --only-binary=:all: --python-version 3.12 --dest DIR msgspec lz4 datasets "dill<0.4.2" "multiprocess<0.70.20"`; they are
+# taken for this run alone.
 # All is left in one folder (--out, or $OUT, or ./gpu_check_out), at most 8 files with one preset; begin with summary.md.
 # Exit status: 0 all stages passed, 1 a stage failed (the summary says which), 2 nothing could be run.
 set -uo pipefail
 
-cpu=no presets="" engine=auto data=data/sample seconds="" out=${OUT:-gpu_check_out}
-usage() { sed -n '2,11p' "$0" | cut -c3-; exit 2; }
+cpu=no presets="" engine=plain data=data/sample seconds="" out=${OUT:-gpu_check_out} wheels=""
+usage() { sed -n '2,15p' "$0" | cut -c3-; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
     --cpu) cpu=yes; shift; continue ;;
-    --presets | --engine | --data | --seconds | --out) [ $# -ge 2 ] || usage ;;
+    --presets | --engine | --data | --seconds | --out | --wheels) [ $# -ge 2 ] || usage ;;
     *) usage ;;
   esac
   case $1 in
@@ -24,10 +28,11 @@ while [ $# -gt 0 ]; do
     --data) data=$(realpath -m -- "$2") ;;
     --seconds) seconds=$2 ;;
     --out) out=$2 ;;
+    --wheels) wheels=$(realpath -m -- "$2") ;;
   esac
   shift 2
 done
-case $engine in auto | plain | deepspeed) ;; *) usage ;; esac
+case $engine in plain | deepspeed) ;; *) usage ;; esac
 
 readonly limit=530 # seconds for everything
 mkdir -p "$out"
@@ -52,6 +57,20 @@ fi
 
 say() { echo "$*" | tee -a "$log" >>"$summary"; echo "$*"; }
 left() { echo $((limit - SECONDS)); }
+
+# figures FILE: a training log's first and last row in the summary.
+figures() {
+  "$PYTHON" - "$1" <<'PY' | while IFS= read -r line; do say "$line"; done
+import csv
+import sys
+
+rows = list(csv.DictReader(open(sys.argv[1], newline="")))
+for row in (rows[0], rows[-1]):
+    names = [n for n in row if n in ("step", "loss/total", "policy/nll@0.999", "speed/battles_per_s", "speed/turns_per_s",
+                                     "speed/mfu", "data/padding", "data/wait_share", "optim/skipped") and row[n]]
+    print("  " + ", ".join(f"{n} {float(row[n]):.4g}" for n in names))
+PY
+}
 
 failed=0
 # stage NAME SECONDS COMMAND …: run within the seconds given and what is left of the limit; its output goes to the log.
@@ -80,16 +99,27 @@ stage() {
 printf '# GPU check\n\n' >"$summary"
 say "$(date -u '+%Y-%m-%d %H:%M UTC'), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), presets: $presets$([ $cpu = yes ] && echo '; DRY RUN ON CPU: no figure here tells of a GPU')"
 
-# What is here, and what is missing. Nothing is installed by this script.
+if [ -n "$wheels" ]; then
+  if ! "$PYTHON" -m pip install -q --no-index --no-deps --target "$scratch/site" "$wheels"/*.whl >>"$log" 2>&1; then
+    say "Nothing was run: the wheels of $wheels could not be unpacked; see log.txt"
+    tail -n 5 "$log"
+    exit 2
+  fi
+  export PYTHONPATH=$scratch/site${PYTHONPATH:+:$PYTHONPATH}
+fi
+
+# What is here, and what is missing.
 "$PYTHON" - >"$scratch/report" 2>>"$log" <<'PY'
 import importlib.util
 import platform
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 needed = {"torch": "torch", "numpy": "numpy", "msgspec": "msgspec", "lz4": "lz4", "datasets": "datasets",
           "pyarrow": "pyarrow", "transformers": "transformers", "accelerate": "accelerate", "yaml": "PyYAML",
-          "safetensors": "safetensors", "tqdm": "tqdm", "matplotlib": "matplotlib"}
+          "safetensors": "safetensors", "tqdm": "tqdm", "matplotlib": "matplotlib", "sklearn": "scikit-learn",
+          "psutil": "psutil"}
 optional = {"pytest": "pytest", "pytest_timeout": "pytest-timeout", "deepspeed": "deepspeed", "flash_attn": "flash-attn"}
 missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
 absent = [package for module, package in optional.items() if importlib.util.find_spec(module) is None]
@@ -108,7 +138,7 @@ print()
 print("Missing, needed: " + (", ".join(missing) or "nothing"))
 print("Missing, optional: " + (", ".join(absent) or "nothing"))
 if missing:
-    print("\nInstall them: python3 -m pip install -r requirements.txt")
+    print("\nInstall them: python3 -m pip install -r requirements.txt, or give --wheels")
     sys.exit(3)
 import torch
 
@@ -117,6 +147,7 @@ if torch.cuda.is_available():
     print(f"\nDevice: {name}, {memory:.0f} GiB; torch's CUDA {torch.version.cuda}")
 else:
     print("\nDevice: no CUDA")
+print(f"Shared memory: {shutil.disk_usage('/dev/shm').free / 2**20:.0f} MiB free")
 from model.attention import available_implementations
 
 print("Attention present: " + ", ".join(available_implementations("cuda" if torch.cuda.is_available() else "cpu")))
@@ -137,9 +168,6 @@ if [ $cpu = no ] && grep -q '^Device: no CUDA' "$scratch/report"; then
   exit 2
 fi
 has() { ! grep "^Missing, optional:" "$scratch/report" | cut -d: -f2 | tr -d " " | tr "," "\n" | grep -qx -- "$1"; }
-if [ "$engine" = auto ]; then
-  if has deepspeed && [ $cpu = no ]; then engine=deepspeed; else engine=plain; fi
-fi
 say "Engine of the bench: plain PyTorch. Engine of the training: $engine."
 say ""
 [ $cpu = no ] && nvidia-smi >>"$log" 2>&1
@@ -162,9 +190,20 @@ if stage "token cache of $data" 60 "$PYTHON" -m data.prepare cache --from "$data
 # bench_train.{json,md} and, on a GPU, the profiler's tables.
 if [ $cpu = yes ]; then sizes=(--battles 4 --steps 2 --warmup 1 --workers 0); else sizes=(--steps 10 --warmup 3); fi
 rm -f "$out/bench_train.json"
+first=${presets%% *}
+works=() # further settings for the first preset, where the usual ones fail
+bench() { # NAME MODE PRESET SECONDS settings…
+  local name=$1 mode=$2 preset=$3 most=$4
+  shift 4
+  stage "bench, $name" "$most" "$PYTHON" -m launch.bench_train --mode "$mode" --preset "$preset" --data "$cache" \
+    "${sizes[@]}" --records "$out" --set data.heldout_share=0.1 "$@"
+}
 for preset in $presets; do
-  stage "bench, $preset" 240 "$PYTHON" -m launch.bench_train --mode both --preset "$preset" --data "$cache" \
-    "${sizes[@]}" --records "$out" --set data.heldout_share=0.1
+  if ! bench "$preset" both "$preset" 240; then
+    simple=("compile=false" "model.attention=sdpa")
+    if [ "$preset" = "$first" ]; then works=("${simple[@]}"); fi
+    bench "$preset, uncompiled, by SDPA" default "$preset" 120 "${simple[@]}"
+  fi
 done
 say ""
 if [ -f "$out/bench_train.md" ]; then
@@ -173,7 +212,6 @@ fi
 say ""
 
 # A real training, as long as the seconds allow by the bench's own figure.
-first=${presets%% *}
 if [ "$((seconds + 45))" -gt "$(left)" ]; then seconds=$(($(left) - 45)); fi
 steps=$("$PYTHON" - "$out/bench_train.json" "$first" "$seconds" <<'PY' 2>>"$log"
 import json
@@ -181,46 +219,42 @@ import sys
 
 path, preset, seconds = sys.argv[1:]
 entries = [e for e in json.load(open(path)).values() if e["name"].startswith(f"bench_train, {preset},")]
-default = entries[0]["default"]
+default = next(entry["default"] for entry in entries if "default" in entry)
 # Start, compilation, checkpoint and evaluation take their part.
 print(max(5, int((float(seconds) - min(default["warmup_s"], 60)) * 0.7 / default["loader_included"]["seconds"])))
 PY
 ) || steps=50
 common=("data.path=$cache" "output=$scratch/run" "model.preset=$first" "epochs=null" "max_steps=$steps" "eval.every=0"
   "data.heldout_share=0.1" "checkpoint.every=1000000" "log.wandb=false" "log.progress=false" "resume=never"
-  "optim.warmup_steps=$((steps / 10 + 1))" "objective.filter_warmup=$((steps / 2))")
+  "optim.warmup_steps=$((steps / 10 + 1))" "objective.filter_warmup=$((steps / 2))" "${works[@]}")
 if [ $cpu = yes ]; then
   common+=("batch.battles=2" "data.workers=0" "batch.accumulate=2" "precision=fp32" "compile=false")
 fi
-if [ "$engine" = deepspeed ]; then
-  command=("$PYTHON" -m accelerate.commands.launch --config_file launch/accelerate/1gpu.yaml -m trainer.train)
-else
-  command=("$PYTHON" -m trainer.train)
-fi
-stage "training, $first, $steps steps, $engine" $((seconds + 60)) "${command[@]}" --config launch/runs/h100_1gpu.yaml "${common[@]}"
-if [ -f "$scratch/run/training_log.csv" ]; then cp "$scratch/run/training_log.csv" "$out"; fi
-if [ -f "$out/training_log.csv" ]; then
-  "$PYTHON" - "$out/training_log.csv" <<'PY' | while IFS= read -r line; do say "$line"; done
-import csv
-import sys
-
-rows = list(csv.DictReader(open(sys.argv[1], newline="")))
-for row in (rows[0], rows[-1]):
-    names = [n for n in row if n in ("step", "loss/total", "policy/nll@0.999", "speed/battles_per_s", "speed/turns_per_s",
-                                     "speed/mfu", "data/padding", "data/wait_share", "optim/skipped") and row[n]]
-    print("  " + ", ".join(f"{n} {float(row[n]):.4g}" for n in names))
-PY
+plain=("$PYTHON" -m trainer.train)
+zero=("$PYTHON" -m accelerate.commands.launch --config_file launch/accelerate/1gpu.yaml -m trainer.train)
+if [ "$engine" = deepspeed ]; then command=("${zero[@]}"); else command=("${plain[@]}"); fi
+spare=$([ $cpu = yes ] && echo 240 || echo 60) # for the start, and for the end with its scores
+stage "training, $first, $steps steps, $engine" $((seconds + spare)) "${command[@]}" --config launch/runs/h100_1gpu.yaml "${common[@]}"
+if [ -f "$scratch/run/training_log.csv" ]; then
+  cp "$scratch/run/training_log.csv" "$out"
+  figures "$out/training_log.csv"
 fi
 # With what time is left: the same bench with CUDA graphs, which tells whether the host or the GPU is what takes the time.
-if [ $cpu = no ] && [ "$(left)" -gt 60 ]; then
-  stage "bench, $first, CUDA graphs" "$(left)" "$PYTHON" -m launch.bench_train --mode default --preset "$first" \
-    --data "$cache" "${sizes[@]}" --records "$out" --set data.heldout_share=0.1 cuda_graphs=true
+if [ $cpu = no ] && [ "$(left)" -gt 60 ] && [ ${#works[@]} -eq 0 ]; then
+  bench "$first, CUDA graphs" default "$first" "$(left)" cuda_graphs=true
   say ""
   sed -n '/cuda_graphs=true$/,$p' "$out/bench_train.md" | grep -aE '^\| (battles|turns|GFLOP|GPU busy|peak)' |
     while IFS= read -r line; do say "$line"; done
 elif [ $cpu = no ]; then
   say "- **bench, $first, CUDA graphs**: not run, $(left) s are left: \`$PYTHON -m launch.bench_train --mode default" \
     "--preset $first --data $data --set cuda_graphs=true\`"
+fi
+# A few steps under the engine that many GPUs have, where it is installed.
+if [ "$engine" = plain ] && has deepspeed && [ "$(left)" -gt 60 ]; then
+  few=$([ $cpu = yes ] && echo 3 || echo 40)
+  stage "training, $first, $few steps, DeepSpeed ZeRO 1" "$(left)" "${zero[@]}" --config launch/runs/h100_1gpu.yaml \
+    "${common[@]}" "output=$scratch/zero" "max_steps=$few" "log.every=10"
+  if [ -f "$scratch/zero/training_log.csv" ]; then figures "$scratch/zero/training_log.csv"; fi
 fi
 # Which of the kernels present is the fastest, and whether each is right: what `attention: auto` should take.
 if [ "$(left)" -gt 30 ]; then

@@ -290,9 +290,12 @@ def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") ->
 
 def _said_of_type(text: str) -> str:
     """msgspec's "Expected `array`, got `str` - at `$.a.b`" as the key and what to give; other texts as they are."""
-    if (found := re.fullmatch(r"Expected `(.+)`, got `.+` - at `\$\.(.+)`", text)) is None:
-        return text
-    return f"{found[2]}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
+    if (found := re.fullmatch(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`", text)) is None:
+        words, _, path = text.partition(" - at `$.")
+        return words if path and path[:-1] in words else text  # our own words name the key themselves
+    if found[2] == "null":
+        return f"{found[3]} is empty: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
+    return f"{found[3]}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
 
 
 def _number(value: str, name: str, source: str) -> float:

@@ -36,16 +36,15 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
     return "\n".join(lines)
 
 
-def warn_of_short_reach(config: ObjectiveConfig, steps: int, packs: list[dict[str, torch.Tensor]]) -> None:
+def warn_of_short_reach(config: ObjectiveConfig, steps: int, turns: float) -> None:
     """Say where critics decide what is cloned, in a run too short for them to hear in mid-battle how battles end.
+    turns: mean length of a window.
 
     A target sums `n_step` rewards and leans on a value that moves by a share of `tau` a step: a result goes back by
     n_step turns every 1/tau steps.
     """
     judged = config.filter in ("binary", "exponential") or config.maxq_weight > 0
     reach = steps * config.tau * config.n_step
-    battles = sum(int((pack["windows"][:, 0] >= 0).sum()) for pack in packs)
-    turns = sum(int(pack["valid"].sum()) for pack in packs) / max(battles, 1)
     if judged and reach < turns / 2:
         log.warning(
             "in %d steps a battle's result is carried back by about %.1f turns, and battles are %.0f long: the "

@@ -196,6 +196,18 @@ def test_players_of_one_name_are_told_apart():
             parse_players(texts)
 
 
+def test_an_agent_that_answers_too_few_is_named(monkeypatch, capsys):
+    class Silent(RandomAgent):
+        name = "silent"
+
+        def choose(self, observations):
+            return []
+
+    monkeypatch.setitem(players.BASELINES, "silent", Silent)
+    assert evaluate.main(["--agent", "silent", "--against", "random", "--formats", "gen1ou", "--battles", "2"]) == 1
+    assert "player 'silent': choose gave 0 actions for 2 observations" in capsys.readouterr().err
+
+
 def test_no_opponent_is_left_out_for_its_name(capsys):
     command = ["--formats", "gen1ou", "--battles", "2", "--agent"]
     assert evaluate.main([*command, "a=type_switch", "--against", "a=random", "boss"]) == 1

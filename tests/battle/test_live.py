@@ -55,6 +55,19 @@ def test_a_hidden_battles_password_stays_out_of_the_names_of_files():
     assert (room.name, room.tag.count("-")) == ("battle-gen9ou-7", 3)
 
 
+def test_a_page_of_an_earlier_battle_of_that_number_stays(tmp_path):
+    """Servers number their battles from 1, and each new one begins there."""
+    player = SimpleNamespace(recorder=None, replays=tmp_path / "pages")
+    event = SimpleNamespace(states=[b"{}"])
+    for turn in (1, 2, 3):
+        view = SimpleNamespace(close=lambda state: None)
+        LivePlayer._record(player, SimpleNamespace(view=view, name="battle-gen1ou-7", history=[f"|turn|{turn}"]), event)
+    pages = {path.name: path.read_text() for path in (tmp_path / "pages").iterdir()}
+    assert sorted(pages) == ["battle-gen1ou-7-2.html", "battle-gen1ou-7-3.html", "battle-gen1ou-7.html"]
+    assert "|turn|1" in pages["battle-gen1ou-7.html"]
+    assert "|turn|3" in pages["battle-gen1ou-7-3.html"]
+
+
 @pytest.mark.timeout(60)
 def test_a_battle_given_up_at_team_preview_is_won_and_has_no_file(server, tmp_path, monkeypatch):
     class Quits(LivePlayer):

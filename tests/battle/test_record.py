@@ -112,7 +112,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.*")) == []
 
 
-def test_players_by_name(tmp_path):
+def test_players_by_name(tmp_path, monkeypatch):
     spec = parse_player("a=runs/x:temperature=1.2,gamma=0.99,beta=0.2,weight=3")
     assert (spec.label, spec.source, spec.weight) == ("a", "runs/x", 3.0)
     assert dict(spec.options) == {"beta": 0.2, "gamma": 0.99, "temperature": 1.2}
@@ -125,6 +125,9 @@ def test_players_by_name(tmp_path):
     for text in (str(odd), f"{odd}:temperature=2"):
         spec = parse_player(text)
         assert (spec.source, dict(spec.options)) == (str(odd), {"temperature": 2.0} if "=" in text else {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1" / "model").mkdir(parents=True)
+    assert [parse_player(f"lr=0.1/model{more}").source for more in ("", ":beta=0.2")] == ["lr=0.1/model"] * 2
     with pytest.raises(UnknownPlayer, match="both would be called 'ab'"):
         parse_players(["a_b=random", "ab=boss"])  # as their files would write them
     with pytest.raises(UnknownPlayer, match="no such folder"):

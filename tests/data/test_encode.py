@@ -1,6 +1,7 @@
 """The encoder: layout, live play equal to training, old files, next battle's tail, action rules."""
 
 import copy
+import itertools
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.encode import Encoder
-from data.observation import BLANK, SPACES
+from data.observation import BLANK, SPACES, ObservationSpace
 from data.schema import BadBattle, legal_actions, state_from_dict
 from data.tokenizer import GrowingTokenizer, Tokenizer
 from tests.battle_files import Style, legal_ids, make_battle
@@ -27,6 +28,22 @@ def encode(battle, space="default", **options):
 @pytest.mark.parametrize("space", SPACES)
 def test_sizes(space):
     assert (SPACES[space].n_words, SPACES[space].n_numbers) == SIZES[space]
+
+
+@pytest.mark.parametrize("flags", itertools.product([False, True], repeat=4))
+def test_every_combination_of_a_spaces_flags_is_a_space(flags):
+    """For one of somebody's own: what each flag adds hangs on no other."""
+    names = ("tera", "preview", "move_category", "opponent_moves")
+    space = ObservationSpace("mine", **dict(zip(names, flags, strict=True)))
+    battle = make_battle(5, "gen9ou", Style(max_turns=20))
+    tokenizer = GrowingTokenizer()
+    encoded = Encoder(space, tokenizer).encode(battle.states, battle.actions)
+    assert encoded.words.shape == (len(battle.states), space.n_words)
+    assert encoded.numbers.shape == (len(battle.states), space.n_numbers)
+    first = tokenizer.words_of(encoded.words[0])
+    shown = [first[place] for place, slot in enumerate(space.word_slots) if slot.name.startswith("preview_")]
+    team = sorted(battle.states[0]["opponent_teampreview"]) if space.preview else []
+    assert [word for word in shown if word != BLANK] == team
 
 
 @pytest.mark.parametrize("space", SPACES)

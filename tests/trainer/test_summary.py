@@ -1,14 +1,7 @@
 import pytest
-import torch
 
 from trainer.objective import ObjectiveConfig
 from trainer.summary import warn_of_short_reach
-
-# Two battles of 20 turns each, and room left over in windows and rows.
-PACK = {
-    "windows": torch.tensor([[0, 0, 20], [1, 0, 20], [-1, -1, -1]]),
-    "valid": torch.arange(48) < 40,
-}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +18,7 @@ PACK = {
     ],
 )
 def test_a_run_too_short_for_its_critics_is_said(caplog, steps, settings, said):
-    warn_of_short_reach(ObjectiveConfig(**settings), steps, [PACK, PACK])
+    warn_of_short_reach(ObjectiveConfig(**settings), steps, turns=20.0)
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or said in words[0]
