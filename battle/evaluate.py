@@ -2,7 +2,8 @@
 
 Battles come in pairs with the same teams and dice and the sides swapped; the teams are the ones kept for evaluation.
 Who plays whom: the agents against every opponent, or everybody against everybody with --round-robin. The same seed
-gives the same result. Ctrl-C lets the battles under way end and shows what came of those played.
+gives the same result. Ctrl-C lets the battles under way end and shows what came of those played; with --json the same
+command, given again, goes on behind them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,21 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.play import TURN_LIMIT, Match, Outcome, play
+from battle.journal import Journal, OtherCommand, fingerprint
+from battle.play import TURN_LIMIT, Match, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
-from battle.recorder import Recorder, run_id
+from battle.recorder import Recorder, open_journal, run_id
 from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.progress import progress_bar
 from data.report_file import report_file
+
+log = logging.getLogger(__name__)
+
+NOTED = ("kind", "winner", "turns", "refused")  # of a battle, in the journal
 
 
 @dataclass
@@ -114,17 +121,17 @@ class Arena:
             )
             yield from both[: battles - 2 * number]
 
-    def count(self, outcome: Outcome) -> None:
-        i, j, swapped = self.seats(outcome.match.id)
-        tally = self.tallies[outcome.match.format, i, j]
-        tally.refused += len(outcome.refused)
-        if outcome.kind == "void":
+    def count(self, battle_format: str, match: str, kind: str, winner: int, turns: int, refused: int) -> None:
+        i, j, swapped = self.seats(match)
+        tally = self.tallies[battle_format, i, j]
+        tally.refused += refused
+        if kind == "void":
             tally.void += 1
             return
-        tally.turns += outcome.turns
-        if outcome.winner < 0:
+        tally.turns += turns
+        if winner < 0:
             tally.ties += 1
-        elif (outcome.winner == 0) != swapped:
+        elif (winner == 0) != swapped:
             tally.wins += 1
         else:
             tally.losses += 1
@@ -221,6 +228,27 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def part_of(report: Path) -> Path:
+    """Where the battles of a report are noted until it is whole."""
+    return report.with_name(f"{report.name}.part")
+
+
+def begin(args: argparse.Namespace, formats: list[str], arena: Arena, teams: dict[str, list[Team]]) -> Journal:
+    """The journal beside the report to be, by which a stopped evaluation goes on. One of another command gives way, as
+    its report would."""
+    path = part_of(args.json)
+    settings = {key: getattr(args, key) for key in ("battles", "seed", "lead", "turn_limit", "round_robin")}
+    settings |= {"players": [player.name for player in arena.players], "formats": formats}
+    settings |= {"agents": args.agent, "against": args.against}
+    asked = fingerprint(settings, teams, [player.agent for player in arena.players])
+    try:
+        return Journal(path, asked)
+    except OtherCommand as error:
+        log.warning("%s: its battles are left out", error)
+        path.unlink()
+        return Journal(path, asked)
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     # One named twice would have its battles played and counted twice, dice and all.
     formats = list(dict.fromkeys(args.formats))
@@ -242,12 +270,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # All of them now: teams that one format lacks shall not cost the battles of those before it.
         teams = {name: load_teams(sim, name, args.teams, purpose="evaluation") for name in formats}
         total = len(formats) * len(couples) * args.battles
-        with progress_bar(total) as bar:
+        journal = begin(args, formats, arena, teams) if args.json else None
+        done = {(note["format"], note["battle"]): note for note in journal.notes} if journal else {}
+        for (battle_format, match), note in done.items():
+            arena.count(battle_format, match, *(note[key] for key in NOTED))
+        part = open_journal(journal.path) if journal else nullcontext()
+        with progress_bar(total, done=len(done)) as bar, part as notes:
             for battle_format in stop.upto(formats):
                 plan = arena.matches(battle_format, couples, teams[battle_format], args.battles, args.seed, args.lead)
+                todo = (match for match in plan if (battle_format, match.id) not in done)
                 try:
-                    for outcome in play(sim, stop.upto(plan), lanes=args.lanes, turn_limit=args.turn_limit):
-                        arena.count(outcome)
+                    for outcome in play(sim, stop.upto(todo), lanes=args.lanes, turn_limit=args.turn_limit):
+                        facts = (outcome.kind, outcome.winner, outcome.turns, len(outcome.refused))
+                        arena.count(battle_format, outcome.match.id, *facts)
+                        # A void battle is not noted: the next run plays it again.
+                        if journal and outcome.kind != "void":
+                            told = dict(zip(NOTED, facts, strict=True))
+                            journal.note(notes, outcome.match.id, format=battle_format, **told)
                         bar.update()
                         if recorder:
                             recorder.record(outcome)
@@ -272,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(report))
     stopped, failure = report.pop("stopped"), report.pop("failure")
     # Where a report is looked for, a part of one would pass for the whole.
-    missing = f"; no {args.json}" if args.json else ""
+    missing = f"; no {args.json} yet: the same command goes on" if args.json else ""
     if failure:
         print(f"error: {failure}: these battles were played before, and no others{missing}", file=sys.stderr)
         return 1
@@ -281,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        part_of(args.json).unlink()
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import hashlib
 import json
 import logging
 import sys
@@ -26,9 +25,10 @@ import numpy as np
 from battle.draft import drafted
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.play import TURN_LIMIT, Match, Outcome, play
+from battle.journal import Journal, OtherCommand, fingerprint
+from battle.play import TURN_LIMIT, Match, play
 from battle.players import PlayerSpec, make_player, parse_players
-from battle.recorder import Recorder, claim, open_journal, run_id
+from battle.recorder import Recorder, claim, open_journal
 from battle.schedule import LEAD_RULES, at_least_one, leads, none_or_more, seed_of, share
 from battle.simulator import Simulator
 from battle.stop import listen
@@ -36,7 +36,6 @@ from battle.teams import Team, load_teams
 from data.progress import progress_bar
 
 JOURNAL = "selfplay.jsonl"
-HASHED = ("teams", "models")  # of a fingerprint: told by their hashes alone
 
 
 class Pool:
@@ -70,66 +69,13 @@ class Pool:
         )
 
 
-def weights(agent: Agent) -> str:
-    """A model's fingerprint, "" for a player without one."""
-    network = getattr(agent, "network", None)
-    if network is None:
-        return ""
-    digest = hashlib.sha256()
-    for _, tensor in sorted(network.state_dict().items()):
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _told(key: str, before: Any, now: Any) -> str:
-    if key in HASHED:
-        return key
-    said = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (before, now)]
-    return f"{key} ({said[0]} → {said[1]})"
-
-
-class Journal:
-    """Numbers of the battles done, one line each; a line cut short by a kill is passed over, a first one too."""
-
-    def __init__(self, path: Path, fingerprint: dict[str, Any]):
-        self.path = path
-        self.done: set[int] = set()
-        self.run = run_id()
-        if path.exists() and "\n" in path.read_text(encoding="utf-8"):
-            self._read(fingerprint)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"run": self.run} | fingerprint) + "\n", encoding="utf-8")
-
-    def _read(self, fingerprint: dict[str, Any]) -> None:
-        head, *rest = self.path.read_text(encoding="utf-8").splitlines()
-        found = json.loads(head)
-        self.run = found.pop("run")
-        # What an older journal does not say is taken for the same.
-        different = [key for key in fingerprint if found.get(key, fingerprint[key]) != fingerprint[key]]
-        if different:
-            told = ", ".join(_told(key, found[key], fingerprint[key]) for key in different)
-            raise BattleError(
-                f"{self.path}: was begun with another {told}: repeat that command to go on with it, or give a fresh "
-                "--out"
-            )
-        for line in rest:
-            try:
-                self.done.add(json.loads(line)["battle"])
-            except (ValueError, KeyError):
-                continue
-
-    def remove_unnoted(self, out: Path, battle_format: str, seed: int) -> None:
-        """Take away files of battles that a kill left recorded, wholly or by half, and not noted: they are played
-        again, and would stand twice under two dates."""
-        prefix = f"{battle_format}-{self.run}-{seed}-"
-        for path in (out / battle_format).glob(f"{prefix}*"):
-            if int(path.name[len(prefix) :].split("_", 1)[0]) not in self.done:
-                path.unlink()
-
-    def note(self, file: Any, number: int, outcome: Outcome) -> None:
-        file.write(json.dumps({"battle": number, "kind": outcome.kind, "turns": outcome.turns}) + "\n")
-        file.flush()
+def remove_unnoted(out: Path, battle_format: str, run: str, seed: int, done: set[int]) -> None:
+    """Take away files of battles that a kill left recorded, wholly or by half, and not noted: they are played again,
+    and would stand twice under two dates."""
+    prefix = f"{battle_format}-{run}-{seed}-"
+    for path in (out / battle_format).glob(f"{prefix}*"):
+        if int(path.name[len(prefix) :].split("_", 1)[0]) not in done:
+            path.unlink()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,17 +111,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
-        # The sets and the weights themselves: a folder of teams, or a model's, may have changed under its name.
-        fingerprint = {key: getattr(args, key) for key in asked} | {"teams": seed_of(teams)}
-        fingerprint["models"] = seed_of(*map(weights, pool.agents))
-        journal = Journal(args.out / JOURNAL, fingerprint)
+        settings = {key: getattr(args, key) for key in asked}
+        try:
+            journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents))
+        except OtherCommand as error:
+            raise BattleError(f"{error}: repeat that command to go on with it, or give a fresh --out") from error
+        done = {note["battle"] for note in journal.notes}
         for name in args.formats:
-            journal.remove_unnoted(args.out, name, args.seed)
+            remove_unnoted(args.out, name, journal.run, args.seed, done)
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
-        todo = (n for n in range(args.battles) if n not in journal.done)
+        todo = (n for n in range(args.battles) if n not in done)
 
         upcoming = (pool.match(number, teams) for number in stop.upto(todo))
-        bar = progress_bar(args.battles, done=len(journal.done))
+        bar = progress_bar(args.battles, done=len(done))
         with bar, open_journal(journal.path) as notes:
             for outcome in play(sim, upcoming, lanes=args.lanes, turn_limit=args.turn_limit):
                 files += len(recorder.record(outcome))
@@ -185,7 +133,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     wins[outcome.match.agents[outcome.winner].name] += 1
                 # A void battle is not noted: the next run plays it again.
                 if outcome.kind != "void":
-                    journal.note(notes, int(outcome.match.id.rsplit("-", 1)[1]), outcome)
+                    number = int(outcome.match.id.rsplit("-", 1)[1])
+                    journal.note(notes, number, kind=outcome.kind, turns=outcome.turns)
                 bar.update()
     seconds = time.monotonic() - started
     return {

@@ -20,6 +20,7 @@ from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.local_server import LocalServer, ServerTrouble, listening
+from battle.play import play
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, elo_margins, expected_score, gxe, wilson
 from battle.simulator import Simulator
@@ -101,7 +102,9 @@ def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
     assert "type_switch" in evaluate.table(first)
 
 
-def test_a_stop_lets_the_battles_under_way_end_and_shows_them(monkeypatch, capsys, tmp_path):
+def test_a_stop_lets_the_battles_under_way_end_and_shows_them_and_the_same_command_goes_on(
+    monkeypatch, capsys, tmp_path
+):
     choose, told = evaluate.Counted.choose, []
 
     def tells(self, observations):
@@ -111,13 +114,37 @@ def test_a_stop_lets_the_battles_under_way_end_and_shows_them(monkeypatch, capsy
 
     monkeypatch.setattr(evaluate.Counted, "choose", tells)
     before, place = signal.getsignal(signal.SIGINT), tmp_path / "play.json"
-    asked = ["--formats", "gen9randombattle", "gen1ou", "--battles", "500", "--lanes", "3", "--json", str(place)]
-    assert evaluate.main(["--agent", "random", "--against", "most_damage", *asked]) == 130
+    asked = ["--agent", "random", "--against", "most_damage", "--formats", "gen9randombattle", "gen1ou"]
+    asked += ["--battles", "6", "--lanes", "3", "--json"]
+    assert evaluate.main([*asked, str(place)]) == 130
     row, *_, last = capsys.readouterr().out.strip().splitlines()[1:]
     assert row.split()[:4] == ["gen9randombattle", "random", "most_damage", "3"]
-    assert last == f"stopped: these battles were played out, and no others; no {place}"
+    assert last == f"stopped: these battles were played out, and no others; no {place} yet: the same command goes on"
     assert not place.exists()
     assert signal.getsignal(signal.SIGINT) is before
+    played = []
+
+    def counted(sim, plan, **options):
+        return play(sim, (played.append(match) or match for match in plan), **options)
+
+    monkeypatch.setattr(evaluate, "play", counted)
+    assert evaluate.main([*asked, str(place)]) == 0
+    assert len(played) == 12 - 3
+    assert evaluate.main([*asked, str(tmp_path / "whole.json")]) == 0
+    reports = [json.loads(path.read_text()) for path in (place, tmp_path / "whole.json")]
+    assert reports[0]["results"] == reports[1]["results"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["play.json", "whole.json"]
+
+
+def test_what_another_command_left_is_no_part_of_this_one(monkeypatch, tmp_path, caplog):
+    arguments = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--json", str(tmp_path / "play.json")]
+    asked = evaluate.parser().parse_args([*arguments, "--battles", "4"])
+    evaluate.run(asked)
+    assert len((tmp_path / "play.json.part").read_text().splitlines()) == 5
+    other = evaluate.parser().parse_args([*arguments, "--battles", "2", "--seed", "7"])
+    (row,) = evaluate.run(other)["results"]
+    assert row["battles"] == 2
+    assert "was begun with another battles (4 → 2), seed (0 → 7): its battles are left out" in caplog.text
 
 
 def test_a_failure_shows_what_was_played_before(monkeypatch, capsys, tmp_path):
