@@ -173,5 +173,8 @@ SPACES: dict[str, ObservationSpace] = {
 def space_named(name: str) -> ObservationSpace:
     """The observation space of this name. Raises `ValueError` naming the ones there are."""
     if name not in SPACES:
-        raise ValueError(f"observation space {name!r} is unknown; choose one of {', '.join(SPACES)}")
+        raise ValueError(
+            f"observation space {name!r} is unknown; choose one of {', '.join(SPACES)}, or, for a model that was "
+            f"trained on it, give {__file__} its entry"
+        )
     return SPACES[name]

@@ -158,7 +158,7 @@ def _data(facts: RunFacts, licence: str) -> str:
     if config.get("clone"):
         lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
     if start := facts.about["config"]["model"].get("init_from"):
-        lines.append(f"It began with `{start}`.")
+        lines.append(f"It began with `{_unplaced(start)}`.")
     lines += [f"- `{o['repo']}` at revision `{o['revision']}`, licence {o['licence']}" for o in facts.origins]
     if not facts.origins:
         lines.append(
@@ -207,10 +207,19 @@ def _training(facts: RunFacts) -> str:
     said.append(f"- cost: ${dollars:,.2f}" if dollars is not None else "- cost: not counted (`cost.dollars_per_hour`)")
     said.append(f"- Turnwise at commit `{facts.about['commit'] or 'unknown'}`, " + _versions(facts.about["versions"]))
     curve = f"![Training curve]({CURVE})\n\n" if facts.rows else ""
-    settings = json.dumps(facts.about["config"], indent=1)
+    settings = json.dumps(_unplaced(facts.about["config"]), indent=1, ensure_ascii=False)
     return (
         "\n".join(said) + f"\n\n{curve}<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>"
     )
+
+
+def _unplaced(value: Any) -> Any:
+    """Settings without the folders of the machine that they were given on, which are nobody's business on the Hub."""
+    if isinstance(value, dict):
+        return {key: _unplaced(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_unplaced(entry) for entry in value]
+    return f"…/{Path(value).name}" if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def _versions(versions: dict[str, str]) -> str:

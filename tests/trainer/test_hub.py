@@ -162,6 +162,8 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     about["data"]["origins"] = [origin]
     about["config"]["data"] |= {"filter": "rating > 1000", "clone": "won"}
     about["config"]["model"]["init_from"] = "me/before"
+    about["config"]["output"] = "/home/me/runs/secret run"
+    about["config"]["data"]["sources"] = [{"path": "/data/me/battles", "weight": 2}]
     (run / "about.json").write_text(json.dumps(about))
     played = {"format": "gen1ou", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]}
     none = {"format": "gen1ou", "battles": 0, "win_rate": None, "interval95": [0.0, 1.0]}
@@ -177,6 +179,9 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
     assert "taken: `rating > 1000`" in card.text
     assert "It began with `me/before`." in card.text
+    assert "/me/" not in card.text.replace("/me/before", "")  # whose machine it was is nobody's business
+    assert '"output": "…/secret run"' in card.text
+    assert '"path": "…/battles"' in card.text
     assert "clones: `won`. The others teach the critics alone" in card.text
     assert (card.data.license, card.data.datasets) == ("cc-by-nc-4.0", [origin["repo"]])
     figures = {result.metric_name: result.metric_value for result in card.data.eval_results}
