@@ -3,19 +3,22 @@
 // generator gives them. Drawn to agree with what the battle has shown.
 
 const { Dex, PRNG, Teams, toID } = require('pokemon-showdown');
+const { assemble } = require('./assemble');
 
-const GENERATED = 40; // teams drawn from the generator where none are given
+const MADE = 40; // teams where none are given
 const MOVES = 4;
 
 class Likely {
   /**
    * @param {string} format id
-   * @param {string[]} teams in export or packed format; none: the generator of the generation's random battles stands in
+   * @param {string[]} teams in export or packed format; none: those that can be made of the format's own tier, or else
+   *   as in the generation's random battles
    */
   constructor(format, teams) {
     this.dex = Dex.forFormat(format);
-    this.teams = teams.length ? teams.map((text) => Teams.import(text))
-      : Array.from({ length: GENERATED }, (_, n) => this.generator(`team${n}`).getTeam());
+    const given = teams.length || Dex.formats.get(format).team ? teams : assemble(format, MADE, '1,2,3,7').teams;
+    this.teams = given.length ? given.map((text) => Teams.import(text))
+      : Array.from({ length: MADE }, (_, n) => this.generator(`team${n}`).getTeam());
     this.maker = this.generator('maker');
     this.picked = Dex.formats.getRuleTable(Dex.formats.get(format)).pickedTeamSize || Infinity;
     this.sets = new Map();
