@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 # Where lengths aren't known, a pack gets this much more rows than its windows need on average.
 UNPLANNED_ROOM = 1.15
+# Seconds that a worker's pack is waited for. One that it could not hand over (shared memory that another has filled) is
+# lost without a word to us.
+LOST_AFTER = 600
 
 
 class PackLoader:
@@ -79,6 +82,7 @@ class PackLoader:
         if workers:
             options = {
                 "prefetch_factor": prefetch,
+                "timeout": LOST_AFTER,
                 "persistent_workers": True,
                 "multiprocessing_context": "fork",
             }

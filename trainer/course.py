@@ -15,6 +15,7 @@ from trainer.config import RunConfig
 
 log = logging.getLogger(__name__)
 WORKER_RESTARTS = 3  # of a loader whose worker process was killed, at one step
+LOADERS_WORDS = ("DataLoader worker", "DataLoader timed out")  # of torch, where a worker or its pack is lost
 
 
 class Course:
@@ -108,13 +109,14 @@ class Course:
         )  # fmt: skip
 
     def micro(self, step: int) -> list[dict]:
-        """The step's micro-batches. A loader's worker that was killed costs a restart of the loader, not the run."""
+        """The step's micro-batches. A loader's worker that was killed, or lost a pack, costs a restart of the loader,
+        not the run."""
         for _ in range(WORKER_RESTARTS):
             try:
                 return list(islice(self.packs, self.config.batch.accumulate))
             except (RuntimeError, ConnectionError, EOFError) as error:
                 # torch names a worker that is dead; of one that dies just now, the line to it breaks first.
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                if isinstance(error, RuntimeError) and not str(error).startswith(LOADERS_WORDS):
                     raise
                 log.warning("step %d: a worker is lost: %s; the loader starts again at this step", step, error)
                 self.open(step, self.drawn(step))

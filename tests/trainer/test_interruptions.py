@@ -40,7 +40,14 @@ def test_a_killed_worker_costs_no_run(cached, tmp_path, monkeypatch, caplog):
     assert orders[0] == orders[1]
 
 
-@pytest.mark.parametrize("broken", [ConnectionResetError(104, "Connection reset by peer"), EOFError("planted")])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError("planted"),
+        RuntimeError("DataLoader timed out after 600 seconds"),
+    ],
+)
 def test_a_worker_that_dies_as_its_pack_is_fetched_costs_no_run(cached, tmp_path, caplog, broken):
     """Its pack is asked for while it dies: the line to it breaks before torch calls it dead."""
     run = run_of(cached, tmp_path, "max_steps=4")
