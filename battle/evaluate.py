@@ -13,6 +13,8 @@ import collections
 import itertools
 import json
 import logging
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,11 +27,11 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.journal import Journal, OtherCommand, fingerprint
+from battle.journal import Journal, fingerprint, remove_unnoted
 from battle.play import TURN_LIMIT, Match, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
-from battle.recorder import Recorder, open_journal, run_id
+from battle.recorder import Recorder, claim, open_journal, run_id
 from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
@@ -37,8 +39,7 @@ from battle.teams import Team, load_teams
 from data.progress import progress_bar
 from data.report_file import report_file
 
-log = logging.getLogger(__name__)
-
+JOURNAL = "battles.jsonl"
 NOTED = ("kind", "winner", "turns", "refused")  # of a battle, in the journal
 
 
@@ -228,30 +229,32 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def part_of(report: Path) -> Path:
-    """Where the battles of a report are noted until it is whole."""
+def part_of(report: Path | None) -> Path | None:
+    """The folder in which battles are noted until a report is whole; None where none can be kept beside it."""
+    if report is None or (report.exists() and not report.is_file()) or not os.access(report.parent, os.W_OK):
+        return None
     return report.with_name(f"{report.name}.part")
 
 
-def begin(args: argparse.Namespace, formats: list[str], arena: Arena, teams: dict[str, list[Team]]) -> Journal:
-    """The journal beside the report to be, by which a stopped evaluation goes on. One of another command gives way, as
-    its report would."""
-    path = part_of(args.json)
-    settings = {key: getattr(args, key) for key in ("battles", "seed", "lead", "turn_limit", "round_robin")}
-    settings |= {"players": [player.name for player in arena.players], "formats": formats}
-    settings |= {"agents": args.agent, "against": args.against}
-    asked = fingerprint(settings, teams, [player.agent for player in arena.players])
-    try:
-        return Journal(path, asked)
-    except OtherCommand as error:
-        log.warning("%s: its battles are left out", error)
-        path.unlink()
-        return Journal(path, asked)
+def begin(
+    part: Path, args: argparse.Namespace, arena: Arena, teams: dict[str, list[Team]], version: str
+) -> tuple[Journal, dict[tuple[str, str], dict[str, Any]]]:
+    """The journal by which a stopped evaluation goes on, and what it tells: (format, match) → note."""
+    asked = ("agent", "against", "round_robin", "seed", "lead", "turn_limit")
+    settings = {key: getattr(args, key) for key in asked} | {"record": str(args.record), "simulator": version}
+    settings["players"] = [player.name for player in arena.players]
+    agents = [player.agent for player in arena.players]
+    journal = Journal(part / JOURNAL, fingerprint(settings, teams, agents), "--json")
+    keys = {"battle", "format", *NOTED}
+    done = {(note["format"], note["battle"]): note for note in journal.notes if keys <= note.keys()}
+    for battle_format in teams if args.record else ():
+        noted = {match for name, match in done if name == battle_format}
+        remove_unnoted(args.record, battle_format, journal.run, noted)
+    return journal, done
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    # One named twice would have its battles played and counted twice, dice and all.
-    formats = list(dict.fromkeys(args.formats))
+def enter(args: argparse.Namespace) -> tuple[Arena, list[tuple[int, int]]]:
+    """The players, and the places of each couple that meets."""
     names = [n for text in args.against for n in (ALL_BASELINES if text == "all" else [text])]
     named = parse_players([*args.agent, *names])
     # Who is named twice, as an agent and among `all` baselines, plays once; its label is its own (see parse_players).
@@ -262,40 +265,51 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         arena.players.append(Counted(make_player(named[0])))
         arena.players[1].agent.name = f"{named[0].label}'"
     everybody = list(itertools.combinations(range(len(arena.players)), 2))
-    couples = everybody if args.round_robin else [c for c in everybody if c[0] < ours]
-    started, failure = time.monotonic(), ""
-    with Simulator(processes=args.processes) as sim, listen() as stop:
+    return arena, everybody if args.round_robin else [c for c in everybody if c[0] < ours]
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Plays what is still to be played; a report of all."""
+    # One named twice would have its battles played and counted twice, dice and all.
+    formats = list(dict.fromkeys(args.formats))
+    arena, couples = enter(args)
+    started, failure, part = time.monotonic(), "", part_of(args.json)
+    with claim(part) if part else nullcontext(), Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(formats)
-        recorder = Recorder(args.record, run=run_id(), version=sim.version) if args.record else None
         # All of them now: teams that one format lacks shall not cost the battles of those before it.
         teams = {name: load_teams(sim, name, args.teams, purpose="evaluation") for name in formats}
-        total = len(formats) * len(couples) * args.battles
-        journal = begin(args, formats, arena, teams) if args.json else None
-        done = {(note["format"], note["battle"]): note for note in journal.notes} if journal else {}
-        for (battle_format, match), note in done.items():
-            arena.count(battle_format, match, *(note[key] for key in NOTED))
-        part = open_journal(journal.path) if journal else nullcontext()
-        with progress_bar(total, done=len(done)) as bar, part as notes:
+        asked = (args.battles, args.seed, args.lead)
+        plans = {name: list(arena.matches(name, couples, teams[name], *asked)) for name in formats}
+        journal, done = begin(part, args, arena, teams, sim.version) if part else (None, {})
+        recorder = None
+        if args.record:
+            recorder = Recorder(args.record, run=journal.run if journal else run_id(), version=sim.version)
+        before = [done[name, match.id] for name, plan in plans.items() for match in plan if (name, match.id) in done]
+        for note in before:
+            arena.count(note["format"], note["battle"], *(note[key] for key in NOTED))
+        bar = progress_bar(sum(map(len, plans.values())), done=len(before))
+        with bar, open_journal(journal.path) if journal else nullcontext() as notes:
             for battle_format in stop.upto(formats):
-                plan = arena.matches(battle_format, couples, teams[battle_format], args.battles, args.seed, args.lead)
-                todo = (match for match in plan if (battle_format, match.id) not in done)
+                todo = (match for match in plans[battle_format] if (battle_format, match.id) not in done)
                 try:
                     for outcome in play(sim, stop.upto(todo), lanes=args.lanes, turn_limit=args.turn_limit):
+                        if recorder:
+                            recorder.record(outcome)
                         facts = (outcome.kind, outcome.winner, outcome.turns, len(outcome.refused))
                         arena.count(battle_format, outcome.match.id, *facts)
-                        # A void battle is not noted: the next run plays it again.
+                        # A void battle is not noted: the next start plays it again.
                         if journal and outcome.kind != "void":
                             told = dict(zip(NOTED, facts, strict=True))
                             journal.note(notes, outcome.match.id, format=battle_format, **told)
                         bar.update()
-                        if recorder:
-                            recorder.record(outcome)
                 except (BattleError, OSError, ValueError) as error:  # hours of battles may lie before it
                     failure = str(error)
                     break
         version = sim.version
     report = arena.report(time.monotonic() - started)
     report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "simulator": version}
+    if before:  # of earlier starts; seconds and decisions are this one's
+        report["battles_before"] = len(before)
     report |= {"stopped": stop.asked, "failure": failure}
     return report
 
@@ -320,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        part_of(args.json).unlink()
+        if part := part_of(args.json):
+            shutil.rmtree(part, ignore_errors=True)
     return 0
 
 

@@ -13,11 +13,7 @@ from battle.interface import Agent
 from battle.recorder import run_id
 from battle.schedule import seed_of
 
-HASHED = ("teams", "models")  # told by their hashes alone
-
-
-class OtherCommand(BattleError):  # noqa: N818
-    """The journal is of a command with other settings, which the message names."""
+HASHED = ("teams", "models", "acts")  # told by their names alone
 
 
 class Journal:
@@ -28,11 +24,12 @@ class Journal:
         run: the command's id, part of its battles' names.
         notes: lines of earlier starts.
 
-    Raises OtherCommand where another command began it, OSError.
+    option: of the command, that names where the journal lies. Raises BattleError where another command began it, or it
+    is no journal, OSError.
     """
 
-    def __init__(self, path: Path, fingerprint: dict[str, Any]):
-        self.path = path
+    def __init__(self, path: Path, fingerprint: dict[str, Any], option: str):
+        self.path, self.option = path, option
         self.notes: list[dict[str, Any]] = []
         self.run = run_id()
         if path.exists() and "\n" in path.read_text(encoding="utf-8"):
@@ -43,13 +40,19 @@ class Journal:
 
     def _read(self, fingerprint: dict[str, Any]) -> None:
         head, *rest = self.path.read_text(encoding="utf-8").splitlines()
-        found = json.loads(head)
-        self.run = found.pop("run")
+        try:
+            found = json.loads(head)
+            self.run = found.pop("run")
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            raise BattleError(f"{self.path}: is no journal of battles: give a fresh {self.option}") from error
         # What an older journal does not say is taken for the same.
         different = [key for key in fingerprint if found.get(key, fingerprint[key]) != fingerprint[key]]
         if different:
             told = ", ".join(_told(key, found[key], fingerprint[key]) for key in different)
-            raise OtherCommand(f"{self.path}: was begun with another {told}")
+            raise BattleError(
+                f"{self.path}: was begun with another {told}: repeat that command to go on with it, or give a fresh "
+                f"{self.option}"
+            )
         for line in rest:
             try:
                 note = json.loads(line)
@@ -64,10 +67,20 @@ class Journal:
         file.flush()
 
 
+def remove_unnoted(out: Path, battle_format: str, run: str, done: set[str]) -> None:
+    """Take away files of battles that a kill left recorded, wholly or by half, and not noted, by their ids: they are
+    played again, and would stand twice under two dates."""
+    prefix = f"{battle_format}-{run}-"
+    for path in (out / battle_format).glob(f"{prefix}*"):
+        if path.name[len(prefix) :].split("_", 1)[0] not in done:
+            path.unlink()
+
+
 def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]) -> dict[str, Any]:
-    """What a command's battles hang on: its settings, the very sets, and the models' weights; a folder of teams, or a
-    model's, may have changed under its name."""
-    return settings | {"teams": seed_of(teams), "models": seed_of(*map(_weights, agents))}
+    """What a command's battles hang on: its settings, the very sets, the models' weights and how they act; a folder of
+    teams, or a model's, may have changed under its name."""
+    acts = [[getattr(agent, name, None) for name in ("gamma", "beta", "temperature")] for agent in agents]
+    return settings | {"teams": seed_of(teams), "models": seed_of(*map(_weights, agents)), "acts": acts}
 
 
 def _weights(agent: Agent) -> str:

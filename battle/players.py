@@ -90,9 +90,10 @@ def parse_players(texts: Sequence[str]) -> list[PlayerSpec]:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Source and options; a folder's name may hold a `:` as well."""
-    source, colon, tail = text.rpartition(":")
-    return (source, tail) if colon and not Path(text).exists() else (text, "")
+    """Source and options, between which the first `:` stands; but one in the name of a folder that is there is its."""
+    places = [place for place, letter in enumerate(text) if letter == ":"] or [len(text)]
+    at = next((place for place in (len(text), *reversed(places)) if Path(text[:place]).exists()), places[0])
+    return text[:at], text[at + 1 :]
 
 
 def _apart(spec: PlayerSpec, specs: list[PlayerSpec]) -> PlayerSpec:

@@ -62,8 +62,9 @@ def elo_margins(scores: np.ndarray, ratings: np.ndarray, prior: float = 0.5) -> 
     games = games + 2 * prior * (games > 0)
     chance = expected_score(ratings[rated, None], ratings[None, rated])
     weight = games * chance * chance.T
-    covariance = np.linalg.pinv(np.diag(weight.sum(1)) - weight, hermitian=True)
-    margins[rated] = Z95 * ELO * np.sqrt(np.diag(covariance))
+    # The cut keeps the one eigenvalue of 0, of all strengths together, from being inverted for its rounding error.
+    covariance = np.linalg.pinv(np.diag(weight.sum(1)) - weight, rcond=1e-10, hermitian=True)
+    margins[rated] = Z95 * ELO * np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return margins
 
 

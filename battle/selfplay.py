@@ -25,7 +25,7 @@ import numpy as np
 from battle.draft import drafted
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.journal import Journal, OtherCommand, fingerprint
+from battle.journal import Journal, fingerprint, remove_unnoted
 from battle.play import TURN_LIMIT, Match, play
 from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, claim, open_journal
@@ -48,6 +48,9 @@ class Pool:
             raise BattleError("--players: every weight must be above 0")
         self.weights = weights / weights.sum()
 
+    def id_of(self, number: int) -> str:
+        return f"{self.args.seed}-{number:07d}"
+
     def match(self, number: int, teams: dict[str, list[Team]]) -> Match:
         """Battle `number` of the run."""
         battle_format = self.args.formats[number % len(self.args.formats)]
@@ -57,7 +60,7 @@ class Pool:
         ours = teams[battle_format]
         drawn = rng.choice(len(ours), size=2, replace=len(ours) < 2)
         return Match(
-            id=f"{self.args.seed}-{number:07d}",
+            id=self.id_of(number),
             format=battle_format,
             agents=(self.agents[seats[0]], self.agents[seats[1]]),
             seed=seed,
@@ -67,15 +70,6 @@ class Pool:
             lead_rule=self.args.lead,
             leads=leads(seed, self.args.lead),
         )
-
-
-def remove_unnoted(out: Path, battle_format: str, run: str, seed: int, done: set[int]) -> None:
-    """Take away files of battles that a kill left recorded, wholly or by half, and not noted: they are played again,
-    and would stand twice under two dates."""
-    prefix = f"{battle_format}-{run}-{seed}-"
-    for path in (out / battle_format).glob(f"{prefix}*"):
-        if int(path.name[len(prefix) :].split("_", 1)[0]) not in done:
-            path.unlink()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,14 +105,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
-        settings = {key: getattr(args, key) for key in asked}
-        try:
-            journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents))
-        except OtherCommand as error:
-            raise BattleError(f"{error}: repeat that command to go on with it, or give a fresh --out") from error
+        settings = {key: getattr(args, key) for key in asked} | {"simulator": sim.version}
+        journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents), "--out")
         done = {note["battle"] for note in journal.notes}
         for name in args.formats:
-            remove_unnoted(args.out, name, journal.run, args.seed, done)
+            remove_unnoted(args.out, name, journal.run, {pool.id_of(number) for number in done})
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
         todo = (n for n in range(args.battles) if n not in done)
 

@@ -374,15 +374,15 @@ class Simulator:
             raise InvalidTeam(f"{source}: not a team for {battle_format}: {words}; mend the team or leave it out")
         return event.packed
 
-    def assemble_teams(self, battle_format: str, count: int, seed: int) -> list[str]:
+    def assemble_teams(self, battle_format: str, count: int, fewest: int) -> list[str]:
         """Up to `count` packed teams of Showdown's random sets of the strongest species that a format allows, passed by
-        its validator: the same for the same seed, 0 to 65535. Raises InvalidTeam where not one could be made."""
-        self.command("assemble", "assemble", battle_format, count, f"1,2,3,{seed}")
+        its validator; the same each time, no line-up twice. Raises InvalidTeam where fewer than `fewest` were made."""
+        self.command("assemble", "assemble", battle_format, count, "1,2,3,4")
         event = next(event for event in self.step() if event.lane == "assemble")
-        if not event.teams:
+        if len(event.teams) < fewest:
             words = "; ".join(event.problems) or event.message
             raise InvalidTeam(
-                f"{battle_format}: no team could be made of Showdown's random sets ({words}): "
+                f"{battle_format}: {len(event.teams)} teams could be made of Showdown's random sets ({words}): "
                 f"give --teams a folder that has some *.{battle_format}_team file"
             )
         return event.teams

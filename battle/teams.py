@@ -18,7 +18,8 @@ from battle.simulator import Simulator
 log = logging.getLogger(__name__)
 
 OWN = Path(__file__).parent / "teams"
-ASSEMBLED = {"training": 24, "evaluation": 8}  # teams of a format in which nobody wrote any
+ASSEMBLED = 32  # teams of a format in which nobody wrote any: three quarters for training, the rest for evaluation
+FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def load_teams(
 
 def _assembled(sim: Simulator, battle_format: str, purpose: str) -> list[Team]:
     """Other line-ups for each purpose; the sets that they are made of are Showdown's in both."""
-    packed = sim.assemble_teams(battle_format, ASSEMBLED[purpose], seed=list(ASSEMBLED).index(purpose))
+    packed = sim.assemble_teams(battle_format, ASSEMBLED, FEWEST)
+    cut = 3 * len(packed) // 4
+    packed = packed[:cut] if purpose == "training" else packed[cut:]
     log.warning("%s: nobody wrote teams: %d made of Showdown's random sets", battle_format, len(packed))
     return [Team(f"assembled{place}", team) for place, team in enumerate(packed)]
 

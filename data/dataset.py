@@ -115,6 +115,7 @@ class BattleDataset:
         self.keys = self._column("key")
         self._encoder: Encoder | None = None
         self._measured: np.ndarray | None = None
+        self._mean_window: float | None = None
 
     @property
     def name(self) -> str:
@@ -194,17 +195,19 @@ class BattleDataset:
         return dict(sorted((entry["values"], entry["counts"]) for entry in counts.to_pylist()))
 
     def mean_window(self) -> float:
-        """Mean length of a window, from all lengths or else from a sample of files."""
-        longest = self.config.max_turns
-        if self.lengths is not None:
-            lengths = self.lengths[self.lengths >= MIN_WINDOW]
-        else:
-            lengths = np.array([len(battle) for _, battle in self.sample(INSPECTED)])
-        if not len(lengths):
-            raise DataError(f"data.path {self.name}: none of its battles can be read; see `data.prepare verify`")
-        windows = np.maximum(1, -(-(lengths - 1) // (longest - 1)))
-        # Windows of one battle share a state at each cut.
-        return float((lengths + windows - 1).sum() / windows.sum())
+        """Mean length of a window, from all lengths or else from a sample of files, read once."""
+        if self._mean_window is None:
+            longest = self.config.max_turns
+            if self.lengths is not None:
+                lengths = self.lengths[self.lengths >= MIN_WINDOW]
+            else:
+                lengths = np.array([len(battle) for _, battle in self.sample(INSPECTED)])
+            if not len(lengths):
+                raise DataError(f"data.path {self.name}: none of its battles can be read; see `data.prepare verify`")
+            windows = np.maximum(1, -(-(lengths - 1) // (longest - 1)))
+            # Windows of one battle share a state at each cut.
+            self._mean_window = float((lengths + windows - 1).sum() / windows.sum())
+        return self._mean_window
 
     def teams(self, limit: int = 20_000) -> set[int] | None:
         """Hashes of the own teams of every battle; none where that would mean reading more than `limit` files (a token
@@ -233,7 +236,7 @@ class BattleDataset:
         part.rows, part.keys, part.cloned = self.rows[places], self.keys[places], self.cloned[places]
         part.rates = None if self.rates is None else self.rates[places]
         part.lengths = None if self.lengths is None else self.lengths[places]
-        part._measured = None
+        part._measured = part._mean_window = None
         return part
 
     def sample(self, n: int) -> list[tuple[int, EncodedBattle]]:

@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 # Where lengths aren't known, a pack gets this much more rows than its windows need on average.
 UNPLANNED_ROOM = 1.15
 # Seconds that a worker's pack is waited for. One that it could not hand over (shared memory that another has filled) is
-# lost without a word to us.
+# lost without a word to us. torch looks for dead workers each time that its own wait is over.
 LOST_AFTER = 600
+LOOK_EVERY = 5
 
 
 class PackLoader:
@@ -77,12 +78,14 @@ class PackLoader:
         layout = PackLayout(self.shape, self.dataset.space)
         # By torchrun and accelerate, or by deepspeed's launcher.
         here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or self._world)
-        workers, prefetch = that_fit(config.workers, config.prefetch, layout.nbytes, here)
+        # Packs of this step and the last stay in shared memory where they are not copied to a pinned place.
+        held = 0 if torch.cuda.is_available() else 2 * self._accumulate
+        workers, prefetch = that_fit(config.workers, config.prefetch, layout.nbytes, here, held)
         options = {}
         if workers:
             options = {
                 "prefetch_factor": prefetch,
-                "timeout": LOST_AFTER,
+                "timeout": LOOK_EVERY,
                 "persistent_workers": True,
                 "multiprocessing_context": "fork",
             }
@@ -102,7 +105,7 @@ class PackLoader:
             # torch raises a worker's death from a signal handler, in the midst of whatever the trainer is doing. By
             # default the next pack that is asked for raises it, where a run can act on it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for made in packs:
+        for made in _waited_for(packs):
             if isinstance(made, DataError):
                 raise made
             buffer, report = made
@@ -129,6 +132,25 @@ class PackLoader:
         self.dropped_windows += report.dropped_windows
         self.dropped_turns += report.dropped_turns
         self.ledger.add(report.seen if not self.planned else 0, report.rejects)
+
+
+def _waited_for(packs: Iterator) -> Iterator:
+    """The packs, also where one takes longer than torch's own wait; in torch's words RuntimeError past LOST_AFTER."""
+    waited = 0
+    while True:
+        try:
+            made = next(packs)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            waited += LOOK_EVERY
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            if waited >= LOST_AFTER:
+                raise RuntimeError(f"DataLoader timed out after {waited} seconds") from error
+            continue
+        waited = 0
+        yield made
 
 
 class _Packs(Dataset):

@@ -16,7 +16,7 @@ SHARED = "/dev/shm"
 SHARE = 0.5  # of what is free: NCCL and others live there too, and a file takes whole pages
 
 
-def that_fit(workers: int, prefetch: int, nbytes: int, processes: int) -> tuple[int, int]:
+def that_fit(workers: int, prefetch: int, nbytes: int, processes: int, held: int = 0) -> tuple[int, int]:
     """Workers and packs ahead for each of them, fewer where shared memory would not hold them all; (0, prefetch) where
     it does not hold one. Says so in the log.
 
@@ -24,15 +24,16 @@ def that_fit(workers: int, prefetch: int, nbytes: int, processes: int) -> tuple[
         workers, prefetch: as asked for, of each training process. 0 workers use no shared memory.
         nbytes: of a pack.
         processes: training processes on this machine, which share what is free.
+        held: packs that each training process itself keeps there.
     """
     if not workers or not os.path.isdir(SHARED):
         return workers, prefetch
     free = shutil.disk_usage(SHARED).free
-    room = int(SHARE * free / processes / nbytes)
+    room = max(0, int(SHARE * free / processes / nbytes) - held)
     if workers * prefetch <= room:
         return workers, prefetch
     fewer = min(workers, room)
-    wanted = workers * prefetch * nbytes * processes / SHARE
+    wanted = (workers * prefetch + held) * nbytes * processes / SHARE
     ahead = room // fewer if fewer else prefetch
     log.warning(
         "%s: %.0f MB are free, and %d workers × %d packs of %.1f MB in each of %d processes would want %.0f: taking "

@@ -40,6 +40,7 @@ from model.modeling_turnwise import PRESETS
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
+from trainer.setup import compiles
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,8 +61,7 @@ class Bench:
             if not is_varlen(network.attention):
                 self.layout = "rows × length, dense SDPA"
                 attend_by_rows(network)
-        asked = self.run.config.compile
-        self.compiled = self.device.type == "cuda" if asked is None else asked
+        self.compiled = compiles(self.run.config, self.run.accelerator)
         self.clock = PartClock(self.device)
         self.step = TimedStep(self.run.step, self.clock)
         self.done = 0

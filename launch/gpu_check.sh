@@ -15,7 +15,7 @@
 set -uo pipefail
 
 cpu=no presets="" engine=plain data=data/sample seconds="" out=${OUT:-gpu_check_out} wheels=""
-usage() { sed -n '2,15p' "$0" | cut -c3-; exit 2; }
+usage() { sed -n '2,14p' "$0" | cut -c3-; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
     --cpu) cpu=yes; shift; continue ;;
@@ -245,6 +245,8 @@ if [ $cpu = no ] && [ "$(left)" -gt 60 ] && [ ${#works[@]} -eq 0 ]; then
   say ""
   sed -n '/cuda_graphs=true$/,$p' "$out/bench_train.md" | grep -aE '^\| (battles|turns|GFLOP|GPU busy|peak)' |
     while IFS= read -r line; do say "$line"; done
+elif [ ${#works[@]} -gt 0 ]; then
+  say "- **bench, $first, CUDA graphs**: not run, the compiled bench failed"
 elif [ $cpu = no ]; then
   say "- **bench, $first, CUDA graphs**: not run, $(left) s are left: \`$PYTHON -m launch.bench_train --mode default" \
     "--preset $first --data $data --set cuda_graphs=true\`"

@@ -375,7 +375,7 @@ class Run:
         self.flops = flops_per_turn(self.objective.network.config, micro[0], whole)
         if self.main:
             log.info("%s", summary(self, micro, shares))
-            warn_of_short_reach(self.config.objective, self.course.total, self.dataset.mean_window())
+            warn_of_short_reach(self.config.objective, self.course.total, self.dataset)
 
     def _speed(self, row: dict, clock: "Clock") -> dict:
         """Speeds since the last logged row, over all processes."""

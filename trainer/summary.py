@@ -5,6 +5,7 @@ import logging
 import torch
 from accelerate.utils import DistributedType
 
+from data.dataset import BattleDataset
 from trainer.objective import ObjectiveConfig
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,16 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
     return "\n".join(lines)
 
 
-def warn_of_short_reach(config: ObjectiveConfig, steps: int, turns: float) -> None:
+def warn_of_short_reach(config: ObjectiveConfig, steps: int, dataset: BattleDataset) -> None:
     """Say where critics decide what is cloned, in a run too short for them to hear in mid-battle how battles end.
-    turns: mean length of a window.
 
     A target sums `n_step` rewards and leans on a value that moves by a share of `tau` a step: a result goes back by
     n_step turns every 1/tau steps.
     """
-    judged = config.filter in ("binary", "exponential") or config.maxq_weight > 0
-    reach = steps * config.tau * config.n_step
-    if judged and reach < turns / 2:
+    if config.filter not in ("binary", "exponential") and config.maxq_weight == 0:
+        return
+    reach, turns = steps * config.tau * config.n_step, dataset.mean_window()
+    if reach < turns / 2:
         log.warning(
             "in %d steps a battle's result is carried back by about %.1f turns, and battles are %.0f long: the "
             "critics, which decide what is cloned, will know of their ends alone; give more steps, or "

@@ -27,8 +27,8 @@ function strongest(format, listed) {
  * @param {string} format id
  * @param {number} count of teams
  * @param {string} seed of Showdown's PRNG: "1,2,3,4"
- * @returns {{teams: string[], problems: string[]}} packed teams, the same for the same seed; where they are fewer than
- *   `count`, what stood against more
+ * @returns {{teams: string[], problems: string[]}} packed teams of different line-ups, the same for the same seed; where
+ *   they are fewer than `count`, what stood against more
  */
 function assemble(format, count, seed) {
   const generator = Teams.getGenerator(`gen${Dex.forFormat(format).gen}randombattle`, seed);
@@ -38,9 +38,9 @@ function assemble(format, count, seed) {
   const level = rules.adjustLevel ?? rules.defaultLevel;
   const size = Math.min(SIZE, rules.maxTeamSize);
   const validator = new TeamValidator(format);
-  const teams = [];
+  const teams = new Map(); // by their species, none twice
   let problems = [`Showdown's generator knows ${pool.length} species that it allows`];
-  for (let tries = 0; teams.length < count && tries < TRIES * (teams.length + 1); tries++) {
+  for (let tries = 0; teams.size < count && tries < TRIES * (teams.size + 1); tries++) {
     const team = [];
     const taken = new Set();
     prng.shuffle(pool);
@@ -58,9 +58,9 @@ function assemble(format, count, seed) {
     }
     const refused = team.length === size ? validator.validateTeam(team) : problems;
     if (refused) problems = refused;
-    else teams.push(Teams.pack(team));
+    else teams.set(team.map((set) => set.species).sort().join(), Teams.pack(team));
   }
-  return { teams, problems: teams.length < count ? problems : [] };
+  return { teams: [...teams.values()], problems: teams.size < count ? problems : [] };
 }
 
 module.exports = { assemble };

@@ -23,6 +23,7 @@ from battle.local_server import LocalServer, ServerTrouble, listening
 from battle.play import play
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, elo_margins, expected_score, gxe, wilson
+from battle.recorder import CannotRecord, Recorder
 from battle.simulator import Simulator
 from battle.teams import team_files
 from data.replay_file import read_battle
@@ -66,6 +67,19 @@ def test_margins_are_how_far_ratings_scatter_from_one_tournament_to_the_next():
     scatter = 1.96 * np.std([bradley_terry(tournament()) for _ in range(400)], axis=0)
     assert np.allclose(elo_margins(tournament(battles), truth), scatter, rtol=0.12)
     assert np.all(elo_margins(tournament(4 * battles), truth) < 0.55 * scatter)
+
+
+def test_margins_of_many_players_are_no_rounding_errors():
+    """The one strength that nobody can know, everybody's together, has an eigenvalue of 0 that comes out as 1e-14."""
+    rng = np.random.default_rng(1)
+    for number in (8, 10, 11, 12, 20, 30):
+        for _ in range(40):
+            strength = rng.normal(1500, 200, number)
+            chance = expected_score(strength[:, None], strength[None, :])
+            wins = np.triu(rng.binomial(rng.integers(5, 500), chance), 1)
+            scores = wins + np.tril(rng.binomial(300, chance), -1)
+            margins = elo_margins(scores, bradley_terry(scores))
+            assert np.all((margins > 5) & (margins < 500))
 
 
 def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
@@ -136,15 +150,47 @@ def test_a_stop_lets_the_battles_under_way_end_and_shows_them_and_the_same_comma
     assert sorted(path.name for path in tmp_path.iterdir()) == ["play.json", "whole.json"]
 
 
-def test_what_another_command_left_is_no_part_of_this_one(monkeypatch, tmp_path, caplog):
-    arguments = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--json", str(tmp_path / "play.json")]
-    asked = evaluate.parser().parse_args([*arguments, "--battles", "4"])
-    evaluate.run(asked)
-    assert len((tmp_path / "play.json.part").read_text().splitlines()) == 5
-    other = evaluate.parser().parse_args([*arguments, "--battles", "2", "--seed", "7"])
-    (row,) = evaluate.run(other)["results"]
-    assert row["battles"] == 2
-    assert "was begun with another battles (4 → 2), seed (0 → 7): its battles are left out" in caplog.text
+def test_what_another_command_left_is_no_part_of_this_one(tmp_path):
+    place = tmp_path / "play.json"
+    base = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--json", str(place)]
+
+    def rows(*more, battles="4"):
+        return evaluate.run(evaluate.parser().parse_args([*base, "--battles", battles, *more]))
+
+    whole = rows()
+    journal = tmp_path / "play.json.part" / evaluate.JOURNAL
+    assert len(journal.read_text().splitlines()) == 5
+    with pytest.raises(BattleError, match=r"begun with another seed \(0 → 7\): repeat .* a fresh --json"):
+        rows("--seed", "7")
+    assert len(journal.read_text().splitlines()) == 5
+    # Fewer battles are a part of it, more go on behind it.
+    assert rows(battles="2")["results"][0]["battles"] == 2
+    longer = rows(battles="6")
+    assert (longer["battles_before"], longer["results"][0]["battles"]) == (4, 6)
+    assert rows()["results"] == whole["results"]
+    journal.write_text("[1]\n")
+    with pytest.raises(BattleError, match="is no journal of battles"):
+        rows()
+
+
+def test_a_resumed_evaluation_records_each_battle_once(tmp_path, monkeypatch):
+    """A disk that is full for one file ends the command; that battle is played and recorded by the next start."""
+    record, full = Recorder.record, []
+
+    def once(self, outcome, *names):
+        written = record(self, outcome, *names)
+        if not full:
+            full.append(True)
+            raise CannotRecord("planted")
+        return written
+
+    monkeypatch.setattr(Recorder, "record", once)
+    base = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--battles", "4", "--lanes", "2"]
+    asked = [*base, "--json", str(tmp_path / "play.json"), "--record", str(tmp_path / "battles")]
+    assert evaluate.main(asked) == 1
+    assert evaluate.main(asked) == 0
+    assert len(list((tmp_path / "battles").rglob("*.lz4"))) == 8
+    assert not (tmp_path / "play.json.part").exists()
 
 
 def test_a_failure_shows_what_was_played_before(monkeypatch, capsys, tmp_path):

@@ -125,6 +125,9 @@ def test_players_by_name(tmp_path, monkeypatch):
     for text in (str(odd), f"{odd}:temperature=2"):
         spec = parse_player(text)
         assert (spec.source, dict(spec.options)) == (str(odd), {"temperature": 2.0} if "=" in text else {})
+    spec = parse_player("a=runs/x:temperature=1.2,device=cuda:0")
+    assert (spec.source, dict(spec.options)["device"]) == ("runs/x", "cuda:0")
+    assert dict(parse_player(f"{odd}:device=cuda:1").options) == {"device": "cuda:1"}
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=0.1" / "model").mkdir(parents=True)
     assert [parse_player(f"lr=0.1/model{more}").source for more in ("", ":beta=0.2")] == ["lr=0.1/model"] * 2

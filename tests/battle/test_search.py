@@ -127,7 +127,7 @@ def test_a_species_of_a_generation_before_has_moves():
 TIERS = """
 const { Likely } = require('./node/likely');
 const { Dex } = require('pokemon-showdown');
-for (const format of ['gen3uu', 'gen9randombattle', 'gen9lc']) {
+for (const format of ['gen3uu', 'gen9randombattle', 'gen1lc']) {
   const { teams } = new Likely(format, []);
   const rules = Dex.formats.getRuleTable(Dex.formats.get(format));
   const banned = (set) => rules.isBannedSpecies(Dex.forFormat(format).species.get(set.species || set.name));
@@ -139,7 +139,7 @@ for (const format of ['gen3uu', 'gen9randombattle', 'gen9lc']) {
 def test_where_no_team_is_known_it_expects_those_of_the_formats_own_tier():
     out = subprocess.run([node_command()[0], "-e", TIERS], cwd=ROOM, capture_output=True, text=True, check=False)
     # Of Little Cup none can be made; there it expects what random battles have.
-    assert out.stdout.splitlines() == ["gen3uu 40 false", "gen9randombattle 40 false", "gen9lc 40 true"], out.stderr
+    assert out.stdout.splitlines() == ["gen3uu 40 false", "gen9randombattle 40 false", "gen1lc 40 false"], out.stderr
 
 
 def test_its_time_is_for_one_decision_not_for_those_of_all_battles(simulator):

@@ -14,16 +14,19 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize(
-    ("free_mb", "processes", "fits"),
-    [(4000, 1, (12, 4)), (2000, 8, (12, 3)), (64, 1, (10, 1)), (64, 8, (1, 1)), (40, 8, (0, 4)), (0, 1, (0, 4))],
-)
-def test_packs_ahead_take_half_of_what_is_free_and_no_more(monkeypatch, tmp_path, caplog, free_mb, processes, fits):
+    ("free_mb", "processes", "held", "fits"),
+    [
+        (4000, 1, 0, (12, 4)), (2000, 8, 0, (12, 3)), (64, 1, 0, (10, 1)), (64, 8, 0, (1, 1)), (40, 8, 0, (0, 4)),
+        (0, 1, 0, (0, 4)), (64, 1, 8, (2, 1)), (64, 1, 16, (0, 4)),
+    ],
+)  # fmt: skip
+def test_packs_ahead_and_held_take_half_of_what_is_free(monkeypatch, tmp_path, caplog, free_mb, processes, held, fits):
     monkeypatch.setattr(shared_memory, "SHARED", str(tmp_path))
     monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path: Usage(0, 0, free_mb * 1_000_000))
     with caplog.at_level(logging.WARNING):
-        workers, prefetch = that_fit(12, 4, 3_200_000, processes)
+        workers, prefetch = that_fit(12, 4, 3_200_000, processes, held)
     assert (workers, prefetch) == fits
-    assert workers * prefetch * 3.2 * processes <= free_mb / 2
+    assert workers == 0 or (workers * prefetch + held) * 3.2 * processes <= free_mb / 2
     assert ("--shm-size" in caplog.text) == (fits != (12, 4))
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from trainer.objective import ObjectiveConfig
@@ -18,7 +20,7 @@ from trainer.summary import warn_of_short_reach
     ],
 )
 def test_a_run_too_short_for_its_critics_is_said(caplog, steps, settings, said):
-    warn_of_short_reach(ObjectiveConfig(**settings), steps, turns=20.0)
+    warn_of_short_reach(ObjectiveConfig(**settings), steps, SimpleNamespace(mean_window=lambda: 20.0))
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or said in words[0]
