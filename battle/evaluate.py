@@ -28,7 +28,7 @@ import numpy as np
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.journal import Journal, fingerprint, remove_unnoted
-from battle.play import TURN_LIMIT, Match, play
+from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
 from battle.recorder import Recorder, claim, open_journal, run_id
@@ -40,7 +40,7 @@ from data.progress import progress_bar
 from data.report_file import report_file
 
 JOURNAL = "battles.jsonl"
-NOTED = ("kind", "winner", "turns", "refused")  # of a battle, in the journal
+NOTED = {"battle", "format", "kind", "winner", "turns", "refused"}  # keys of a line of the journal
 
 
 @dataclass
@@ -122,9 +122,10 @@ class Arena:
             )
             yield from both[: battles - 2 * number]
 
-    def count(self, battle_format: str, match: str, kind: str, winner: int, turns: int, refused: int) -> None:
-        i, j, swapped = self.seats(match)
-        tally = self.tallies[battle_format, i, j]
+    def count(self, battle: str, format: str, kind: str, winner: int, turns: int, refused: int) -> None:
+        """Of a match by its id, as `facts_of` tells it; refused: how many choices were."""
+        i, j, swapped = self.seats(battle)
+        tally = self.tallies[format, i, j]
         tally.refused += refused
         if kind == "void":
             tally.void += 1
@@ -180,6 +181,14 @@ class Arena:
                 for n, name in enumerate(names)
             }
         return found
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    """What an evaluation counts of a battle."""
+    return {
+        "format": outcome.match.format, "kind": outcome.kind, "winner": outcome.winner, "turns": outcome.turns,
+        "refused": len(outcome.refused),
+    }  # fmt: skip
 
 
 def _figure(value: float, digits: int) -> float | None:
@@ -245,8 +254,7 @@ def begin(
     settings["players"] = [player.name for player in arena.players]
     agents = [player.agent for player in arena.players]
     journal = Journal(part / JOURNAL, fingerprint(settings, teams, agents), "--json")
-    keys = {"battle", "format", *NOTED}
-    done = {(note["format"], note["battle"]): note for note in journal.notes if keys <= note.keys()}
+    done = {(note["format"], note["battle"]): note for note in journal.notes if note.keys() == NOTED}
     for battle_format in teams if args.record else ():
         noted = {match for name, match in done if name == battle_format}
         remove_unnoted(args.record, battle_format, journal.run, noted)
@@ -286,7 +294,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             recorder = Recorder(args.record, run=journal.run if journal else run_id(), version=sim.version)
         before = [done[name, match.id] for name, plan in plans.items() for match in plan if (name, match.id) in done]
         for note in before:
-            arena.count(note["format"], note["battle"], *(note[key] for key in NOTED))
+            arena.count(**note)
         bar = progress_bar(sum(map(len, plans.values())), done=len(before))
         with bar, open_journal(journal.path) if journal else nullcontext() as notes:
             for battle_format in stop.upto(formats):
@@ -295,12 +303,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     for outcome in play(sim, stop.upto(todo), lanes=args.lanes, turn_limit=args.turn_limit):
                         if recorder:
                             recorder.record(outcome)
-                        facts = (outcome.kind, outcome.winner, outcome.turns, len(outcome.refused))
-                        arena.count(battle_format, outcome.match.id, *facts)
+                        facts = facts_of(outcome)
+                        arena.count(outcome.match.id, **facts)
                         # A void battle is not noted: the next start plays it again.
                         if journal and outcome.kind != "void":
-                            told = dict(zip(NOTED, facts, strict=True))
-                            journal.note(notes, outcome.match.id, format=battle_format, **told)
+                            journal.note(notes, outcome.match.id, **facts)
                         bar.update()
                 except (BattleError, OSError, ValueError) as error:  # hours of battles may lie before it
                     failure = str(error)

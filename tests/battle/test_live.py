@@ -16,6 +16,7 @@ from battle.teams import team_files
 from tests.battle.live_play import Proxy, Saboteur, Watched, against, files, recorded
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_battle_that_the_translator_fails_has_no_result(server, tmp_path, watched):
     class Fails(Watched):

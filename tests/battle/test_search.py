@@ -98,7 +98,7 @@ def meet(simulator, battle_format, packed, turns, seed=5, **options):
     return agent.seen
 
 
-@pytest.mark.parametrize("battle_format", ["gen1ou", "gen9randombattle"])
+@pytest.mark.parametrize("battle_format", [pytest.param("gen1ou", marks=pytest.mark.slow), "gen9randombattle"])
 def test_its_choices_are_legal_and_a_function_of_the_seed(simulator, battle_format):
     teams = load_teams(simulator, battle_format)
     packed = (teams[0].packed, teams[-1].packed)

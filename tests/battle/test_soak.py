@@ -12,7 +12,10 @@ from tests.data.shared import shared_folder
 
 @pytest.mark.parametrize(
     "battle_format",
-    [*(pytest.param(f"gen{n}ou", marks=pytest.mark.slow) for n in (2, 3)), "gen4ou", "gen9randombattle"],
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gen2ou", "gen3ou", "gen4ou", "gen7ou")),
+        "gen9randombattle",
+    ],
 )
 def test_soak(simulator, tmp_path, battle_format):
     findings = soak.soak(simulator, battle_format, 20, tmp_path)

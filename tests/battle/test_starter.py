@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from battle.evaluate import Arena, Counted
+from battle.evaluate import Arena, Counted, facts_of
 from battle.play import play
 from battle.players import make_player, parse_player
 from battle.teams import load_teams
@@ -32,7 +32,7 @@ def test_it_wins(battle_format, opponent, least, simulator):
     arena = Arena([Counted(make_player(parse_player(text))) for text in (f"starter={STARTER}", opponent)])
     teams = load_teams(simulator, battle_format, purpose="evaluation")
     for outcome in play(simulator, arena.matches(battle_format, [(0, 1)], teams, 40, 3, "first")):
-        arena.count(outcome)
+        arena.count(outcome.match.id, **facts_of(outcome))
     (tally,) = arena.tallies.values()
     assert tally.battles == 40
     assert tally.score / 40 >= least

@@ -99,7 +99,7 @@ def test_packs_hold_what_their_windows_say(folder, tmp_path, plan, reward):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores: meant here
-@pytest.mark.parametrize("plan", ["packed", "battles"])
+@pytest.mark.parametrize("plan", ["packed", pytest.param("battles", marks=pytest.mark.slow)])
 def test_exactly_once_over_processes_and_workers_with_resume(folder, tmp_path, plan):
     """The global order is the same for 1, 2, 3 processes with 0, 1, 3 workers, also stopped and resumed on others."""
     batch = BatchConfig(battles=8, accumulate=1, plan=plan)

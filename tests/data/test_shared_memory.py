@@ -50,7 +50,7 @@ data = BattleDataset(DataConfig(path="data/sample", cache_dir=sys.argv[1], worke
 loader = make_loader(data, BatchConfig(battles=16), seed=0, max_steps=20)
 packs = iter(loader)
 next(packs)
-time.sleep(4)  # as a compilation does: the workers run ahead as far as they may
+time.sleep(2)  # as a compilation does: the workers run ahead as far as they may
 print(1 + sum(1 for _ in packs))
 """
 

@@ -1,7 +1,9 @@
 """The same numbers whatever launches and drives the step; a process that is lost does not leave the others waiting."""
 
 import csv
+import io
 import json
+import logging
 import math
 import os
 import signal
@@ -40,9 +42,23 @@ MATRIX = (*SIZES, f"data.path={DATA}")
 def base(tmp_path_factory):
     """A finished run of plain PyTorch in one process."""
     output = tmp_path_factory.mktemp("base") / "run"
-    code, text = launch(PLAIN, output, *MATRIX)
+    code, text = start_here(output, *MATRIX)
     assert code == 0, text
     return output
+
+
+def start_here(output, *settings):
+    """`launch` of the plain row, in this process: half of a short run is its libraries' start."""
+    said, trainers = io.StringIO(), logging.getLogger("trainer")
+    handler, level = logging.StreamHandler(said), trainers.level
+    trainers.addHandler(handler)
+    trainers.setLevel(logging.INFO)
+    try:
+        limits = [f"max_steps={bench_engines.STEPS}", f"checkpoint.every={bench_engines.SAVED}", f"output={output}"]
+        return train_main([*SETTINGS, *limits, *settings]), said.getvalue()
+    finally:
+        trainers.removeHandler(handler)
+        trainers.setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +66,12 @@ def base(tmp_path_factory):
 )
 def test_a_row_trains_resumes_and_exports_with_the_numbers_of_one_process(row, base, tmp_path, monkeypatch):
     printed = []
-    monkeypatch.setattr(bench_engines, "launch", lambda *a, **b: printed.append(launch(*a, **b)) or printed[-1])
+
+    def started(which, output, *settings):
+        printed.append(start_here(output, *settings) if which == PLAIN else launch(which, output, *settings))
+        return printed[-1]
+
+    monkeypatch.setattr(bench_engines, "launch", started)
     result = measure(row, base, tmp_path, *MATRIX)
     assert "FutureWarning" not in printed[0][1]  # of a library, which nobody here can mend
     assert "built successfully" not in printed[0][1]  # compiling what training never calls takes a minute
