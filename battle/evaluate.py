@@ -27,7 +27,7 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.journal import Journal, fingerprint, remove_unnoted
+from battle.journal import Journal, code_of, fingerprint, remove_unnoted
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
@@ -253,6 +253,7 @@ def begin(
     settings = {key: getattr(args, key) for key in asked} | {"record": str(args.record), "simulator": version}
     settings["players"] = [player.name for player in arena.players]
     agents = [player.agent for player in arena.players]
+    settings["code"] = [code_of(agent) for agent in agents]  # one's own, mended after it failed, is another player
     journal = Journal(part / JOURNAL, fingerprint(settings, teams, agents), "--json")
     done = {(note["format"], note["battle"]): note for note in journal.notes if note.keys() == NOTED}
     for battle_format in teams if args.record else ():
@@ -332,7 +333,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(report))
     stopped, failure = report.pop("stopped"), report.pop("failure")
     # Where a report is looked for, a part of one would pass for the whole.
-    missing = f"; no {args.json} yet: the same command goes on" if args.json else ""
+    part = part_of(args.json)
+    missing = f"; no {args.json}{' yet: the same command goes on' if part else ''}" if args.json else ""
     if failure:
         print(f"error: {failure}: these battles were played before, and no others{missing}", file=sys.stderr)
         return 1
@@ -341,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if part := part_of(args.json):
+        if part:
             shutil.rmtree(part, ignore_errors=True)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from battle.interface import Agent
 from battle.recorder import run_id
 from battle.schedule import seed_of
 
-HASHED = ("teams", "models", "acts")  # told by their names alone
+HASHED = ("teams", "models", "acts", "code")  # told by their names alone
 
 
 class Journal:
@@ -81,6 +82,14 @@ def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]
     teams, or a model's, may have changed under its name."""
     acts = [[getattr(agent, name, None) for name in ("gamma", "beta", "temperature")] for agent in agents]
     return settings | {"teams": seed_of(teams), "models": seed_of(*map(_weights, agents)), "acts": acts}
+
+
+def code_of(agent: Agent) -> str:
+    """A fingerprint of the file that an agent's class stands in, "" where it stands in none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(agent))).read_bytes()).hexdigest()
+    except (TypeError, OSError):
+        return ""
 
 
 def _weights(agent: Agent) -> str:

@@ -1,5 +1,6 @@
 """Ratings, evaluation by play, the environment, live play on a local server."""
 
+import importlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from battle import evaluate, ladder, players
 from battle.baselines import RandomAgent
 from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
-from battle.journal import Journal
+from battle.journal import Journal, code_of
 from battle.local_server import LocalServer, ServerTrouble, listening
 from battle.play import play
 from battle.players import make_player, parse_player, parse_players
@@ -166,6 +167,17 @@ def test_what_another_command_left_is_no_part_of_this_one(tmp_path):
     assert len(journal.read_text().splitlines()) == 5
     longer = rows(battles="6")  # no other command: it goes on behind them
     assert (longer["battles_before"], longer["results"][0]["battles"]) == (4, 6)
+
+
+def test_an_agent_whose_code_was_changed_is_another(tmp_path, monkeypatch):
+    file = tmp_path / "own_player.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = []
+    for text in ("class Own: pass\n", "class Own: name = 'mended'\n"):
+        file.write_text(text)
+        told.append(code_of(importlib.import_module("own_player").Own()))
+    assert told[0] != told[1]
+    assert code_of(type("Own", (), {"__module__": "nowhere"})()) == ""
 
 
 @pytest.mark.parametrize("head", ["[1]", '{"a": 1}', "1", "no JSON"])
