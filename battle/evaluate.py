@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -283,12 +283,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     formats = list(dict.fromkeys(args.formats))
     arena, couples = enter(args)
     started, failure, part = time.monotonic(), "", part_of(args.json)
-    with claim(part) if part else nullcontext(), Simulator(processes=args.processes) as sim, listen() as stop:
+    with ExitStack() as held, Simulator(processes=args.processes) as sim, listen() as stop:
         sim.check_formats(formats)
         # All of them now: teams that one format lacks shall not cost the battles of those before it.
         teams = {name: load_teams(sim, name, args.teams, purpose="evaluation") for name in formats}
         asked = (args.battles, args.seed, args.lead)
         plans = {name: list(arena.matches(name, couples, teams[name], *asked)) for name in formats}
+        if part:  # not before: a command that is refused leaves nothing beside the report
+            held.enter_context(claim(part))
         journal, done = begin(part, args, arena, teams, sim.version) if part else (None, {})
         recorder = None
         if args.record:

@@ -109,8 +109,12 @@ def environment() -> dict[str, str]:
 
 def launch(row: Row, output: Path, *settings: str, steps: int = STEPS) -> tuple[int, str]:
     """Run a row of the matrix: its exit code and what it printed. Raises TimeoutError as `watched` does."""
-    limits = [f"max_steps={steps}", f"checkpoint.every={SAVED}", f"output={output}"]
-    return watched([*command_of(row), *SETTINGS, *limits, *settings], output, environment())
+    return watched([*command_of(row), *settings_of(output, *settings, steps=steps)], output, environment())
+
+
+def settings_of(output: Path, *settings: str, steps: int = STEPS) -> list[str]:
+    """All settings of a row's run."""
+    return [*SETTINGS, f"max_steps={steps}", f"checkpoint.every={SAVED}", f"output={output}", *settings]
 
 
 def watched(command: Sequence[str], output: Path, variables: dict[str, str]) -> tuple[int, str]:

@@ -293,9 +293,8 @@ def _said_of_type(text: str) -> str:
     if (found := re.fullmatch(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`", text)) is None:
         words, _, path = text.partition(" - at `$.")
         return words if path and path[:-1] in words else text  # our own words name the key themselves
-    if found[2] == "null":
-        return f"{found[3]} is empty: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
-    return f"{found[3]}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
+    empty = " is empty" if found[2] == "null" else ""
+    return f"{found[3]}{empty}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
 
 
 def _number(value: str, name: str, source: str) -> float:

@@ -27,6 +27,7 @@ from launch.bench_engines import (
     environment,
     launch,
     measure,
+    settings_of,
     watched,
 )
 from tests.trainer.conftest import SIZES, SMALL
@@ -54,8 +55,7 @@ def start_here(output, *settings):
     trainers.addHandler(handler)
     trainers.setLevel(logging.INFO)
     try:
-        limits = [f"max_steps={bench_engines.STEPS}", f"checkpoint.every={bench_engines.SAVED}", f"output={output}"]
-        return train_main([*SETTINGS, *limits, *settings]), said.getvalue()
+        return train_main(settings_of(output, *settings)), said.getvalue()
     finally:
         trainers.removeHandler(handler)
         trainers.setLevel(level)

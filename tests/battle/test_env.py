@@ -1,0 +1,155 @@
+"""The environment for others: gymnasium's own checks, whole battles, masks, opponents told of every end."""
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from battle.baselines import RandomAgent
+from battle.env import BattleEnv, make_vector
+from battle.errors import BattleError
+from battle.simulator import Simulator
+from battle.teams import team_files
+
+
+@pytest.fixture
+def env():
+    made = BattleEnv("gen9ou", opponent="most_damage", render_mode="ansi")
+    yield made
+    made.close()
+
+
+def test_environment_passes_gymnasiums_checker(env):
+    check_env(env, skip_render_check=True)
+
+
+def test_environment_plays_battles_through_and_again(env):
+    runs = []
+    for _ in range(2):
+        observation, info = env.reset(seed=4)
+        total, done = 0.0, False
+        env.action_space.seed(1)
+        while not done:
+            assert env.observation_space.contains(observation)
+            action = env.action_space.sample(info["action_mask"])
+            observation, reward, terminated, truncated, info = env.step(action)
+            total += reward
+            done = terminated or truncated
+        assert info["won"] != info["lost"]
+        assert (total > 50) == info["won"]
+        runs.append((total, info["turn"]))
+    assert runs[0] == runs[1]
+    assert "against" in env.render()
+
+
+def test_environment_refuses_what_the_mask_refuses(env):
+    _, info = env.reset(seed=4)
+    for _ in range(40):
+        refused = np.flatnonzero(info["action_mask"] == 0)
+        if len(refused):
+            break
+        *_, info = env.step(int(np.flatnonzero(info["action_mask"])[-1]))
+    for action in (int(refused[0]), 13, -1):
+        with pytest.raises(BattleError, match="not legal"):
+            env.step(action)
+
+
+def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
+    made, start = [], Simulator.__init__
+    monkeypatch.setattr(Simulator, "__init__", lambda sim: made.append(sim) or start(sim))
+    for options in ({"battle_format": "gen77ou"}, {"teams": tmp_path}):
+        with pytest.raises(BattleError):
+            BattleEnv(**options)
+    assert [worker.process.poll() is None for sim in made for worker in sim.workers] == [False, False]
+
+
+class Trapper:
+    """Brings Dugtrio, whose ability holds the foe, and leaves it there."""
+
+    name = "trapper"
+
+    def choose(self, observations):
+        chosen = []
+        for o in observations:
+            bench = sorted(pokemon["name"] for pokemon in o.state["available_switches"])
+            place = 4 + bench.index("dugtrio") if "dugtrio" in bench else 0
+            chosen.append(place if o.legal[place] else int(o.legal.argmax()))
+        return chosen
+
+
+def test_environment_tells_of_an_action_taken_back(tmp_path):
+    """Against a hidden trap: the same observation, without the switches, and no reward for it."""
+    trapper = next(path for path in team_files("gen3ou", None, "training") if "Dugtrio" in path.read_text())
+    (tmp_path / trapper.name).write_text(trapper.read_text())
+    env = BattleEnv("gen3ou", opponent=Trapper(), teams=tmp_path)
+    observation, info = env.reset(seed=1)
+    retries = 0
+    for _ in range(400):
+        mask = info["action_mask"]
+        *_, action = np.flatnonzero(mask)  # a switch, where there is one
+        before, (observation, reward, terminated, truncated, info) = observation, env.step(int(action))
+        if info["retry"]:
+            retries += 1
+            assert all(np.array_equal(before[key], observation[key]) for key in before)
+            assert (info["action_mask"] <= mask).all()
+            assert (info["action_mask"][action], reward) == (0, 0)
+        if terminated or truncated:
+            observation, info = env.reset()
+    env.close()
+    assert retries > 0
+
+
+def test_vector_environment():
+    envs = make_vector(2, battle_format="gen1ou", opponent="random")
+    observation, info = envs.reset(seed=1)
+    assert observation["words"].shape[0] == 2
+    actions = [int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]
+    _, reward, *_ = envs.step(np.array(actions))
+    assert reward.shape == (2,)
+    envs.close()
+
+
+class Follower(RandomAgent):
+    """Keeps the states that it was asked about, by lane, and the lanes whose end it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.ended = {}, []
+
+    def choose(self, observations):
+        for o in observations:
+            assert o.first == (o.lane not in self.seen)
+            self.seen.setdefault(o.lane, []).append(o.state["player_active_pokemon"]["base_species"])
+        return super().choose(observations)
+
+    def end(self, lane):
+        super().end(lane)
+        self.ended.append(lane)
+
+
+def test_environments_that_share_an_opponent_keep_its_battles_apart():
+    opponent = Follower()
+    envs = make_vector(2, battle_format="gen1ou", opponent=opponent)
+    _, info = envs.reset(seed=[1, 2])
+    for _ in range(5):
+        _, _, _, _, info = envs.step(np.array([int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]))
+    assert len(opponent.seen) == 2
+    envs.close()
+
+
+@pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])
+def test_the_opponent_is_told_of_every_battles_end(way):
+    opponent = Follower()
+    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=1 if way == "truncated" else 300)
+    _, info = env.reset(seed=1)
+    done = False
+    while not opponent.seen or (way == "truncated" and not done):
+        _, _, _, done, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    if way == "reset":
+        env.reset()
+    elif way == "lost":
+        env.sim.workers[0].process.kill()
+        with pytest.raises(BattleError, match="call reset and go on"):
+            env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    env.close()
+    assert set(opponent.ended) == set(opponent.seen)
+    assert len(opponent.ended) == len(opponent.seen)

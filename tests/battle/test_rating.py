@@ -1,0 +1,56 @@
+"""Ratings: intervals, Bradley–Terry strengths and their margins, against known values and simulated tournaments."""
+
+import numpy as np
+import pytest
+
+from battle.rating import bradley_terry, elo_margins, expected_score, gxe, wilson
+
+
+def test_wilson_against_known_values():
+    low, high = wilson(8, 10)
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_bradley_terry_finds_the_strengths_that_made_the_scores():
+    truth = np.array([1700.0, 1500.0, 1300.0])
+    chance = np.array([[expected_score(a, b) for b in truth] for a in truth])
+    scores = 10_000 * chance
+    np.fill_diagonal(scores, 0)
+    found = bradley_terry(scores, prior=0.0)
+    assert np.allclose(found, truth, atol=0.5)
+    assert np.all(np.diff(gxe(found)) < 0)
+
+
+def test_one_who_won_everything_has_a_finite_rating():
+    found = bradley_terry(np.array([[0.0, 10.0], [0.0, 0.0]]))
+    assert np.isfinite(found).all()
+    assert found[0] > found[1]
+
+
+def test_margins_are_how_far_ratings_scatter_from_one_tournament_to_the_next():
+    truth, battles = np.array([1750.0, 1550.0, 1450.0, 1250.0]), 60
+    chance = np.array([[expected_score(a, b) for b in truth] for a in truth])
+    rng = np.random.default_rng(0)
+
+    def tournament(n: float | None = None):
+        wins = np.triu(rng.binomial(battles, chance) if n is None else n * chance, 1)
+        return wins + np.tril((battles if n is None else n) - wins.T, -1)
+
+    scatter = 1.96 * np.std([bradley_terry(tournament()) for _ in range(400)], axis=0)
+    assert np.allclose(elo_margins(tournament(battles), truth), scatter, rtol=0.12)
+    assert np.all(elo_margins(tournament(4 * battles), truth) < 0.55 * scatter)
+
+
+def test_margins_of_many_players_are_no_rounding_errors():
+    """The one strength that nobody can know, everybody's together, has an eigenvalue of 0 that comes out as 1e-14."""
+    rng = np.random.default_rng(1)
+    for number in (8, 10, 11, 12, 20, 30):
+        for _ in range(40):
+            strength = rng.normal(1500, 200, number)
+            chance = expected_score(strength[:, None], strength[None, :])
+            wins = np.triu(rng.binomial(rng.integers(5, 500), chance), 1)
+            scores = wins + np.tril(rng.binomial(300, chance), -1)
+            margins = elo_margins(scores, bradley_terry(scores))
+            assert np.all((margins > 5) & (margins < 500))
