@@ -16,12 +16,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from battle.agents import Decision, TurnwiseAgent
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
 from data.report_file import report_file
 from data.schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, BadBattle, BattleRecord, Pokemon, State, legal_actions
+
+if TYPE_CHECKING:
+    from battle.agents import Decision, TurnwiseAgent
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -224,6 +226,8 @@ def view(
 ) -> str:
     """The page of a battle file as an agent sees it. Raises BadBattle, ValueError, FileNotFoundError."""
     battle = read_battle(file)
+    from battle.agents import TurnwiseAgent  # here: seconds of imports, which a wrong file need not wait for
+
     agent = TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma, beta=beta)
     try:
         name = parse_name(file)
