@@ -23,7 +23,7 @@ def arguments(out, battles, **changes):
     args = selfplay.parser().parse_args(
         [
             *("--players", "a=type_switch", "b=random:weight=0.5", "--formats", "gen1ou", "gen9randombattle"),
-            *("--seed", "3", "--battles", str(battles), "--out", str(out)),
+            *("--seed", "3", "--processes", "1", "--battles", str(battles), "--out", str(out)),
         ]
     )
     return argparse.Namespace(**(vars(args) | changes))

@@ -187,8 +187,10 @@ def test_what_a_run_refuses_is_not_planned(capsys):
         assert f"{option} -3: give a number above 0" in capsys.readouterr().err
 
 
-def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys):
+def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys, monkeypatch):
     """Kept, eight GPUs work on an eighth each and send as much: slower than eight whole batches, with less memory."""
+    counted = plan.count(load_config(None, ["model.preset=base"]))
+    monkeypatch.setattr(plan, "count", lambda config: counted)  # what a network is, however the batch is shared out
     found = {s: rows_of_plan(capsys, "1,8", "model.preset=base", f"batch_scaling={s}") for s in ("keep", "multiply")}
     assert found["keep"]["1", "zero1"] == found["multiply"]["1", "zero1"]
     kept, grown = (found[scaling]["8", "plain"] for scaling in ("keep", "multiply"))
