@@ -1,0 +1,66 @@
+"""One step of a run: what it makes of its micro-batches' figures, how far it moves, and what it draws."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from tests.trainer.conftest import run_of
+from trainer.optim import learning_rate
+
+
+def test_a_steps_figures_and_what_follows_the_update_by_hand(cached, tmp_path):
+    """Sums over micro-batches, the filter from step `filter_warmup` on, targets and PopArt at their rates."""
+    run = run_of(
+        cached, tmp_path, "max_steps=9", "batch.accumulate=2", "model.value_head=scalar", "objective.filter_warmup=1",
+        "objective.popart_rate=0.25", "objective.tau=0.5",
+    )  # fmt: skip
+    run.course.open(0)
+    objective, popart = run.objective, run.objective.network.popart
+    for step in (0, 1):
+        packs = run.course.micro(step)
+        counts = sum(objective.counts(pack) for pack in packs)
+        subset = run.step._critic_subset(step, torch.device("cpu"))
+        with torch.no_grad():
+            parts = [objective(pack, counts, subset, torch.tensor(float(step == 1)))[1] for pack in packs]
+        slow = [p.clone() for p in objective.targets.parameters()]
+        mean, second = popart.mean.clone(), popart.second.clone()
+        metrics = run.step(step, packs)
+        for name, value in parts[0].items():
+            torch.testing.assert_close(metrics[name], value + parts[1][name], rtol=1e-4, atol=1e-5, msg=name)
+        assert metrics["_cloned"] == counts[0]
+        assert (metrics["filter/weight"] < 0.999).all() == (step == 1)
+        assert {group["lr"] for group in run.optimizer.param_groups} == {learning_rate(step, 9, run.config.optim)}
+        online = [p for _, fast in objective.targets.pairs(objective.network) for p in fast.parameters()]
+        for before, after, p in zip(slow, objective.targets.parameters(), online, strict=True):
+            torch.testing.assert_close(after, 0.5 * before + 0.5 * p)
+        torch.testing.assert_close(popart.mean, 0.75 * mean + 0.25 * metrics["value/target"])
+        torch.testing.assert_close(popart.second, 0.75 * second + 0.25 * metrics["value/target_square"])
+
+
+def test_a_gradient_is_clipped_to_its_norm_and_told_as_it_was(cached, tmp_path):
+    """With plain SGD at a rate of 1 the parameters move by the gradient itself."""
+    run = run_of(
+        cached, tmp_path, "max_steps=9", "optim.name=sgd", "optim.lr=1.0", "optim.warmup_steps=0", "lr_scaling=none",
+        "optim.schedule=constant", "optim.weight_decay=0",
+    )  # fmt: skip
+    run.course.open(0)
+    packs = run.course.micro(0)
+    for step, clip in enumerate((1e-3, 0.0)):  # 0: no clipping
+        run.step.config.grad_clip = clip
+        before = [p.detach().clone() for p in run.objective.network.parameters()]
+        metrics = run.step(step, packs)
+        moved = torch.stack([(p - b).norm() for p, b in zip(run.step.parameters, before, strict=True)]).norm()
+        norm = metrics["optim/grad_norm"].item()
+        assert norm > 0.1
+        assert moved.item() == pytest.approx(clip or norm, rel=2e-3)
+        parts = [metrics[f"optim/grad_norm_{part}"] for part in ("encoder", "trunk", "actor", "critics")]
+        assert torch.stack(parts).norm().item() == pytest.approx(norm, rel=1e-4)
+    assert "optim/grad_norm_trunk" not in run.step(2, packs, detailed=False)
+
+
+def test_targets_are_of_two_critics_another_pair_from_step_to_step(cached, tmp_path):
+    step, cpu = run_of(cached, tmp_path, "max_steps=9").step, torch.device("cpu")
+    pairs = [tuple(sorted(step._critic_subset(number, cpu).tolist())) for number in range(60)]
+    assert set(pairs) == set(combinations(range(4), 2))
+    assert pairs == [tuple(sorted(step._critic_subset(number, cpu).tolist())) for number in range(60)]
