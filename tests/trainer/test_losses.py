@@ -53,6 +53,8 @@ def test_advantage_and_filters():
                 ("exponential", min(math.exp(0.5 * expected), 3.0)),
             ):
                 assert losses.filter_weight(kind, got, 0.5, 3.0)[n, g].item() == pytest.approx(want, rel=1e-4)
+    # An action no better than the policy is not kept: of fresh scalar critics, to whom all are the same, none is.
+    assert losses.filter_weight("binary", torch.tensor([0.0, 1e-6, -1e-6]), 1.0, 1.0).tolist() == [0.0, 1.0, 0.0]
     assert torch.isfinite(losses.filter_weight("exponential", torch.tensor([1e9]), 1.0, 50.0)).all()
     with pytest.raises(ValueError, match="imitation, winners, binary or exponential"):
         losses.filter_weight("best", got, 1.0, 1.0)
@@ -367,8 +369,9 @@ def test_targets_multiply_in_the_precision_of_the_online_weights(target):
     assert found["deepspeed"] == found["plain"] == {torch.bfloat16}
 
 
-def test_polyak_moves_targets_in_fp32():
-    objective = OfflineRL(tiny_network(), ObjectiveConfig())
+@pytest.mark.parametrize("target", ["heads", "network"])
+def test_polyak_moves_targets_in_fp32(target):
+    objective = OfflineRL(tiny_network(), ObjectiveConfig(target=target))
     before = {name: p.clone() for name, p in objective.targets.named_parameters()}
     with torch.no_grad():
         for p in objective.network.parameters():
