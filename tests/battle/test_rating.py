@@ -34,7 +34,7 @@ def test_one_who_won_everything_has_a_finite_rating():
 
 
 def test_imagined_points_are_of_pairs_that_met():
-    """The middle one of three met both others, 3 to 1 down the line; these two never met, and nothing is imagined of it.
+    """The middle one of three met both others, 3 to 1 down the line; these two never met: nothing is imagined of it.
     With half a point for either side of a pair that is 3.5 to 1.5, and along the line strengths add up."""
     scores = np.array([[0.0, 3.0, 0.0], [1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
     step = 400 * np.log10(3.5 / 1.5)

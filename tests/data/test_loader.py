@@ -47,6 +47,10 @@ def check_pack(pack, data, shape):
     assert offsets[0] == 0
     assert offsets[-1] == n
     assert all(0 <= b - a <= shape.max_turns for a, b in pairwise(offsets))
+    segment = pack["segment"].long()
+    # Padding rows too are pieces with positions of their own: no row looks beyond its piece.
+    assert torch.equal(segment, torch.searchsorted(pack["cu_seqlens"].long(), torch.arange(n), right=True) - 1)
+    assert torch.equal(pack["position"].long(), torch.arange(n) - pack["cu_seqlens"].long()[segment])
     at = 0
     kind = data.config.reward
     for place, start, length in pack["windows"].tolist():
@@ -58,6 +62,7 @@ def check_pack(pack, data, shape):
         assert np.array_equal(pack["words"][rows].numpy(), battle.words[states])
         assert np.array_equal(pack["numbers"][rows].numpy(), battle.numbers[states])
         assert np.array_equal(pack["legal"][rows].numpy(), battle.legal[states])
+        assert np.array_equal(pack["forced"][rows].numpy(), battle.forced[states])
         assert pack["valid"][rows].all()
         assert pack["position"][rows].tolist() == list(range(length))
         assert pack["segment"][rows].unique().numel() == 1
