@@ -13,29 +13,40 @@ def test_a_steps_figures_and_what_follows_the_update_by_hand(cached, tmp_path):
     """Sums over micro-batches, the filter from step `filter_warmup` on, targets and PopArt at their rates."""
     run = run_of(
         cached, tmp_path, "max_steps=9", "batch.accumulate=2", "model.value_head=scalar", "objective.filter_warmup=1",
-        "objective.popart_rate=0.25", "objective.tau=0.5",
+        "objective.popart_rate=0.25", "objective.tau=0.5", "data.clone=won",
     )  # fmt: skip
     run.course.open(0)
     objective, popart = run.objective, run.objective.network.popart
-    for step in (0, 1):
+    for step in (0, 1, 2):
         packs = run.course.micro(step)
+        if step == 2:  # nothing to clone: the critics learn all the same
+            for pack in packs:
+                pack["cloned"][:] = False
         counts = sum(objective.counts(pack) for pack in packs)
         subset = run.step._critic_subset(step, torch.device("cpu"))
         with torch.no_grad():
-            parts = [objective(pack, counts, subset, torch.tensor(float(step == 1)))[1] for pack in packs]
+            parts = [objective(pack, counts, subset, torch.tensor(float(step > 0)))[1] for pack in packs]
         slow = [p.clone() for p in objective.targets.parameters()]
         mean, second = popart.mean.clone(), popart.second.clone()
         metrics = run.step(step, packs)
         for name, value in parts[0].items():
             torch.testing.assert_close(metrics[name], value + parts[1][name], rtol=1e-4, atol=1e-5, msg=name)
-        assert metrics["_cloned"] == counts[0]
-        assert (metrics["filter/weight"] < 0.999).all() == (step == 1)
+        assert metrics["_cloned"] == counts[0] < counts[1]
+        assert (metrics["filter/weight"] < 0.999).all() == (step > 0)
+        assert torch.initial_seed() == run.step._seed(step, 0)
         assert {group["lr"] for group in run.optimizer.param_groups} == {learning_rate(step, 9, run.config.optim)}
         online = [p for _, fast in objective.targets.pairs(objective.network) for p in fast.parameters()]
         for before, after, p in zip(slow, objective.targets.parameters(), online, strict=True):
             torch.testing.assert_close(after, 0.5 * before + 0.5 * p)
         torch.testing.assert_close(popart.mean, 0.75 * mean + 0.25 * metrics["value/target"])
         torch.testing.assert_close(popart.second, 0.75 * second + 0.25 * metrics["value/target_square"])
+    packs = run.course.micro(3)
+    packs[0]["numbers"][:] = torch.nan
+    before = [value.clone() for value in (*objective.network.parameters(), *objective.network.buffers())]
+    assert run.step(3, packs)["optim/skipped"] == 1
+    after = (*objective.network.parameters(), *objective.network.buffers())
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    assert all(p.isfinite().all() for p in objective.targets.parameters())
 
 
 def test_a_gradient_is_clipped_to_its_norm_and_told_as_it_was(cached, tmp_path):
@@ -64,3 +75,5 @@ def test_targets_are_of_two_critics_another_pair_from_step_to_step(cached, tmp_p
     pairs = [tuple(sorted(step._critic_subset(number, cpu).tolist())) for number in range(60)]
     assert set(pairs) == set(combinations(range(4), 2))
     assert pairs == [tuple(sorted(step._critic_subset(number, cpu).tolist())) for number in range(60)]
+    # Dropout's generator is another at each step and on each process, and none is that of the pairs.
+    assert len({step._seed(number, process) for number in range(20) for process in (-1, 0, 1, 2)}) == 80
