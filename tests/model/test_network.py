@@ -96,9 +96,10 @@ def test_other_battles_in_the_pack_change_nothing():
         assert_close([ours[100:170]], [theirs])
 
 
-@pytest.mark.parametrize("lengths", [[128, 128], [1, 2, 125, 64, 64], [37] * 7, [2] * 40])
+@pytest.mark.parametrize("lengths", [[128, 128], [1, 2, 125, 64, 64], [37] * 7, [2] * 40, [63, 66, 63]])
 def test_blocked_attention_equals_eager(lengths):
-    network = tiny_network()
+    """Blocks reach just as far back as the longest window that there can be: 65 turns are two blocks."""
+    network = tiny_network(max_turns=max(lengths))
     pack = random_pack(sum(lengths), lengths=lengths)
     results = {}
     for implementation in ("sdpa", "eager"):
@@ -203,6 +204,14 @@ def test_flash_kernels_never_meet_fp32(implementation, dtype):
     q, k, v = torch.randn(4, 2, 8), torch.randn(4, 2, 8), torch.randn(4, 2, 8, dtype=dtype)
     got = {t.dtype for t in cast_for_kernel(q, k, v, implementation)}
     assert got == {torch.bfloat16 if dtype == torch.float32 else dtype}
+
+
+def test_autocast_decides_what_a_kernel_is_given():
+    """Whatever norms and fp32 masters left q, k and v in."""
+    mixed = torch.randn(4, 2, 8), torch.randn(4, 2, 8).bfloat16(), torch.randn(4, 2, 8)
+    for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assert {t.dtype for t in cast_for_kernel(*mixed, "sdpa")} == {dtype}
 
 
 def test_cached_play_equals_the_full_forward():
