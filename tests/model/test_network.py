@@ -13,6 +13,7 @@ from data.tokenizer import Tokenizer
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
+from model.turn_encoder import RMSNorm
 from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer.config import load_config
@@ -212,6 +213,28 @@ def test_autocast_decides_what_a_kernel_is_given():
     for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             assert {t.dtype for t in cast_for_kernel(*mixed, "sdpa")} == {dtype}
+
+
+def test_norms_are_computed_in_fp32_whatever_comes_in():
+    torch.manual_seed(0)
+    norm = RMSNorm(64)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(50, 64).bfloat16()
+    assert torch.equal(norm(x), norm(x.float()).bfloat16())
+
+
+def test_critics_asked_for_a_part_give_that_part_of_the_whole():
+    """The recorded action's values, which learn, and those of the two critics that make a target."""
+    network = tiny_network()
+    with torch.no_grad():
+        network.critics.features.action.normal_()
+        hidden, entities = network.features(random_pack(64))
+        whole = network.critics(hidden, entities)
+        action, subset = torch.randint(0, 13, (64,)), torch.tensor([3, 1])
+        taken = whole[:, torch.arange(64), action].unsqueeze(2)
+        assert_close([network.critics(hidden, entities, action)], [taken])
+        assert_close([network.critics(hidden, entities, subset=subset)], [whole[subset]])
+        assert_close([network.critics(hidden, entities, action, subset)], [taken[subset]])
 
 
 def test_cached_play_equals_the_full_forward():

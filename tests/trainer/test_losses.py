@@ -109,6 +109,10 @@ def test_popart_keeps_values_while_its_statistics_move():
     expected = (0.5 * torch.tensor([90.0, 9000.0, 20000.0, 60.0]) + 0.5 * 2500 - popart.mean**2).sqrt()
     assert torch.allclose(popart.std(), expected)
     assert torch.allclose(popart.normalized(raw), (before - popart.mean) / popart.std(), atol=1e-4)
+    # Targets that are all the same, as in battles of one kind without an end, deviate by nothing.
+    popart.update(torch.full((G,), 7.0), torch.full((G,), 49.0), 1.0)
+    assert (popart.std() > 0).all()
+    assert torch.allclose(popart.value(raw), before, rtol=1e-3, atol=1e-3)
 
 
 def test_masked_sum_leaves_a_masked_nan_out():
