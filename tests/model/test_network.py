@@ -1,5 +1,6 @@
 """The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload elsewhere."""
 
+import copy
 import subprocess
 import sys
 
@@ -56,6 +57,27 @@ def test_every_space_and_encoder_runs_and_is_finite(encoder, space):
     assert q.shape == (128, 4, 4, 13)
     assert torch.isfinite(q).all()
     assert torch.isfinite(logits.softmax(-1)).all()
+
+
+@pytest.mark.parametrize("encoder", ["blocks", "transformer"])
+def test_fresh_weights_are_drawn_as_stated(encoder):
+    """Variance by fan-in, the residual branches' ends smaller by the depth, critics at the middle of their support."""
+    network = TurnwiseForOfflineRL(tiny_network(turn_encoder=encoder, value_head="scalar", num_layers=2).config).eval()
+    ends = {f"model.trunk.layers.{i}.{end}" for i in (0, 1) for end in ("attention.proj", "mlp.down")}
+    for name, part in network.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            scale = 0.5 if name in ends else 1.0  # one over the root of twice the layers
+            assert part.weight.std().item() == pytest.approx(scale * part.in_features**-0.5, rel=0.3), name
+            assert part.bias is None or not part.bias.any(), name
+        elif isinstance(part, torch.nn.Embedding):
+            assert part.weight.std().item() == pytest.approx(1.0, rel=0.1), name
+    slots = [p for name, p in network.named_parameters() if name.split(".")[-1] in ("slot", "action", "scratch")]
+    assert len(slots) > 2
+    for p in slots:
+        assert p.std().item() == pytest.approx(network.config.initializer_range, rel=0.3)
+    q = outputs(network, random_pack(16, lengths=[16]))[1]
+    assert not q.any()
+    assert network.popart.std().tolist() == [network.config.value_max / 4] * 4
 
 
 @pytest.mark.parametrize("encoder", ["blocks", "transformer"])
@@ -364,6 +386,14 @@ def test_auto_model_loads_remote_code_without_the_repository(tmp_path):
 def test_impossible_sizes_are_refused_by_name(change, word):
     with pytest.raises(ValueError, match=word):
         tiny_network(**change)
+
+
+def test_a_layout_that_leaves_an_action_without_an_entity_is_refused():
+    layout = copy.deepcopy(SPACES["default"].layout)
+    for group in layout["groups"]:
+        group["actions"] = [[a for a in ids if a != 11] for ids in group["actions"] or []]
+    with pytest.raises(ValueError, match=r"names no entity for actions \[11\]"):
+        tiny_network(layout=layout)
 
 
 def test_presets_are_refused_by_name():
