@@ -259,16 +259,27 @@ def test_critics_asked_for_a_part_give_that_part_of_the_whole():
         assert_close([network.critics(hidden, entities, action, subset)], [taken[subset]])
 
 
+def test_dropout_lies_on_both_branches_of_a_layer():
+    """Where all of either is dropped, the stream passes as it came."""
+    trunk, x = tiny_network(num_layers=2, dropout=0.1).model.trunk.train(), torch.randn(5, 128)
+    segment, offsets = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 5], dtype=torch.int32)
+    layout = attention.prepare(segment, offsets, 5, "eager")
+    for layer in trunk.layers:
+        assert layer.dropout.p == 0.1
+        layer.dropout.p = 1.0
+    assert torch.equal(trunk(x, torch.arange(5), layout), trunk.norm(x))
+
+
 def test_cached_play_equals_the_full_forward():
     network, pack = tiny_network(), random_pack(100, lengths=[60, 40])
     logits, q = outputs(network, pack)
     cache = network.new_cache(3)
     keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward", "legal")
-    lanes = {0: (2, 0, 60), 1: (0, 60, 100)}  # window → (lane, first row, end)
+    lanes = [(2, range(60), 0), (0, range(60, 100), 7)]  # lane, rows of its window, when it begins to play
     played = torch.zeros_like(q)
     played_logits = torch.zeros_like(logits)
     for turn in range(60):
-        live = [(lane, start + turn) for lane, start, end in lanes.values() if start + turn < end]
+        live = [(lane, rows[turn - begun]) for lane, rows, begun in lanes if begun <= turn < begun + len(rows)]
         rows = torch.tensor([row for _, row in live])
         out = network.step(
             {k: pack[k][rows].unsqueeze(1) for k in keys}, cache, torch.tensor([lane for lane, _ in live])
