@@ -253,9 +253,12 @@ def test_cut_short_is_neither_won_nor_lost():
 @pytest.mark.parametrize("action", [13, -2, 99, True, 1.0, None])
 def test_actions_out_of_range_are_refused(action):
     battle = make_battle(1, style=Style())
-    battle.actions[0] = action
-    with pytest.raises(BadBattle, match=r"actions\[0\]"):
-        encode(battle)
+    for turn in (0, len(battle.actions) - 1):  # the last stands for shape alone, but is an action all the same
+        actions = [-1] * len(battle.actions)
+        actions[turn] = action
+        for rule in ("reject", "unrecorded"):
+            with pytest.raises(BadBattle, match=rf"actions\[{turn}\].* is no action"):
+                Encoder("default", TOKENIZER, rule).encode(battle.states, actions)
 
 
 def test_illegal_actions_are_refused_or_taken_as_unrecorded():

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -309,6 +310,9 @@ def test_illegal_actions_have_no_probability_and_an_empty_set_stays_finite():
     assert probs[rows].masked_select(~pack["legal"][rows].unsqueeze(1).expand(-1, 4, -1)).max() == 0
     assert torch.isfinite(probs).all()
     assert torch.isfinite(q).all()
+    # Where nothing is legal the policy is what it is where everything is.
+    pack["legal"][5] = True
+    assert torch.equal(outputs(tiny_network(), pack)[0][5], logits[5])
 
 
 def test_an_unrevealed_previous_action_differs_from_every_known_one():
@@ -334,16 +338,30 @@ def test_bf16_is_finite_and_near_fp32():
     assert (half_q - q).abs().max() < 0.1 * q.abs().max()
 
 
+def test_values_are_multiplied_outside_autocast(monkeypatch):
+    """That of CUDA would round a won battle's thousand to bf16; a CPU's leaves this product as it is."""
+    network, real, seen = tiny_network(), torch.mv, []
+    monkeypatch.setattr(torch, "mv", lambda *of: seen.append(torch.is_autocast_enabled("cpu")) or real(*of))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert outputs(network, random_pack(16, lengths=[16]))[1].dtype == torch.float32
+    assert seen == [False]
+
+
 @pytest.mark.parametrize("encoder", ["blocks", "transformer"])
 def test_gradient_checkpointing_changes_no_gradient(encoder):
     network, pack = tiny_network(turn_encoder=encoder), random_pack(64)
-    gradients = []
+    gradients, calls = [], Counter()
+    layered = [network.model.trunk, *([network.model.turn_encoder] if encoder == "transformer" else [])]
+    for i, part in enumerate(layered):
+        part.layers[0].register_forward_pre_hook(lambda *_, i=i: calls.update([i]))
     for on in (False, True):
         network.zero_grad()
+        calls.clear()
         if on:
             network.gradient_checkpointing_on()
         network.train()(**inputs_of(pack)).q_values.square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        assert calls == dict.fromkeys(range(len(layered)), 1 + on)  # once more on the way back
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
