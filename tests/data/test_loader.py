@@ -1,5 +1,6 @@
 """Files to packs: contents against the encoder, exactly once over processes and workers, resume, bad files."""
 
+import hashlib
 from collections import Counter
 from itertools import islice, pairwise
 
@@ -225,9 +226,18 @@ def test_split_sides_are_disjoint_and_keep_views_together(tmp_path):
     assert not set(ids["train"]) & set(ids["heldout"])
     assert len(ids["train"]) + len(ids["heldout"]) == len(ids["all"]) == 120
     assert all(count == 2 for count in Counter(ids["heldout"]).values())
+
+    def drawn(name):
+        """As law 5 has it: the first four bytes of a name's SHA-256, below the share of them all."""
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < 0.3 * 2**32
+
     assert 5 <= len(set(ids["heldout"])) <= 35
+    assert set(ids["heldout"]) == {name for name in ids["all"] if drawn(f"gen1ou/{name}")}
+    every = [sides["all"].info(i) for i in range(120)]
     pairs = dataset(root, tmp_path, "heldout", heldout_share=0.3, split_by="players")
-    assert len(pairs) % 2 == 0
+    chosen = sorted(info["path"] for info in every if drawn("_".join(sorted((info["player"], info["opponent"])))))
+    assert sorted(pairs.info(i)["path"] for i in range(len(pairs))) == chosen
+    assert 10 <= len(chosen) <= 70
 
 
 def test_unknown_lengths_drop_overflow_by_rule_and_count_it(folder, tmp_path):
