@@ -255,6 +255,7 @@ def test_sizes():
     assert pack_shape(BatchConfig(battles=64), 128, 41.0).turns == 2688
     assert pack_shape(BatchConfig(turns=3000), 128, 41.0).turns == 3000
     assert pack_shape(BatchConfig(battles=1), 128, 20.0).turns == 128
+    assert pack_shape(BatchConfig(battles=1), 200, 20.0).turns == 200  # which holds one longest window
     # Segments: two a battle, or a longest window's worth of rows where packs are longer than that, and the padding's.
     assert pack_shape(BatchConfig(battles=64), 128, 41.0).segments == 2 * 64 + 21
     assert pack_shape(BatchConfig(battles=1, turns=3000), 128, 41.0).segments == 2 * 24 + 24
