@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.collate import build_pack
 from data.dataset import BattleDataset, DataConfig, Reject, RejectLedger, TooManyRejects
 from data.folders import DataError
 from data.loader import BatchConfig, heldout_packs, make_loader, shape_for
-from data.sampler import drawn_window
+from data.sampler import PackShape, Window, drawn_window
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
@@ -269,6 +270,16 @@ def spoil(root, n):
     for file in files:
         file.write_bytes(file.read_bytes()[:50])
     return files
+
+
+def test_a_window_that_leaves_no_segment_for_the_padding_is_dropped(folder, tmp_path):
+    data = dataset(folder, tmp_path)
+    windows = [Window(i, 0, 4, 0) for i in range(6)]
+    pack, report = build_pack(data, windows, PackShape(72, 5, 24))  # padding in pieces of 24 rows: three, then two
+    assert [place for place in pack["windows"][:, 0].tolist() if place >= 0] == [0, 1]
+    assert pack["cu_seqlens"].tolist() == [0, 4, 8, 32, 56, 72]
+    assert (report.seen, report.dropped_windows, report.dropped_turns) == (6, 4, 16)
+    check_pack(pack, data, PackShape(72, 5, 24))
 
 
 def test_one_bad_file_is_named_and_the_run_goes_on(tmp_path, caplog):

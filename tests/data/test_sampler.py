@@ -174,6 +174,20 @@ def test_packs_are_filled_to_their_last_row():
     assert {sum(window.length for window in pack) for pack in packs} == {100}
 
 
+def test_short_windows_leave_segments_for_the_padding_behind_them():
+    """Its pieces are of 50 rows at most: behind four windows of 4 rows it takes two of the six segments."""
+    lengths, shape = np.full(400, 4), PackShape(100, 6, 50)
+    packs = [*islice(Plan(shape, seed=0, n=400, lengths=lengths).packs(), 30), *heldout_plan(lengths, shape)]
+    assert {len(pack) for pack in packs} == {4}
+
+
+def test_a_draw_is_below_one_however_it_is_rounded(monkeypatch):
+    """As a fraction of 2⁶⁴ the largest numbers are 1, and the window would begin behind the battle's end."""
+    monkeypatch.setattr("data.sampler.mix", lambda *_: np.full(8, 2**64 - 1, dtype=np.uint64))
+    pack = next(Plan(PackShape(512, 40, 50), seed=0, n=8, battles=8).packs())
+    assert all(0.99 < window.draw < 1 for window in pack)
+
+
 def test_nothing_is_lost_between_the_pieces_of_a_large_epoch():
     """It is listed piece by piece; files of unknown lengths as well."""
     lengths, shape = np.full(9000, 10), PackShape(1000, 140, 50)
