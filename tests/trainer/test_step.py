@@ -1,11 +1,13 @@
 """One step of a run: what it makes of its micro-batches' figures, how far it moves, and what it draws."""
 
+import zlib
 from itertools import combinations
 
 import pytest
 import torch
 
 from tests.trainer.conftest import run_of
+from tests.trainer.test_run import rows_of
 from trainer.optim import learning_rate
 
 
@@ -77,3 +79,25 @@ def test_targets_are_of_two_critics_another_pair_from_step_to_step(cached, tmp_p
     assert pairs == [tuple(sorted(step._critic_subset(number, cpu).tolist())) for number in range(60)]
     # Dropout's generator is another at each step and on each process, and none is that of the pairs.
     assert len({step._seed(number, process) for number in range(20) for process in (-1, 0, 1, 2)}) == 80
+
+
+def test_a_logged_row_tells_of_the_steps_since_the_one_before(cached, tmp_path):
+    """Which windows they trained on as one number, how many battles to how many turns, and the last one's rate."""
+    run = run_of(cached, tmp_path, "max_steps=5", "log.every=2", "batch.accumulate=2")
+    assert run.train() == 0
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == ["1", "2", "4", "5"]
+    run.course.open(0)
+    done = 0
+    for row in rows:
+        packs = [pack for step in range(done, int(row["step"])) for pack in run.course.micro(step)]
+        done = int(row["step"])
+        assert float(row["data/order_crc32"]) == zlib.crc32(
+            b"".join(pack["windows"].numpy().tobytes() for pack in packs)
+        )
+        assert float(row["optim/lr"]) == pytest.approx(learning_rate(done - 1, 5, run.config.optim))
+        battles = sum(int((pack["windows"][:, 0] >= 0).sum()) for pack in packs)
+        turns = sum(int(pack["valid"].sum()) for pack in packs)
+        speeds = float(row["speed/battles_per_s"]), float(row["speed/turns_per_s"])
+        assert speeds[0] / speeds[1] == pytest.approx(battles / turns, rel=1e-3)
+        assert 0.001 < battles / speeds[0] < 100  # seconds
