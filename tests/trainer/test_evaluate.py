@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer import heldout
@@ -29,6 +30,8 @@ def decisions():
     for i, pack in enumerate(packs):
         pack["windows"][: int(pack["segment"].max()) + 1, 0] = 100 * i + pack["segment"].unique()
         pack["forced"][10:20] = True
+        alone = (pack["action_known"] & pack["cloned"]).nonzero().flatten()[4:8]  # the only legal action: no choice
+        pack["legal"][alone] = torch.nn.functional.one_hot(pack["action"][alone], 13).bool()
     return network, packs, collect(network, packs)
 
 
