@@ -155,7 +155,7 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
             p.add_(0.05 * torch.randn_like(p))
     pack = random_pack(96, longest=40)
     # Beyond the support, either way: counted as clipped where there is one.
-    beyond = (pack["action_known"] & pack["decision"]).nonzero().flatten()[[3, 8, 9]]
+    beyond = (pack["action_known"] & pack["decision"] & pack["cloned"]).nonzero().flatten()[[3, 8, 9]]
     pack["reward"][beyond] = torch.tensor([700.0, -700.0, 800.0])
     # An action recorded where nothing is legal is one for the critics to judge, not for the policy to clone.
     pack["legal"][beyond[1]] = False

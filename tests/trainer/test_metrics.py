@@ -76,7 +76,7 @@ def test_of_fresh_critics_before_the_filter_nothing_is_said(caplog):
 def test_a_rows_counts_and_shares_by_hand():
     """Two packs of one process of two. Battle 0 of the data set is a battle; padding is no unknown word."""
     packs = []
-    for battles, turns in (((0, 7), 8), ((3,), 4)):
+    for battles, turns in (((0, 7), 8), ((3,), 6)):
         windows = torch.full((4, 3), -1)
         windows[: len(battles), 0] = torch.tensor(battles)
         words = torch.full((12, 5), 9)
@@ -87,7 +87,7 @@ def test_a_rows_counts_and_shares_by_hand():
     clock.waited, clock.started = 1.0, clock.started - 4.0
     two = SimpleNamespace(num_processes=2, device="cpu", reduce=lambda x, reduction: 2 * x)
     row = reduce_to_host(two, {**clock.shares(two), "policy/nll": torch.tensor([1.0, 2.0])}, [0.9, 0.999])
-    expected = {"_battles": 6, "_turns": 24, "data/padding": 0.5, "data/unknown_words": 10 / 60}
+    expected = {"_battles": 6, "_turns": 28, "data/padding": 10 / 24, "data/unknown_words": 10 / 70}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert row["data/wait_share"] == pytest.approx(0.25, abs=0.01)
     assert (row["policy/nll@0.9"], row["policy/nll@0.999"]) == (2.0, 4.0)
