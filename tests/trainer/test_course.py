@@ -51,13 +51,13 @@ def test_epochs_are_of_what_the_rates_let_in(cached, tmp_path):
 def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
     """Of turns: a battle's decisions and one more for each of its windows; of files, where packs aren't planned."""
     settings = (
-        f"batch.plan={plan}", "batch.accumulate=3", "batch_scaling=multiply", "data.max_turns=12", "batch.turns=96",
+        f"batch.plan={plan}", "batch.accumulate=3", "batch_scaling=multiply", "data.max_turns=5", "batch.turns=96",
     )  # fmt: skip
     course, other = course_of(cached, 2, "epochs=20", *settings)
     rows = 0
     for n in course.dataset.lengths.tolist():
         decisions = n - 1
-        rows += decisions + math.ceil(decisions / 11) if plan == "packed" else 1
+        rows += decisions + math.ceil(decisions / 4) if plan == "packed" else 1
     each = 96 if plan == "packed" else 8
     assert (course.epoch_rows, course.step_rows) == (rows, each * 3 * 2)
     assert course.total == other.total == math.ceil(20 * rows / (each * 6)) > 10

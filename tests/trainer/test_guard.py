@@ -174,6 +174,16 @@ def test_a_spiking_batch_is_skipped(cached, tmp_path, monkeypatch):
     assert np.asarray(saved["spikes"])[2].tolist() == [13, 13]
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["loss", "gradient norm"])
+def test_a_spike_of_either_alone_skips_the_update(cached, tmp_path, monkeypatch, which):
+    monkeypatch.setattr(SpikeGuard, "is_spike", lambda guard, value, of: torch.tensor(float(of == which)))
+    run = run_of(cached, tmp_path, "max_steps=2", "guard.spike=6", "batch.accumulate=2")
+    run.course.open(0)
+    before = [p.clone() for p in run.objective.network.parameters()]
+    assert run.step(0, run.course.micro(0))["optim/skipped"] == 1
+    assert all(torch.equal(p, b) for p, b in zip(run.objective.network.parameters(), before, strict=True))
+
+
 def test_a_filter_that_comes_on_and_another_objective_are_no_spikes(cached, tmp_path, monkeypatch):
     """Each makes the loss several times what it was, for good: no step of it is measured by those before."""
     monkeypatch.setattr(losses, "filter_weight", lambda kind, advantage, *_: torch.full_like(advantage, 9.0))
@@ -199,11 +209,14 @@ def test_a_loss_is_judged_by_its_positive_terms(cached, tmp_path, monkeypatch):
         return real(guard, value, which)
 
     monkeypatch.setattr(SpikeGuard, "is_spike", noted)
-    maxq = ["objective.maxq_weight=1.0e6", "objective.filter_warmup=0", "objective.critic_weight=0.5"]
+    maxq = [
+        "objective.maxq_weight=1.0e6", "objective.filter_warmup=0", "objective.critic_weight=0.5",
+        "objective.policy_weight=2",
+    ]  # fmt: skip
     # Of all micro-batches: one alone is no measure of the step.
     assert run_of(cached, tmp_path, "max_steps=4", "guard.spike=6", "batch.accumulate=2", *maxq).train() == 0
     rows = rows_of(tmp_path)
-    parts = [float(row["loss/policy"]) + 0.5 * float(row["loss/critic"]) for row in rows]
+    parts = [2 * float(row["loss/policy"]) + 0.5 * float(row["loss/critic"]) for row in rows]
     assert judged == pytest.approx(parts)
     assert max(abs(float(row["loss/total"]) - part) for row, part in zip(rows, parts, strict=True)) > 0.1
 
