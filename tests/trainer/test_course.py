@@ -69,6 +69,9 @@ def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
     assert course.record(6)["rows"] == 100 + 2 * each * 6
     assert course.total == 4 + math.ceil((20 * rows - 100) / (each * 6))
     assert [d.packs for d in course.drawn(6)] == [9, 2 * 6]
+    # Three whole steps are left, but for the rounding of sums: not a fourth.
+    course.restore({"step": 4, "rows": 20 * rows - 3 * each * 6 - 1e-5, "drawn": [[9, 96, 40, 8]]})
+    assert course.total == 7
     course.restore({"step": 4, "rows": 100})  # of an earlier version, that said nothing of what was drawn
     assert [d.packs for d in course.drawn(4)] == [4 * 6]
 
