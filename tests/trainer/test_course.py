@@ -72,6 +72,7 @@ def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
     # Three whole steps are left, but for the rounding of sums: not a fourth.
     course.restore({"step": 4, "rows": 20 * rows - 3 * each * 6 - 1e-5, "drawn": [[9, 96, 40, 8]]})
     assert course.total == 7
+    assert len(course.loader) == 3 * 3  # and no pack is read ahead that no step takes
     course.restore({"step": 4, "rows": 100})  # of an earlier version, that said nothing of what was drawn
     assert [d.packs for d in course.drawn(4)] == [4 * 6]
 
