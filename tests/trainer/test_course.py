@@ -77,6 +77,16 @@ def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
     assert [d.packs for d in course.drawn(4)] == [4 * 6]
 
 
+def test_a_run_that_goes_on_with_larger_packs_has_its_schedule_over_the_steps_that_come(cached, tmp_path):
+    first = run_of(cached, tmp_path, "epochs=3", "batch.turns=96", "checkpoint.background=false")
+    first.course.open(0)
+    first._save(2, owes_evaluation=False)
+    second = run_of(cached, tmp_path, "epochs=3", "batch.turns=192")
+    fresh = second.course.total
+    assert second._resume() == 2
+    assert second.step.total_steps == second.course.total == fresh + 1
+
+
 def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(cached):
     """Two thirds on one process, the rest on two whose packs are more than half as large: the epochs end where they
     end, and no window is taken twice or left out."""
