@@ -150,7 +150,7 @@ def test_spike_guard_against_a_plain_loop():
     mean = variance = count = 0.0
     found = 0
     for i in range(200):
-        value = float(np.exp(rng.normal(0, 0.1) + (3.0 if i in (50, 120) else 0.0)))
+        value = float(np.exp(rng.normal(0, 0.1) + (3.0 if i in (20, 50, 120) else 0.0)))
         spike = count >= 20 and np.log(value) > mean + 4.0 * max(np.sqrt(variance), 1e-3)
         assert guard.is_spike(torch.tensor(value), 0).item() == spike, i
         found += spike
@@ -159,7 +159,7 @@ def test_spike_guard_against_a_plain_loop():
             delta = np.log(np.float64(np.float32(value))) - mean
             mean, variance, count = mean + rate * delta, (1 - rate) * (variance + rate * delta**2), count + 1
         assert guard.state[0, 0].item() == pytest.approx(mean, abs=1e-6)
-    assert found >= 2
+    assert found >= 3
     assert guard.is_spike(torch.tensor(torch.nan), 0) == 0  # the finite check's business
     assert guard.state.isfinite().all()
 
