@@ -61,6 +61,29 @@ def test_a_step_without_a_recorded_action_leaves_the_critics_scale_as_it_is(cach
     assert moved == [True, False, True]
 
 
+def test_skips_in_a_row_are_counted_anew_after_an_update(tmp_path):
+    """And their battles written down, the first of the data set among them, what is no window not."""
+    ledger = SkipLedger(tmp_path, GuardConfig(skips_in_a_row=2), 3, "battle {}".format)
+    packs = [{"windows": torch.tensor([[0, 4, 9], [7, 0, 5], [-1, -1, -1]])}]
+    for step, skipped in enumerate((1.0, 0.0, 1.0), 1):
+        ledger.note(step, torch.tensor(skipped), packs)
+    assert ledger.take() == [1, 3]
+    assert (ledger.in_a_row, ledger.too_many) == (1, False)
+    ledger.note(4, torch.tensor(0.5), packs * 2)  # of one process of two, say
+    assert ledger.take() == [4]
+    assert ledger.too_many
+    ledger.note(5, torch.tensor(0.0), packs)
+    assert ledger.take() == []
+    assert ledger.in_a_row == 0
+    noted = [json.loads(line) for line in (tmp_path / guard.LOG).read_text().splitlines()]
+    mine = [{"file": "battle 0", "start": 4, "turns": 9}, {"file": "battle 7", "start": 0, "turns": 5}]
+    assert [(one["step"], one["process"], one["battles"]) for one in noted] == [
+        (1, 3, mine),
+        (3, 3, mine),
+        (4, 3, mine * 2),
+    ]
+
+
 def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, caplog):
     (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
     ledger = SkipLedger(tmp_path, GuardConfig(), 0, lambda row: f"battle {row}")
