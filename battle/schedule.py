@@ -44,11 +44,12 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def leads(seed: int, rule: str, sides: tuple[str, str] | None = None) -> tuple[int, int]:
+def leads(seed: int, rule: str) -> tuple[int, int]:
     """Place of each side's lead at team preview: 0 by the rule "first", drawn from the seed by "random"."""
-    rules = sides or (rule, rule)
-    drawn = np.random.default_rng([seed, 3]).integers(6, size=2)
-    return tuple(int(d) if r == "random" else 0 for d, r in zip(drawn, rules, strict=True))
+    if rule == "first":
+        return 0, 0
+    first, second = np.random.default_rng([seed, 3]).integers(6, size=2)
+    return int(first), int(second)
 
 
 def pair(

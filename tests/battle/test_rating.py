@@ -10,6 +10,10 @@ def test_wilson_against_known_values():
     low, high = wilson(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
     assert wilson(0, 0) == (0.0, 1.0)
+    # No share is below 0 or above 1, be it by a rounding error.
+    for battles in range(1, 200):
+        assert wilson(0, battles)[0] >= 0.0
+        assert wilson(battles, battles)[1] <= 1.0
     assert wilson(10, 10)[1] == pytest.approx(1.0)
 
 
@@ -20,13 +24,40 @@ def test_bradley_terry_finds_the_strengths_that_made_the_scores():
     np.fill_diagonal(scores, 0)
     found = bradley_terry(scores, prior=0.0)
     assert np.allclose(found, truth, atol=0.5)
-    assert np.all(np.diff(gxe(found)) < 0)
+    assert gxe(found) == pytest.approx([(chance[i].sum() - 0.5) / 2 for i in range(3)], abs=1e-3)
 
 
 def test_one_who_won_everything_has_a_finite_rating():
     found = bradley_terry(np.array([[0.0, 10.0], [0.0, 0.0]]))
     assert np.isfinite(found).all()
     assert found[0] > found[1]
+
+
+def test_imagined_points_are_of_pairs_that_met():
+    """The middle one of three met both others, 3 to 1 down the line; these two never met: nothing is imagined of it.
+    With half a point for either side of a pair that is 3.5 to 1.5, and along the line strengths add up."""
+    scores = np.array([[0.0, 3.0, 0.0], [1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+    step = 400 * np.log10(3.5 / 1.5)
+    assert bradley_terry(scores) == pytest.approx([1500 + step, 1500.0, 1500 - step], abs=0.1)
+    # One pair's margin is that of a difference d from its mean, d/2: the deviation of log odds is 1/√(n·p·(1−p)).
+    two, p = np.array([[0.0, 3.0], [1.0, 0.0]]), 0.7
+    margin = 1.96 * 400 / np.log(10) / np.sqrt(5 * p * (1 - p)) / 2
+    assert elo_margins(two, bradley_terry(two)) == pytest.approx([margin, margin], rel=1e-3)
+    # A line of three: the ends are measured from the mean of all.
+    end = np.sqrt(4 / 9 + 1 / 9) * 2 * margin
+    assert elo_margins(scores, bradley_terry(scores))[[0, 2]] == pytest.approx([end, end], rel=1e-3)
+
+
+def test_one_who_met_nobody_is_not_rated_and_one_alone_is_even():
+    scores = np.array([[0.0, 0.0, 3.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    ratings = bradley_terry(scores)
+    assert np.isnan(ratings).tolist() == [False, True, False]
+    assert ratings[[0, 2]] == pytest.approx(bradley_terry(scores[np.ix_([0, 2], [0, 2])]))
+    for found in (elo_margins(scores, ratings), gxe(ratings)):
+        assert np.isnan(found).tolist() == [False, True, False]
+    assert gxe(np.array([np.nan, 1700.0])).tolist()[1] == 0.5
+    nobody = np.zeros((2, 2))
+    assert np.isnan([bradley_terry(nobody), elo_margins(nobody, bradley_terry(nobody))]).all()
 
 
 def test_margins_are_how_far_ratings_scatter_from_one_tournament_to_the_next():

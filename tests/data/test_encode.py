@@ -197,6 +197,51 @@ def test_a_fresh_last_state_with_a_fresh_one_before_it_is_kept():
     assert len(encoded) == 2
 
 
+def test_a_last_state_is_the_next_battles_only_where_nothing_happened_in_it():
+    """Else a battle's own last state is lost, or another battle's is kept: each sign alone decides."""
+    battle = make_battle(7, "gen1ou", Style(next_battle_tail=True, max_turns=12))
+    n = len(battle.states)
+    moved = next(state["player_prev_move"] for state in battle.states if state["player_prev_move"]["name"] != "nomove")
+
+    def changed(place, **values):
+        states = copy.deepcopy(battle.states)
+        for path, value in values.items():
+            *keys, last = path.split("__")
+            part = states[place]
+            for key in keys:
+                part = part[int(key) if key.isdigit() else key]
+            part[last] = value
+        return Encoder("default", TOKENIZER).encode(states, [-1] * n)
+
+    assert changed(-1).dropped_tail
+    assert len(changed(-1)) == n - 1
+    for own in (
+        {"opponents_remaining": 5}, {"player_prev_move": moved}, {"opponent_prev_move": moved},
+        {"forced_switch": True, "available_switches": battle.states[-1]["available_switches"]},
+        {"player_active_pokemon__hp_pct": 0.99}, {"player_active_pokemon__status": "par"},
+        {"available_switches__2__hp_pct": 0.5}, {"available_switches__4__status": "slp"},
+        {"available_switches": battle.states[-1]["available_switches"][:4]},
+        {"battle_lost": True}, {"battle_won": True},
+    ):  # fmt: skip
+        encoded = changed(-1, **own)
+        assert not encoded.dropped_tail, own
+        assert len(encoded) == n
+    # The state before it: as untouched, but of a hurt team; a whole team, but that has moved.
+    fresh = copy.deepcopy(battle.states[-1])
+    untouched = {key: fresh[key] for key in ("player_prev_move", "opponent_prev_move", "opponents_remaining")}
+    whole = {key: fresh[key] for key in ("player_active_pokemon", "available_switches")}
+    hurt = {"player_active_pokemon__hp_pct": 0.5, "forced_switch": False}
+    assert changed(-2, **untouched, **hurt).dropped_tail
+    assert changed(-2, **whole, player_prev_move=moved).dropped_tail
+    assert not changed(-2, **untouched, **whole, forced_switch=False).dropped_tail
+
+
+def test_a_battle_of_one_state_and_the_next_battles_first_is_none():
+    battle = make_battle(7, "gen1ou", Style(next_battle_tail=True, max_turns=12))
+    with pytest.raises(BadBattle, match="one state of its own battle"):
+        Encoder("default", TOKENIZER).encode(battle.states[-2:], [-1, -1])
+
+
 def test_cut_short_is_neither_won_nor_lost():
     battle = make_battle(9, style=Style(cut_short=True))
     encoded = encode(battle)
@@ -205,12 +250,15 @@ def test_cut_short_is_neither_won_nor_lost():
     assert encoded.rewards["binary"].sum() == 0
 
 
-@pytest.mark.parametrize("action", [13, -2, 99])
+@pytest.mark.parametrize("action", [13, -2, 99, True, 1.0, None])
 def test_actions_out_of_range_are_refused(action):
     battle = make_battle(1, style=Style())
-    battle.actions[0] = action
-    with pytest.raises(BadBattle, match=r"actions\[0\]"):
-        encode(battle)
+    for turn in (0, len(battle.actions) - 1):  # the last stands for shape alone, but is an action all the same
+        actions = [-1] * len(battle.actions)
+        actions[turn] = action
+        for rule in ("reject", "unrecorded"):
+            with pytest.raises(BadBattle, match=rf"actions\[{turn}\].* is no action"):
+                Encoder("default", TOKENIZER, rule).encode(battle.states, actions)
 
 
 def test_illegal_actions_are_refused_or_taken_as_unrecorded():
@@ -235,13 +283,23 @@ def test_an_action_where_nothing_is_legal_is_a_placeholder():
 
 def test_wrong_lengths_and_results_are_refused():
     battle = make_battle(1, style=Style())
-    with pytest.raises(BadBattle, match="actions"):
-        Encoder("default", TOKENIZER).encode(battle.states, battle.actions[:-2])
+    n = len(battle.states)
+    for count in (n - 2, n + 1):
+        with pytest.raises(BadBattle, match=f"{count} actions for {n} states"):
+            Encoder("default", TOKENIZER).encode(battle.states, [-1] * count)
+    for count in (n - 1, n):  # an n-th stands for shape alone, whatever it is
+        actions = [*[-1] * (n - 1), 12][:count]
+        assert Encoder("default", TOKENIZER).encode(battle.states, actions).action.tolist() == [-1] * n
     for states in ([], battle.states[:1]):
         with pytest.raises(BadBattle, match="states"):
             Encoder("default", TOKENIZER).encode(states, [-1] * len(states))
-    battle.states[1]["battle_won"] = True
-    with pytest.raises(BadBattle, match="over before"):
+    for turn in (1, n - 2):
+        early = copy.deepcopy(battle)
+        early.states[turn]["battle_won"] = True
+        with pytest.raises(BadBattle, match="over before"):
+            encode(early)
+    battle.states[-1]["battle_won"] = battle.states[-1]["battle_lost"] = True
+    with pytest.raises(BadBattle, match="both won and lost"):
         encode(battle)
 
 

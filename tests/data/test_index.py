@@ -23,6 +23,7 @@ from data.index import folder_for, open_index, scan_format
 from data.index_table import map_table
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
+from data.sources import REFUSED_BEFORE
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
@@ -155,6 +156,24 @@ def test_changed_folders_are_scanned_again_and_keep_known_turns(tmp_path):
     (root / "gen1ou" / new.name).unlink()
     os.utime(root / "gen1ou", (3, 3))
     assert f"gen1ou/{new.name}" not in paths(open_index(root, cache_dir=tmp_path / "c"))
+
+
+def test_a_rejected_file_is_read_again_where_lengths_are_asked_for(tmp_path):
+    """Its reason, which no index keeps, is told anew; and by then it may have been mended."""
+    write_battles(tmp_path / "b", 10, style=Style(max_turns=6))
+    victim = sorted(tmp_path.glob("b/*/*.lz4"))[0]
+    whole = victim.read_bytes()
+    victim.write_bytes(b"x" * len(whole))
+    options = {"cache_dir": str(tmp_path / "c"), "heldout_share": 0.0, "max_reject_share": 0.5, "turns": "always"}
+    config = DataConfig(path=str(tmp_path / "b"), **options)
+    for _ in range(2):
+        data = BattleDataset(config, Tokenizer.load())
+        assert (data.lengths == 0).sum() == 1
+        assert data.ledger.rejects[str(victim)] != REFUSED_BEFORE
+    before = BattleDataset(replace(config, turns="never"), Tokenizer.load())
+    assert before.ledger.rejects == {str(victim): REFUSED_BEFORE}
+    victim.write_bytes(whole)
+    assert (BattleDataset(config, Tokenizer.load()).lengths > 0).all()
 
 
 def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeypatch):

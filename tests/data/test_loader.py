@@ -1,5 +1,6 @@
 """Files to packs: contents against the encoder, exactly once over processes and workers, resume, bad files."""
 
+import hashlib
 from collections import Counter
 from itertools import islice, pairwise
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.collate import build_pack
 from data.dataset import BattleDataset, DataConfig, Reject, RejectLedger, TooManyRejects
 from data.folders import DataError
 from data.loader import BatchConfig, heldout_packs, make_loader, shape_for
-from data.sampler import drawn_window
+from data.sampler import PackShape, Window, drawn_window
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
@@ -47,6 +49,10 @@ def check_pack(pack, data, shape):
     assert offsets[0] == 0
     assert offsets[-1] == n
     assert all(0 <= b - a <= shape.max_turns for a, b in pairwise(offsets))
+    segment = pack["segment"].long()
+    # Padding rows too are pieces with positions of their own: no row looks beyond its piece.
+    assert torch.equal(segment, torch.searchsorted(pack["cu_seqlens"].long(), torch.arange(n), right=True) - 1)
+    assert torch.equal(pack["position"].long(), torch.arange(n) - pack["cu_seqlens"].long()[segment])
     at = 0
     kind = data.config.reward
     for place, start, length in pack["windows"].tolist():
@@ -58,6 +64,7 @@ def check_pack(pack, data, shape):
         assert np.array_equal(pack["words"][rows].numpy(), battle.words[states])
         assert np.array_equal(pack["numbers"][rows].numpy(), battle.numbers[states])
         assert np.array_equal(pack["legal"][rows].numpy(), battle.legal[states])
+        assert np.array_equal(pack["forced"][rows].numpy(), battle.forced[states])
         assert pack["valid"][rows].all()
         assert pack["position"][rows].tolist() == list(range(length))
         assert pack["segment"][rows].unique().numel() == 1
@@ -220,9 +227,18 @@ def test_split_sides_are_disjoint_and_keep_views_together(tmp_path):
     assert not set(ids["train"]) & set(ids["heldout"])
     assert len(ids["train"]) + len(ids["heldout"]) == len(ids["all"]) == 120
     assert all(count == 2 for count in Counter(ids["heldout"]).values())
+
+    def drawn(name):
+        """As law 5 has it: the first four bytes of a name's SHA-256, below the share of them all."""
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < 0.3 * 2**32
+
     assert 5 <= len(set(ids["heldout"])) <= 35
+    assert set(ids["heldout"]) == {name for name in ids["all"] if drawn(f"gen1ou/{name}")}
+    every = [sides["all"].info(i) for i in range(120)]
     pairs = dataset(root, tmp_path, "heldout", heldout_share=0.3, split_by="players")
-    assert len(pairs) % 2 == 0
+    chosen = sorted(info["path"] for info in every if drawn("_".join(sorted((info["player"], info["opponent"])))))
+    assert sorted(pairs.info(i)["path"] for i in range(len(pairs))) == chosen
+    assert 10 <= len(chosen) <= 70
 
 
 def test_unknown_lengths_drop_overflow_by_rule_and_count_it(folder, tmp_path):
@@ -254,6 +270,16 @@ def spoil(root, n):
     for file in files:
         file.write_bytes(file.read_bytes()[:50])
     return files
+
+
+def test_a_window_that_leaves_no_segment_for_the_padding_is_dropped(folder, tmp_path):
+    data = dataset(folder, tmp_path)
+    windows = [Window(i, 0, 4, 0) for i in range(6)]
+    pack, report = build_pack(data, windows, PackShape(72, 5, 24))  # padding in pieces of 24 rows: three, then two
+    assert [place for place in pack["windows"][:, 0].tolist() if place >= 0] == [0, 1]
+    assert pack["cu_seqlens"].tolist() == [0, 4, 8, 32, 56, 72]
+    assert (report.seen, report.dropped_windows, report.dropped_turns) == (6, 4, 16)
+    check_pack(pack, data, PackShape(72, 5, 24))
 
 
 def test_one_bad_file_is_named_and_the_run_goes_on(tmp_path, caplog):

@@ -1,7 +1,7 @@
 """Windows and packs: every decision once an epoch, whatever the number of processes; a pure function of its inputs."""
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -148,6 +148,55 @@ def test_padding_is_under_two_percent(kind):
     assert rows > 0.98 * 60 * shape.turns
 
 
+def test_each_epoch_has_cuts_draws_and_an_order_of_its_own():
+    """Windows of one battle stand apart: side by side, a pack would be of few battles."""
+    lengths = np.full(200, 300)
+    plan = Plan(shape_of(lengths), seed=3, n=200, lengths=lengths)
+    epochs = [list(zip(*(part.tolist() for part in plan.epoch_windows(epoch)), strict=True)) for epoch in (0, 1)]
+    first, second = ({battle: length for battle, start, length in epoch if start == 0} for epoch in epochs)
+    assert sum(first[battle] == second[battle] for battle in range(200)) < 20
+    neighbours = [a[0] == b[0] for a, b in pairwise(epochs[0])]
+    assert sum(neighbours) < 0.05 * len(neighbours)
+    unknown = Plan(PackShape(512, 40, 50), seed=3, n=200, battles=8)
+    flat = sorted(window for pack in islice(unknown.packs(), 50) for window in pack)
+    pairs = [(flat[i], flat[i + 1]) for i in range(0, 400, 2)]
+    assert all((a.battle, a.epoch, b.epoch) == (b.battle, 0, 1) or a.epoch == 1 for a, b in pairs)
+    assert sum(a.start == b.start for a, b in pairs) < 20
+    assert sum(abs(a.draw - b.draw) < 0.01 for a, b in pairs) < 20
+    assert 0.4 < np.mean([window.draw for window in flat]) < 0.6
+
+
+def test_packs_are_filled_to_their_last_row():
+    lengths = np.full(400, 10)
+    shape = PackShape(100, 40, 50)
+    packs = [*islice(Plan(shape, seed=0, n=400, lengths=lengths).packs(), 30), *heldout_plan(lengths, shape)]
+    assert len(packs) == 30 + 40
+    assert {sum(window.length for window in pack) for pack in packs} == {100}
+
+
+def test_short_windows_leave_segments_for_the_padding_behind_them():
+    """Its pieces are of 50 rows at most: behind four windows of 4 rows it takes two of the six segments."""
+    lengths, shape = np.full(400, 4), PackShape(100, 6, 50)
+    packs = [*islice(Plan(shape, seed=0, n=400, lengths=lengths).packs(), 30), *heldout_plan(lengths, shape)]
+    assert {len(pack) for pack in packs} == {4}
+
+
+def test_a_draw_is_below_one_however_it_is_rounded(monkeypatch):
+    """As a fraction of 2⁶⁴ the largest numbers are 1, and the window would begin behind the battle's end."""
+    monkeypatch.setattr("data.sampler.mix", lambda *_: np.full(8, 2**64 - 1, dtype=np.uint64))
+    pack = next(Plan(PackShape(512, 40, 50), seed=0, n=8, battles=8).packs())
+    assert all(0.99 < window.draw < 1 for window in pack)
+
+
+def test_nothing_is_lost_between_the_pieces_of_a_large_epoch():
+    """It is listed piece by piece; files of unknown lengths as well."""
+    lengths, shape = np.full(9000, 10), PackShape(1000, 140, 50)
+    windows = (window for pack in Plan(shape, seed=0, n=9000, lengths=lengths).packs() for window in pack)
+    seen = {window.battle for window in islice(windows, 9000 + POOL) if window.epoch == 0}
+    unknown = (window for pack in Plan(shape, seed=0, n=9000, battles=100).packs() for window in pack)
+    assert seen == {window.battle for window in islice(unknown, 9000)} == set(range(9000))
+
+
 def test_no_window_waits_in_packs_of_one_longest_window():
     """Packs that hold no more than that (two battles a process, of many) take the oldest first too: else short windows
     wait for an epoch to end, and what is remembered of the order grows with every window drawn."""
@@ -169,9 +218,10 @@ def test_order_hangs_on_keys_not_on_places():
     lengths, keys = rng.integers(2, 90, 80), rng.integers(0, 2**63, 80).astype(np.uint64)
     moved = rng.permutation(80)
     shape = shape_of(lengths)
+    rates = rng.random(80)
     for known in (True, False):
-        a = Plan(shape, seed=3, n=80, keys=keys, lengths=lengths if known else None)
-        b = Plan(shape, seed=3, n=80, keys=keys[moved], lengths=lengths[moved] if known else None)
+        a = Plan(shape, seed=3, n=80, keys=keys, rates=rates, lengths=lengths if known else None)
+        b = Plan(shape, seed=3, n=80, keys=keys[moved], rates=rates[moved], lengths=lengths[moved] if known else None)
         for one, other in zip(islice(a.packs(), 30), islice(b.packs(), 30), strict=True):
             assert [w._replace(battle=moved[w.battle]) for w in other] == one
 
@@ -183,6 +233,7 @@ def test_rates_draw_without_replacement_in_proportion():
     counts = np.zeros(160, dtype=int)
     for epoch in range(8):
         members = plan.members(epoch)
+        assert 50 + 10 < len(members) < 50 + 40  # a quarter of the rare ones, not all of them every fourth epoch
         assert len(set(members.tolist())) == len(members)
         counts[members] += 1
     assert (counts[:50] == 8).all()
@@ -196,6 +247,11 @@ def test_rejected_battles_are_left_out():
     assert set(plan.epoch_windows(0)[0].tolist()) == {0, 2}
     with pytest.raises(ValueError, match="no battle is left"):
         Plan(shape_of(np.array([10])), seed=0, n=2, lengths=np.zeros(2, int))
+    with pytest.raises(ValueError, match="no battle is left"):
+        Plan(shape_of(np.array([10])), seed=0, n=2, rates=np.zeros(2))
+    for rank in (-1, 2):
+        with pytest.raises(ValueError, match="of 2 processes"):
+            next(plan.for_rank(rank, 2))
 
 
 @settings(max_examples=50, deadline=None)
@@ -213,6 +269,13 @@ def test_sizes():
     assert pack_shape(BatchConfig(battles=64), 128, 41.0).turns == 2688
     assert pack_shape(BatchConfig(turns=3000), 128, 41.0).turns == 3000
     assert pack_shape(BatchConfig(battles=1), 128, 20.0).turns == 128
+    assert pack_shape(BatchConfig(battles=1), 200, 20.0).turns == 200  # which holds one longest window
+    # Segments: two a battle, or a longest window's worth of rows where packs are longer than that, and the padding's.
+    assert pack_shape(BatchConfig(battles=64), 128, 41.0).segments == 2 * 64 + 21
+    assert pack_shape(BatchConfig(battles=1, turns=3000), 128, 41.0).segments == 2 * 24 + 24
+    assert pack_shape(BatchConfig(battles=64, segments=22), 128, 41.0).segments == 22
+    with pytest.raises(ValueError, match=r"batch\.segments is 21; 2688 rows need 22 or more"):
+        pack_shape(BatchConfig(battles=64, segments=21), 128, 41.0)
     with pytest.raises(ValueError, match=r"batch\.turns"):
         pack_shape(BatchConfig(turns=100), 128, 41.0)
     with pytest.raises(ValueError, match=r"batch\.segments"):

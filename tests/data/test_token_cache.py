@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import datasets
 import numpy as np
@@ -260,6 +261,11 @@ def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
     assert battle.words[0, 0] >= 0x8000
     with pytest.raises(DataError, match=rf"{shard.name}: is spoilt"):
         read_all(battle, space)
+    for word in (len(TOKENIZER) - 1, len(TOKENIZER)):  # the last that there is, and the first that is none
+        content[at : at + 2] = word.to_bytes(2, "little")
+        shard.write_bytes(content)
+        with pytest.raises(DataError, match="is spoilt") if word == len(TOKENIZER) else nullcontext():
+            read_all(TokenCache(tmp_path / "c")[0], space)
     shard.write_bytes(content + b"more")
     with pytest.raises(DataError, match="its manifest says"):
         TokenCache(tmp_path / "c")[0]

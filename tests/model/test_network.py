@@ -1,7 +1,9 @@
 """The network: sizes, causality, packing, attention implementations, cached play, dtypes, reload elsewhere."""
 
+import copy
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from data.tokenizer import Tokenizer
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
+from model.turn_encoder import RMSNorm
 from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer.config import load_config
@@ -58,6 +61,27 @@ def test_every_space_and_encoder_runs_and_is_finite(encoder, space):
 
 
 @pytest.mark.parametrize("encoder", ["blocks", "transformer"])
+def test_fresh_weights_are_drawn_as_stated(encoder):
+    """Variance by fan-in, the residual branches' ends smaller by the depth, critics at the middle of their support."""
+    network = TurnwiseForOfflineRL(tiny_network(turn_encoder=encoder, value_head="scalar", num_layers=2).config).eval()
+    ends = {f"model.trunk.layers.{i}.{end}" for i in (0, 1) for end in ("attention.proj", "mlp.down")}
+    for name, part in network.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            scale = 0.5 if name in ends else 1.0  # one over the root of twice the layers
+            assert part.weight.std().item() == pytest.approx(scale * part.in_features**-0.5, rel=0.3), name
+            assert part.bias is None or not part.bias.any(), name
+        elif isinstance(part, torch.nn.Embedding):
+            assert part.weight.std().item() == pytest.approx(1.0, rel=0.1), name
+    slots = [p for name, p in network.named_parameters() if name.split(".")[-1] in ("slot", "action", "scratch")]
+    assert len(slots) > 2
+    for p in slots:
+        assert p.std().item() == pytest.approx(network.config.initializer_range, rel=0.3)
+    q = outputs(network, random_pack(16, lengths=[16]))[1]
+    assert not q.any()
+    assert network.popart.std().tolist() == [network.config.value_max / 4] * 4
+
+
+@pytest.mark.parametrize("encoder", ["blocks", "transformer"])
 def test_an_untrained_encoder_tells_words_by_their_places(encoder):
     """A word's meaning is its slot: the active Pokémon's move or a benched one's. Words in other slots must be nearly
     as much of a change as other words; with small positions they were 3% of it, and learning stood still for long."""
@@ -96,9 +120,10 @@ def test_other_battles_in_the_pack_change_nothing():
         assert_close([ours[100:170]], [theirs])
 
 
-@pytest.mark.parametrize("lengths", [[128, 128], [1, 2, 125, 64, 64], [37] * 7, [2] * 40])
+@pytest.mark.parametrize("lengths", [[128, 128], [1, 2, 125, 64, 64], [37] * 7, [2] * 40, [63, 66, 63]])
 def test_blocked_attention_equals_eager(lengths):
-    network = tiny_network()
+    """Blocks reach just as far back as the longest window that there can be: 65 turns are two blocks."""
+    network = tiny_network(max_turns=max(lengths))
     pack = random_pack(sum(lengths), lengths=lengths)
     results = {}
     for implementation in ("sdpa", "eager"):
@@ -205,16 +230,57 @@ def test_flash_kernels_never_meet_fp32(implementation, dtype):
     assert got == {torch.bfloat16 if dtype == torch.float32 else dtype}
 
 
+def test_autocast_decides_what_a_kernel_is_given():
+    """Whatever norms and fp32 masters left q, k and v in."""
+    mixed = torch.randn(4, 2, 8), torch.randn(4, 2, 8).bfloat16(), torch.randn(4, 2, 8)
+    for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assert {t.dtype for t in cast_for_kernel(*mixed, "sdpa")} == {dtype}
+
+
+def test_norms_are_computed_in_fp32_whatever_comes_in():
+    torch.manual_seed(0)
+    norm = RMSNorm(64)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(50, 64).bfloat16()
+    assert torch.equal(norm(x), norm(x.float()).bfloat16())
+
+
+def test_critics_asked_for_a_part_give_that_part_of_the_whole():
+    """The recorded action's values, which learn, and those of the two critics that make a target."""
+    network = tiny_network()
+    with torch.no_grad():
+        network.critics.features.action.normal_()
+        hidden, entities = network.features(random_pack(64))
+        whole = network.critics(hidden, entities)
+        action, subset = torch.randint(0, 13, (64,)), torch.tensor([3, 1])
+        taken = whole[:, torch.arange(64), action].unsqueeze(2)
+        assert_close([network.critics(hidden, entities, action)], [taken])
+        assert_close([network.critics(hidden, entities, subset=subset)], [whole[subset]])
+        assert_close([network.critics(hidden, entities, action, subset)], [taken[subset]])
+
+
+def test_dropout_lies_on_both_branches_of_a_layer():
+    """Where all of either is dropped, the stream passes as it came."""
+    trunk, x = tiny_network(num_layers=2, dropout=0.1).model.trunk.train(), torch.randn(5, 128)
+    segment, offsets = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 5], dtype=torch.int32)
+    layout = attention.prepare(segment, offsets, 5, "eager")
+    for layer in trunk.layers:
+        assert layer.dropout.p == 0.1
+        layer.dropout.p = 1.0
+    assert torch.equal(trunk(x, torch.arange(5), layout), trunk.norm(x))
+
+
 def test_cached_play_equals_the_full_forward():
     network, pack = tiny_network(), random_pack(100, lengths=[60, 40])
     logits, q = outputs(network, pack)
     cache = network.new_cache(3)
     keys = ("words", "numbers", "prev_action", "prev_action_known", "prev_reward", "legal")
-    lanes = {0: (2, 0, 60), 1: (0, 60, 100)}  # window → (lane, first row, end)
+    lanes = [(2, range(60), 0), (0, range(60, 100), 7)]  # lane, rows of its window, when it begins to play
     played = torch.zeros_like(q)
     played_logits = torch.zeros_like(logits)
     for turn in range(60):
-        live = [(lane, start + turn) for lane, start, end in lanes.values() if start + turn < end]
+        live = [(lane, rows[turn - begun]) for lane, rows, begun in lanes if begun <= turn < begun + len(rows)]
         rows = torch.tensor([row for _, row in live])
         out = network.step(
             {k: pack[k][rows].unsqueeze(1) for k in keys}, cache, torch.tensor([lane for lane, _ in live])
@@ -244,6 +310,9 @@ def test_illegal_actions_have_no_probability_and_an_empty_set_stays_finite():
     assert probs[rows].masked_select(~pack["legal"][rows].unsqueeze(1).expand(-1, 4, -1)).max() == 0
     assert torch.isfinite(probs).all()
     assert torch.isfinite(q).all()
+    # Where nothing is legal the policy is what it is where everything is.
+    pack["legal"][5] = True
+    assert torch.equal(outputs(tiny_network(), pack)[0][5], logits[5])
 
 
 def test_an_unrevealed_previous_action_differs_from_every_known_one():
@@ -269,16 +338,30 @@ def test_bf16_is_finite_and_near_fp32():
     assert (half_q - q).abs().max() < 0.1 * q.abs().max()
 
 
+def test_values_are_multiplied_outside_autocast(monkeypatch):
+    """That of CUDA would round a won battle's thousand to bf16; a CPU's leaves this product as it is."""
+    network, real, seen = tiny_network(), torch.mv, []
+    monkeypatch.setattr(torch, "mv", lambda *of: seen.append(torch.is_autocast_enabled("cpu")) or real(*of))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert outputs(network, random_pack(16, lengths=[16]))[1].dtype == torch.float32
+    assert seen == [False]
+
+
 @pytest.mark.parametrize("encoder", ["blocks", "transformer"])
 def test_gradient_checkpointing_changes_no_gradient(encoder):
     network, pack = tiny_network(turn_encoder=encoder), random_pack(64)
-    gradients = []
+    gradients, calls = [], Counter()
+    layered = [network.model.trunk, *([network.model.turn_encoder] if encoder == "transformer" else [])]
+    for i, part in enumerate(layered):
+        part.layers[0].register_forward_pre_hook(lambda *_, i=i: calls.update([i]))
     for on in (False, True):
         network.zero_grad()
+        calls.clear()
         if on:
             network.gradient_checkpointing_on()
         network.train()(**inputs_of(pack)).q_values.square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        assert calls == dict.fromkeys(range(len(layered)), 1 + on)  # once more on the way back
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
@@ -332,6 +415,14 @@ def test_auto_model_loads_remote_code_without_the_repository(tmp_path):
 def test_impossible_sizes_are_refused_by_name(change, word):
     with pytest.raises(ValueError, match=word):
         tiny_network(**change)
+
+
+def test_a_layout_that_leaves_an_action_without_an_entity_is_refused():
+    layout = copy.deepcopy(SPACES["default"].layout)
+    for group in layout["groups"]:
+        group["actions"] = [[a for a in ids if a != 11] for ids in group["actions"] or []]
+    with pytest.raises(ValueError, match=r"names no entity for actions \[11\]"):
+        tiny_network(layout=layout)
 
 
 def test_presets_are_refused_by_name():

@@ -1,6 +1,7 @@
 """How many steps a run has, where it goes on in its data, and what an earlier run's files are to it."""
 
 import json
+import math
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -44,6 +45,46 @@ def test_epochs_are_of_what_the_rates_let_in(cached, tmp_path):
         assert alone.total <= both[0].total <= alone.total + 1
         members = both[0].open(0) or both[0].loader.plan.members(0)
         assert len(members) < 1.1 * len(alone.dataset)
+
+
+@pytest.mark.parametrize("plan", ["packed", "battles"])
+def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
+    """Of turns: a battle's decisions and one more for each of its windows; of files, where packs aren't planned."""
+    settings = (
+        f"batch.plan={plan}", "batch.accumulate=3", "batch_scaling=multiply", "data.max_turns=5", "batch.turns=96",
+    )  # fmt: skip
+    course, other = course_of(cached, 2, "epochs=20", *settings)
+    rows = 0
+    for n in course.dataset.lengths.tolist():
+        decisions = n - 1
+        rows += decisions + math.ceil(decisions / 4) if plan == "packed" else 1
+    each = 96 if plan == "packed" else 8
+    assert (course.epoch_rows, course.step_rows) == (rows, each * 3 * 2)
+    assert course.total == other.total == math.ceil(20 * rows / (each * 6)) > 10
+    assert course_of(cached, 2, "epochs=20", "max_steps=5", *settings)[0].total == 5
+    assert course_of(cached, 2, "epochs=20", "max_steps=5000", *settings)[0].total == course.total
+    # One that went on at step 4, behind fewer rows than its own steps would have taken.
+    course.restore({"step": 4, "rows": 100, "drawn": [[9, 96, 40, 8]], "planned": course.planned})
+    assert course.record(4)["rows"] == 100
+    assert course.record(6)["rows"] == 100 + 2 * each * 6
+    assert course.total == 4 + math.ceil((20 * rows - 100) / (each * 6))
+    assert [d.packs for d in course.drawn(6)] == [9, 2 * 6]
+    # Three whole steps are left, but for the rounding of sums: not a fourth.
+    course.restore({"step": 4, "rows": 20 * rows - 3 * each * 6 - 1e-5, "drawn": [[9, 96, 40, 8]]})
+    assert course.total == 7
+    assert len(course.loader) == 3 * 3  # and no pack is read ahead that no step takes
+    course.restore({"step": 4, "rows": 100})  # of an earlier version, that said nothing of what was drawn
+    assert [d.packs for d in course.drawn(4)] == [4 * 6]
+
+
+def test_a_run_that_goes_on_with_larger_packs_has_its_schedule_over_the_steps_that_come(cached, tmp_path):
+    first = run_of(cached, tmp_path, "epochs=3", "batch.turns=96", "checkpoint.background=false")
+    first.course.open(0)
+    first._save(2, owes_evaluation=False)
+    second = run_of(cached, tmp_path, "epochs=3", "batch.turns=192")
+    fresh = second.course.total
+    assert second._resume() == 2
+    assert second.step.total_steps == second.course.total == fresh + 1
 
 
 def test_another_number_of_processes_goes_on_in_the_middle_of_the_epochs(cached):

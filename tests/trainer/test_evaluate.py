@@ -1,13 +1,26 @@
 """The evaluation's figures against plain loops, and its intervals and calibration against what they must do."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.packs import inputs_of, random_pack, tiny_network
+from trainer import heldout
 from trainer.evaluate import main
-from trainer.scores import action_frequency, as_text, bootstrap, collect, fit_calibration, rank_of, report, value_rows
+from trainer.scores import (
+    KINDS,
+    action_frequency,
+    as_text,
+    bootstrap,
+    collect,
+    fit_calibration,
+    rank_of,
+    report,
+    value_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +30,8 @@ def decisions():
     for i, pack in enumerate(packs):
         pack["windows"][: int(pack["segment"].max()) + 1, 0] = 100 * i + pack["segment"].unique()
         pack["forced"][10:20] = True
+        alone = (pack["action_known"] & pack["cloned"]).nonzero().flatten()[4:8]  # the only legal action: no choice
+        pack["legal"][alone] = torch.nn.functional.one_hot(pack["action"][alone], 13).bool()
     return network, packs, collect(network, packs)
 
 
@@ -39,8 +54,28 @@ def test_columns_equal_a_plain_loop_over_the_turns(decisions):
             mean_q = out.q_values[t].double().mean(1) / 10.0
             value = (out.logits[t].double().softmax(-1) * mean_q).sum(-1)
             assert columns["values"][row] == pytest.approx(value.tolist(), rel=1e-4, abs=1e-4)
+            assert columns["advantages"][row] == pytest.approx((mean_q[:, action] - value).tolist(), rel=1e-4, abs=1e-3)
+            assert (columns["action"][row], columns["outcome"][row]) == (action, pack["outcome"][t])
+            assert columns["legal"][row].tolist() == pack["legal"][t].tolist()
             row += 1
     assert row == len(columns["nll"])
+    other = collect(network, packs, 0.9)["nll"]
+    assert other[0] == pytest.approx(
+        -network(**inputs_of(packs[0]))
+        .logits[:, 0]
+        .log_softmax(-1)[(packs[0]["action_known"] & packs[0]["decision"]).nonzero()[0, 0], columns["action"][0]]
+        .item(),
+        rel=1e-5,
+    )
+
+
+def test_decisions_are_taken_without_dropout_and_the_network_left_as_it_was():
+    network, pack = tiny_network(dropout=0.5).train(), random_pack(96)
+    once, twice = (collect(network, [pack])["nll"] for _ in range(2))
+    assert np.array_equal(once, twice)
+    assert network.training
+    collect(network.eval(), [pack])
+    assert not network.training
 
 
 def test_equal_scores_are_ranked_as_argmax_takes_them():
@@ -55,8 +90,10 @@ def test_report_groups_and_baselines_by_hand(decisions):
     frequency = action_frequency(columns)
     cloned = [a for a, own in zip(columns["action"], columns["cloned"], strict=True) if own]
     assert frequency == pytest.approx([(cloned.count(a) + 1) / (len(cloned) + 13) for a in range(13)])
-    about = {r: {"format": "gen1ou" if r < 100 else "gen2ou", "battle_id": f"b-{r // 2}", "seen_team": r % 3 == 0}
-             for r in np.unique(columns["row"]).tolist()}  # fmt: skip
+    about = {}
+    for r in np.unique(columns["row"]).tolist():
+        name, maker = "gen1ou" if r < 100 else "gen2ou", "metamon" if r < 200 else "battle"
+        about[r] = {"format": name, "battle_id": f"{maker}-{name}-{r // 2}", "seen_team": r % 3 == 0}
     calibration = {"gammas": {}, "action_frequency": frequency.tolist()}
     result = report(columns, calibration, (0.9, 0.99, 0.999, 0.9999), 0.999, about)
     rows = {row["group"]: row for row in result["policy"]}
@@ -65,11 +102,25 @@ def test_report_groups_and_baselines_by_hand(decisions):
     assert rows["all"]["decisions"] == len(chosen)
     assert rows["all"]["nll"][0] == pytest.approx(np.mean([columns["nll"][i] for i in chosen]))
     assert rows["all"]["uniform_top1"][0] == pytest.approx(np.mean([1 / columns["legal"][i].sum() for i in chosen]))
-    hits = []
+    assert rows["all"]["uniform_nll"][0] == pytest.approx(np.mean([np.log(columns["legal"][i].sum()) for i in chosen]))
+    for measure, places in (("top1", 1), ("top3", 3)):
+        assert rows["all"][measure][0] == pytest.approx(np.mean([columns["rank"][i] < places for i in chosen]))
+    hits, nll = [], []
     for i in chosen:
-        slots = [frequency[a] if columns["legal"][i][a] else 0 for a in range(13)]
+        slots = np.array([frequency[a] if columns["legal"][i][a] else 0 for a in range(13)])
         hits.append(int(np.argmax(slots)) == columns["action"][i])
+        nll.append(-np.log(slots[columns["action"][i]] / slots.sum()))
     assert rows["all"]["frequent_top1"][0] == pytest.approx(np.mean(hits))
+    assert rows["all"]["frequent_nll"][0] == pytest.approx(np.mean(nll))
+    # Both views of a battle, rows 2k and 2k + 1 here, are one unit.
+    assert rows["all"]["battles"] == len({columns["row"][i] // 2 for i in chosen})
+    members = {f"kind: {kind}": columns["kind"] == i for i, kind in enumerate(KINDS)}
+    members |= {"id prefix: metamon": columns["row"] < 200, "id prefix: battle": columns["row"] >= 200}
+    members |= {"format: gen1ou": columns["row"] < 100, "team seen in training": columns["row"] % 3 == 0}
+    for group, of_it in members.items():
+        mine = [i for i in chosen if of_it[i]]
+        assert rows[group]["decisions"] == len(mine) > 0, group
+        assert rows[group]["nll"][0] == pytest.approx(np.mean([columns["nll"][i] for i in mine])), group
     assert rows["format: gen1ou"]["decisions"] + rows["format: gen2ou"]["decisions"] == len(chosen)
     seen, unseen = rows["team seen in training"], rows["team unseen"]
     assert seen["decisions"] + unseen["decisions"] == len(chosen)
@@ -140,15 +191,52 @@ def test_intervals_hold_whole_battles_together():
 
 def test_calibration_finds_the_logistic_law_that_made_the_outcomes():
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(20_000, 1)) * 30
-    chance = 1 / (1 + np.exp(-(0.05 * values[:, 0] - 0.4)))
+    values = rng.normal(size=(20_000, 2)) * 30  # the other discount's know nothing
+    chance = 1 / (1 + np.exp(-(0.05 * values[:, 1] - 0.4)))
     data = {"values": values, "outcome": (rng.random(20_000) < chance).astype(int)}
     data["outcome"][:500] = -1
-    fitted = fit_calibration(data, [0.999])
+    fitted = fit_calibration(data, [0.9, 0.999])
+    assert fitted["0.9"]["slope"] == pytest.approx(0.0, abs=0.002)
     assert fitted["0.999"]["slope"] == pytest.approx(0.05, rel=0.1)
     assert fitted["0.999"]["intercept"] == pytest.approx(-0.4, abs=0.08)
-    (row,) = value_rows(data, [0.999], fitted)
+    nothing, row = value_rows(data, [0.9, 0.999], fitted)
+    assert nothing["auc"] == pytest.approx(0.5, abs=0.02)
     assert row["decisions"] == 19_500
     assert row["auc"] > 0.8
     assert all(abs(expected - seen) < 0.06 for expected, seen, _ in row["deciles"])
-    assert value_rows({"values": values, "outcome": np.ones(20_000, int)}, [0.999], fitted) == []
+    told = [expected for expected, _, _ in row["deciles"]]
+    assert told == sorted(told)
+    assert told[-1] - told[0] > 0.8
+    assert [count for _, _, count in row["deciles"]] == [1950] * 10
+    assert row["brier"] == pytest.approx(((chance - data["outcome"])[500:] ** 2).mean(), rel=0.01)
+    assert value_rows({"values": values, "outcome": np.ones(20_000, int)}, [0.9, 0.999], fitted) == []
+
+
+def test_the_quick_score_against_a_plain_loop(decisions, monkeypatch):
+    """Of one process, and of two whose sums are added: packs are dealt out, and what fills a round counts nothing."""
+    network, packs, columns = decisions
+    monkeypatch.setattr(heldout, "all_packs", iter)
+    chosen = (columns["legal"].sum(1) >= 2) & columns["cloned"]
+    known = columns["outcome"] >= 0
+    expected = {
+        "heldout/nll": columns["nll"][chosen].mean(),
+        "heldout/accuracy": (columns["rank"][chosen] == 0).mean(),
+        "heldout/decisions": chosen.sum(),
+    }
+    for g, gamma in ((2, 0.999), (3, 0.9999)):
+        chance = np.clip((columns["values"][known, g] + 100) / 200, 0, 1)  # from a loss of −100 to a win of 100
+        error = 0.0
+        for lowest in range(10):
+            inside = np.minimum(np.floor(10 * chance), 9) == lowest
+            error += abs((chance - columns["outcome"][known])[inside].sum()) / known.sum()
+        expected[f"value/calibration@{gamma}"] = error
+    assert expected["value/calibration@0.999"] != pytest.approx(expected["value/calibration@0.9999"])
+
+    def score(rank, world, reduce):
+        accelerator = SimpleNamespace(process_index=rank, num_processes=world, reduce=reduce)
+        return heldout.quick_score(network, packs, accelerator)
+
+    sums = []
+    assert score(0, 1, lambda x, reduction: x) == pytest.approx(expected)
+    score(1, 2, lambda x, reduction: sums.append(x) or x)
+    assert score(0, 2, lambda x, reduction: x + sums[0]) == pytest.approx(expected)

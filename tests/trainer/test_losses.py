@@ -9,6 +9,7 @@ import torch
 from model.heads import PopArt, value_support
 from tests.packs import random_pack, tiny_network
 from trainer import losses
+from trainer.metrics import OVER_POLICY
 from trainer.objective import ObjectiveConfig, OfflineRL, derived_support, polyak_update
 
 N, G, C, A, K = 7, 4, 4, 13, 32
@@ -52,6 +53,8 @@ def test_advantage_and_filters():
                 ("exponential", min(math.exp(0.5 * expected), 3.0)),
             ):
                 assert losses.filter_weight(kind, got, 0.5, 3.0)[n, g].item() == pytest.approx(want, rel=1e-4)
+    # An action no better than the policy is not kept: of fresh scalar critics, to whom all are the same, none is.
+    assert losses.filter_weight("binary", torch.tensor([0.0, 1e-6, -1e-6]), 1.0, 1.0).tolist() == [0.0, 1.0, 0.0]
     assert torch.isfinite(losses.filter_weight("exponential", torch.tensor([1e9]), 1.0, 50.0)).all()
     with pytest.raises(ValueError, match="imitation, winners, binary or exponential"):
         losses.filter_weight("best", got, 1.0, 1.0)
@@ -106,6 +109,10 @@ def test_popart_keeps_values_while_its_statistics_move():
     expected = (0.5 * torch.tensor([90.0, 9000.0, 20000.0, 60.0]) + 0.5 * 2500 - popart.mean**2).sqrt()
     assert torch.allclose(popart.std(), expected)
     assert torch.allclose(popart.normalized(raw), (before - popart.mean) / popart.std(), atol=1e-4)
+    # Targets that are all the same, as in battles of one kind without an end, deviate by nothing.
+    popart.update(torch.full((G,), 7.0), torch.full((G,), 49.0), 1.0)
+    assert (popart.std() > 0).all()
+    assert torch.allclose(popart.value(raw), before, rtol=1e-3, atol=1e-3)
 
 
 def test_masked_sum_leaves_a_masked_nan_out():
@@ -117,6 +124,7 @@ OPTIONS = [
     {"filter": "imitation"},
     {"filter": "winners"},
     {"filter": "binary"},
+    {"filter": "binary", "filter_floor": 0.2},
     {"filter": "exponential"},
     {"filter": "binary", "maxq_weight": 0.3},
     {"n_step": 3},
@@ -146,6 +154,11 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
         for p in objective.targets.parameters():
             p.add_(0.05 * torch.randn_like(p))
     pack = random_pack(96, longest=40)
+    # Beyond the support, either way: counted as clipped where there is one.
+    beyond = (pack["action_known"] & pack["decision"] & pack["cloned"]).nonzero().flatten()[[3, 8, 9]]
+    pack["reward"][beyond] = torch.tensor([700.0, -700.0, 800.0])
+    # An action recorded where nothing is legal is one for the critics to judge, not for the policy to clone.
+    pack["legal"][beyond[1]] = False
     subset = torch.tensor([3, 1])
     counts = objective.counts(pack)
     loss, metrics = objective(pack, counts, subset, ON)
@@ -181,7 +194,11 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
         on = steps > 1 and bool(pack["decision"][n + 1] and pack["action_known"][n + 1])
         return reward + gamma * (target_of(n + 1, g, steps - 1) if on else slow_value(n + 1, g))
 
+    def told(name, value, counts=True):
+        sums.setdefault(name, [0.0] * G)[g] += float(value) * counts
+
     policy_sum = critic_sum = maxq_sum = n_policy = n_critic = 0.0
+    sums = {}  # of the metrics, per γ
     for n in range(96):
         if not (pack["action_known"][n] and pack["decision"][n]):
             continue
@@ -192,7 +209,8 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
         for g in range(G):
             p = logits[n, g].softmax(-1)
             mean_q = q[n, g].mean(0)
-            advantage = mean_q[a] - ((logits[n, 0].softmax(-1) if behaviour else p) * mean_q).sum()
+            value = ((logits[n, 0].softmax(-1) if behaviour else p) * mean_q).sum()
+            advantage = mean_q[a] - value
             clones = behaviour and g == 0
             weight = {
                 "imitation": 1.0,
@@ -200,9 +218,22 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
                 "binary": float(advantage > 0),
                 "exponential": min(math.exp(0.5 * advantage), 50.0),
             }[config.filter]
-            policy_sum += (1.0 if clones else weight) * -p[a].log().item() * counted
+            floored = 1.0 if clones else max(weight, config.filter_floor)
+            policy_sum += floored * -p[a].log().item() * counted
             maxq_sum += (p * mean_q).sum().item() / won * counted * (not clones)
             target = target_of(n, g, config.n_step)
+            told("policy/nll", -p[a].log(), counted)
+            told("policy/accuracy", p.argmax() == a, counted)
+            told("policy/entropy", -(p * p.clamp_min(1e-300).log()).sum(), counted)
+            told("filter/share_kept", np.float32(weight) > 0, counted)  # of an exponential may be rounded away
+            told("filter/weight", floored, counted)
+            told("value/q_data", mean_q[a], counted)
+            told("value/policy_minus_data", value - mean_q[a], counted)
+            told("value/target_drift", slow_value(n, g) - value, counted)
+            told("value/target", target)
+            told("value/target_square", target**2)
+            told("value/td_error", abs(mean_q[a] - target))
+            told("value/target_clipped", value_head == "two_hot" and not support[0] <= target <= support[-1])
             for c in range(C):
                 if value_head == "scalar":
                     popart = network.popart
@@ -218,6 +249,27 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
     assert metrics["loss/critic"].item() == pytest.approx(critic, rel=1e-4)
     expected = 0.7 * policy + 1.3 * critic - config.maxq_weight * maxq
     assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert metrics["loss/total"].item() == loss.item()
+    for name, values in sums.items():
+        over = n_policy if name.startswith(OVER_POLICY) else n_critic
+        assert metrics[name].tolist() == pytest.approx([value / over for value in values], rel=1e-3, abs=1e-4), name
+    assert set(sums) == set(metrics) - {"loss/total", "loss/policy", "loss/critic"}
+
+
+def test_before_the_filter_comes_on_every_action_is_cloned_and_nothing_climbed():
+    """Whatever filter and MaxQ are set, the loss is that of imitation alone."""
+    pack, found = random_pack(96), []
+    for options, filtering in (
+        ({"maxq_weight": 0.3}, 0.0),
+        ({"filter": "exponential"}, 0.0),
+        ({"filter": "imitation"}, 1.0),
+    ):
+        objective = OfflineRL(tiny_network(), ObjectiveConfig(**options))
+        args = objective.counts(pack), torch.tensor([0, 1]), torch.tensor(filtering)
+        loss, metrics = objective(pack, *args)
+        found.append((loss.item(), metrics["filter/weight"].tolist()))
+    assert found[0] == found[1] == found[2]
+    assert found[0][1] == pytest.approx([1.0] * G)
 
 
 def test_maxq_climbs_the_critics_and_leaves_them_alone():
@@ -321,8 +373,9 @@ def test_targets_multiply_in_the_precision_of_the_online_weights(target):
     assert found["deepspeed"] == found["plain"] == {torch.bfloat16}
 
 
-def test_polyak_moves_targets_in_fp32():
-    objective = OfflineRL(tiny_network(), ObjectiveConfig())
+@pytest.mark.parametrize("target", ["heads", "network"])
+def test_polyak_moves_targets_in_fp32(target):
+    objective = OfflineRL(tiny_network(), ObjectiveConfig(target=target))
     before = {name: p.clone() for name, p in objective.targets.named_parameters()}
     with torch.no_grad():
         for p in objective.network.parameters():
@@ -334,7 +387,8 @@ def test_polyak_moves_targets_in_fp32():
 
 
 def test_derived_support_covers_the_largest_return():
-    assert derived_support("shaped", 10.0)[1] >= 1000.0
-    assert derived_support("aggressive", 10.0)[1] >= 2000.0
+    for kind, largest in (("shaped", 1000.0), ("aggressive", 2000.0)):
+        low, high = derived_support(kind, 10.0)
+        assert high == -low >= largest
     with pytest.raises(ValueError, match="shaped"):
         derived_support("other", 10.0)

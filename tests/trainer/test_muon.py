@@ -52,18 +52,22 @@ def test_orthogonalized_is_the_loop_and_nearly_orthogonal(shape):
         values = torch.linalg.svdvals(moves)
         assert values.min() > 0.6
         assert values.max() < 1.3
+    # A matrix that nothing reached, as where no action was recorded, has no direction to go in.
+    assert not orthogonalized(torch.zeros(2, *shape)).any()
 
 
 def test_one_matrix_moves_as_by_torchs_own():
     ours, theirs = (torch.nn.Parameter(torch.randn(8, 24, generator=torch.Generator().manual_seed(2))) for _ in "ab")
     settings = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9}
-    mine = MuonAdamW({ours: 1}, [{"params": []}], betas=(0.9, 0.95), eps=1e-8, scale=1.0, **settings)
+    idle = torch.nn.Parameter(torch.ones(8, 24))  # without a gradient: left as it is, weight decay and all
+    mine = MuonAdamW({ours: 1, idle: 1}, [{"params": []}], betas=(0.9, 0.95), eps=1e-8, scale=1.0, **settings)
     reference = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings)
     for step in range(3):
         ours.grad = torch.randn(8, 24, generator=torch.Generator().manual_seed(step))
         theirs.grad = ours.grad.clone()
         mine.step()
         reference.step()
+    assert torch.equal(idle, torch.ones(8, 24))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=3 * 0.1 * 0.2 * math.sqrt(24) * 0.02)  # it computes in bf16
 
 
@@ -71,6 +75,9 @@ def test_two_steps_against_a_plain_loop():
     objective = objective_with_gradients()
     optimizer = build_optimizer(objective, CONFIG)
     matrices = matrices_of(objective.network.model.trunk)
+    pieces = {"attention.qkv": 3, "attention.proj": 1, "mlp.up": 2, "mlp.down": 1}  # q, k and v; value and gate
+    layers = objective.network.model.trunk.layers
+    assert matrices == {layer.get_submodule(name).weight: n for layer in layers for name, n in pieces.items()}
     expected = {p: p.detach().double() for p in matrices}
     momenta = {p: torch.zeros_like(p, dtype=torch.float64) for p in matrices}
     for step, lr in enumerate((0.1, 0.05)):

@@ -117,7 +117,8 @@ def test_advantages_are_counted_by_hand():
 
 
 def test_calibration_gaps_add_up_to_the_expected_error():
-    values = np.array([[-100.0], [100.0], [0.0], [0.0], [60.0], [10.0]])
+    # Beyond a sure loss or win, a critic says no more than that.
+    values = np.array([[-150.0], [130.0], [0.0], [0.0], [60.0], [10.0]])
     outcome = np.array([0, 1, 1, 1, 0, -1])  # the last has no result
     *gaps, known = calibration_gaps({"values": values, "outcome": outcome}, 0, "shaped")
     assert len(gaps) == BINS

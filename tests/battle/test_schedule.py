@@ -1,0 +1,57 @@
+"""Which battles a run plays: couples of battles, leads and seeds, and what a command line may count."""
+
+import argparse
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+
+from battle.schedule import at_least_one, leads, none_or_more, pair, seed_of, share
+from battle.teams import Team
+
+TEAMS = [Team(name, f"packed {name}") for name in "abcd"]
+
+
+def test_a_pair_is_one_battle_seen_from_either_chair():
+    first, second = pair("12", "gen9ou", ("me", "you"), TEAMS, 7, "random")
+    assert (first.id, second.id) == ("12a", "12b")
+    assert (first.agents, second.agents) == (("me", "you"), ("you", "me"))
+    assert replace(second, id="12a", agents=first.agents) == first
+    assert first.teams == tuple(f"packed {name}" for name in first.team_names)
+    # Over many seeds every two teams meet, either way round, and none itself.
+    drawn = [pair("x", "gen9ou", ("me", "you"), TEAMS, seed)[0].team_names for seed in range(300)]
+    assert set(drawn) == set(permutations("abcd", 2))
+    assert pair("x", "gen9ou", ("me", "you"), TEAMS[:1], 7)[0].team_names == ("a", "a")
+
+
+def test_leads_are_the_first_or_drawn_from_all_six():
+    assert {leads(seed, "first") for seed in range(20)} == {(0, 0)}
+    drawn = {seed: leads(seed, "random") for seed in range(300)}
+    assert set(drawn.values()) == {(a, b) for a in range(6) for b in range(6)}
+    assert drawn == {seed: leads(seed, "random") for seed in range(300)}
+    for rule in ("first", "random"):
+        match, _ = pair("x", "gen9ou", ("me", "you"), TEAMS, 7, rule)
+        assert (match.lead_rule, match.leads, match.seed) == (rule, leads(7, rule), 7)
+
+
+def test_a_seed_is_of_its_parts_in_their_order():
+    assert seed_of("selfplay", 0, 12) == 579162836091050541  # pinned: another would play other battles
+    parts = [("a", "bc"), ("ab", "c"), ("c", "ab"), ("a", 1), ("a", 11), ("a", 1, 1)]
+    seeds = {seed_of(*one) for one in parts}
+    assert len(seeds) == len(parts)
+    assert all(0 <= seed < 2**63 for seed in {seed_of(number) for number in range(200)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (at_least_one, {"1": 1, "20": 20}, ["0", "-1", "1.5", "x", ""]),
+        (none_or_more, {"0": 0, "20": 20}, ["-1", "1.5", "x", ""]),
+        (share, {"0": 0.0, "0.25": 0.25, "1": 1.0}, ["-0.1", "1.1", "nan", "x", ""]),
+    ],
+)
+def test_counts_and_shares_of_a_command_line(kind, good, bad):
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="give a"):
+            kind(text)
