@@ -90,6 +90,7 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
             logits_seen[key].append(spy.last.logits[row, index].clone())
             actions[key].append(action)
     network.step = spied
+    assert [len(agent._lanes[key][1].turns) for key in battles] == [8, 8, 8]  # no more than a window may need
     encoder = Encoder("default", tokenizer)
     for key, states in battles.items():
         live = encoder.live()
@@ -116,10 +117,45 @@ def test_played_turn_by_turn_the_policy_equals_a_full_forward_over_its_window(ag
             assert torch.allclose(out.logits[-1, index][legal], logits_seen[key][t][legal], atol=1e-4), (key, t)
 
 
+def test_lanes_that_come_and_go_leave_the_others_as_they_are(agent, tokenizer):
+    """Each begins when others are under way, one in a place that another left, one anew under its old name: what is
+    thought in each battle is what is thought in it alone."""
+    starts = {"a": ("a", 0), "b": ("b", 2), "c": ("c", 3), "b again": ("b", 7), "d": ("d", 13)}
+    battles = dict(zip(starts, (long_battle(seed, 12) for seed in (10, 300, 600, 900, 1200)), strict=True))
+    battles["b"] = battles["b"][:5]
+
+    def thoughts(acting, names):
+        found, kept, plain = {name: [] for name in names}, [], acting._acting
+        acting._acting = lambda *given: kept.append(plain(*given)) or kept[-1]
+        for at in range(25):
+            turns = {name: at - starts[name][1] for name in names if 0 <= at - starts[name][1] < len(battles[name])}
+            acting.choose([seen(starts[name][0], battles[name][turn], turn == 0) for name, turn in turns.items()])
+            for row, name in enumerate(turns):
+                found[name].append(kept[-1][row])
+            if turns.get("a") == 11:
+                acting.end("a")
+        return {name: torch.stack(rows) for name, rows in found.items()}
+
+    both = TurnwiseAgent(agent.network, tokenizer)
+    together = thoughts(both, starts)
+    assert len(both._lanes) + len(both._free) == len(both._cache.length) == 4
+    for name in starts:
+        alone = thoughts(TurnwiseAgent(agent.network, tokenizer), [name])
+        torch.testing.assert_close(together[name], alone[name], atol=1e-4, rtol=1e-4)
+
+
 def test_decide_names_the_action_the_values_and_the_discount(agent):
     states = long_battle(10, 28)
+    network, spied, outs = agent.network, agent.network.step, []
+    network.step = lambda *given: outs.append(spied(*given)) or outs[-1]
     decision = agent.decide(states)
+    network.step = spied
     assert decision.gamma == 0.999
+    # The critics' mean, at the scale of the rewards as they are, not of training.
+    q_values = outs[0].q_values[-1].mean(1) / network.config.reward_scale
+    assert decision.q_values == pytest.approx(q_values[network.config.gamma_index()].tolist(), rel=1e-4)
+    policies = outs[0].logits[-1].softmax(-1)
+    assert list(decision.values.values()) == pytest.approx((policies * q_values).sum(-1).tolist(), rel=1e-4, abs=1e-4)
     assert set(decision.values) == {0.9, 0.99, 0.999, 0.9999}
     assert sum(decision.probabilities) == pytest.approx(1.0)
     assert decision.words == describe_action(states[-1], decision.action)
@@ -153,7 +189,7 @@ def test_a_choice_taken_back_is_decided_again_from_the_same_turn(agent):
     narrower[chosen] = False
     other = agent.choose([seen("back", states[0], False, legal=narrower, retry=True)])[0]
     assert other != chosen
-    assert agent.refused_mass[0] > 0
+    assert agent.refused_mass[0] == pytest.approx(agent.decide(states[:1]).probabilities[chosen], abs=1e-5)
     slot, lane = agent._lanes["back"]
     assert int(agent._cache.length[slot]) == len(lane.turns) == 1
     agent.note_action("back", chosen)
@@ -218,6 +254,21 @@ def test_sampling_is_a_function_of_the_seed(tokenizer):
 
     assert play(5) == play(5)
     assert any(play(5) != play(seed) for seed in range(6, 10))
+
+
+def test_equal_turns_are_drawn_apart_and_near_temperature_0_they_are_not(agent, tokenizer):
+    """By the battle's seed, the turn's place and whether its choice was taken back; a lone state by what stands in it.
+    At this heat all choices are equally likely, so that one number would give one action."""
+    hot = TurnwiseAgent(agent.network, tokenizer, temperature=1e6)
+    state, lanes = long_battle(10, 1)[0], range(16)
+    chosen = hot.choose([seen(lane, state, True, seed=lane) for lane in lanes])
+    assert len(set(chosen)) > 1
+    assert hot.choose([seen(lane, state, False, retry=True, seed=lane) for lane in lanes]) != chosen
+    assert len({hot.choose([seen("same", state, turn == 0)])[0] for turn in lanes}) > 1
+    hurt = [{**state, "player_active_pokemon": {**state["player_active_pokemon"], "hp_pct": n / 16}} for n in lanes]
+    assert len({hot.decide([one]).action for one in hurt}) > 1
+    cool = TurnwiseAgent(agent.network, tokenizer, temperature=1e-6)
+    assert [cool.decide([one]).action for one in hurt] == [agent.decide([one]).action for one in hurt]
 
 
 def test_decisions_are_drawn_from_the_policy_each_by_a_number_of_its_own(tokenizer):
@@ -288,6 +339,10 @@ def test_another_vocabulary_is_refused_by_name(tokenizer):
     network = network_for(tokenizer)
     network.config.vocabulary_hash = "0" * 64
     with pytest.raises(ValueError, match="vocabulary_hash"):
+        TurnwiseAgent(network, tokenizer)
+    network = network_for(tokenizer)
+    network.config.schema_version += 1
+    with pytest.raises(ValueError, match="schema_version is"):
         TurnwiseAgent(network, tokenizer)
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         TurnwiseAgent.from_pretrained("tests")

@@ -1,6 +1,7 @@
 """The page of a battle: what it holds against the agent's own decisions, and how it is used in a browser."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def agent(tmp_path_factory):
             for parameter in part.parameters():
                 parameter.normal_(std=0.2)
     export_model(network, tokenizer, folder)
-    fitted = {str(gamma): {"slope": 0.03, "intercept": 0.1} for gamma in network.config.gammas}
+    fitted = {str(gamma): {"slope": 0.03, "intercept": n / 10} for n, gamma in enumerate(network.config.gammas)}
     (folder / "calibration.json").write_text(json.dumps({"gammas": fitted}))
     return folder
 
@@ -70,6 +71,8 @@ def test_every_turn_is_what_the_agent_decides_there(agent, battle):
             assert turn["best"] == decision.action
         assert turn["curve"][2] == pytest.approx(decision.win_chance, abs=1e-3)
         assert turn["curve"][0] == pytest.approx(decision.values[0.9], abs=0.01)
+        odds = 0.03 * decision.values[0.9999] + 0.3  # each discount's own fit
+        assert turn["curve"][3] == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-3)
         assert turn["played"] == record.actions[t]
         judged.append(turn["agrees"])
     assert {gamma["gamma"]: gamma["calibrated"] for gamma in page["gammas"]} == {
@@ -126,6 +129,7 @@ def test_an_action_that_the_state_does_not_hold_is_named_by_its_id(agent, tmp_pa
     assert empty["actions"] == []
     decision = TurnwiseAgent.from_pretrained(agent).decide(made.states[:4])
     assert sum(decision.probabilities) == 0
+    assert all(map(math.isfinite, decision.values.values()))
     assert decision.words == describe_action(made.states[3], decision.action)
     assert describe_action(made.states[2], played) == f"action {played}"
 
