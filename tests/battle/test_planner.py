@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from battle.evaluate import Arena, Counted
+from battle.evaluate import Arena, Counted, facts_of
 from battle.interface import Observation
 from battle.planner import PlannerAgent, chance_to_finish
 from battle.play import play
@@ -106,7 +106,7 @@ def test_it_wins_against_the_baseline_next_to_it(simulator):
     for battle_format in ("gen2ou", "gen9ou"):
         teams = load_teams(simulator, battle_format)
         for outcome in play(simulator, arena.matches(battle_format, [(0, 1)], teams, 20, 5, "random")):
-            arena.count(outcome)
+            arena.count(outcome.match.id, **facts_of(outcome))
     tallies = arena.tallies.values()
     assert sum(t.battles for t in tallies) == 40
     assert sum(t.score for t in tallies) >= 26  # 32 expected

@@ -118,6 +118,16 @@ def test_the_stream_repeats_and_ranks_share_it():
                         assert next(mine) == packs[(start + step) * per_step + micro * world + rank]
 
 
+def test_a_stream_goes_on_behind_packs_that_had_rows_left_and_no_segment():
+    """As in a run that goes on with more segments: packs of the new size would have taken more windows."""
+    lengths, few = np.full(60, 4), PackShape(96, 8, 50)
+    packs = list(islice(Plan(few, seed=3, n=60, lengths=lengths).packs(), 3))
+    assert max(map(len, packs)) < 8 < 96 // 4
+    then = Plan(few._replace(segments=30), seed=3, n=60, lengths=lengths)
+    packs += islice(then.packs([Drawn(3, few.turns, few.segments, 8)]), 3)
+    assert Counter(window.battle for pack in packs for window in pack if window.epoch == 0) == Counter(range(60))
+
+
 def test_unplanned_packs_hold_each_file_once_an_epoch():
     shape = PackShape(512, 40, 50)
     plan = Plan(shape, seed=3, n=70, battles=8)
