@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from battle.recorder import CannotRecord, Recorder
 from battle.sample import FORMATS
 from battle.teams import load_teams
 from data.encode import Encoder
-from data.replay_file import parse_name, read_battle
+from data.replay_file import BadBattleFile, parse_name, read_battle, read_json_bytes, unpack
 from data.tokenizer import Tokenizer
 
 
@@ -77,6 +78,7 @@ def test_meta_says_how_a_battle_came_about(simulator, tmp_path):
     assert meta["lead"] == {"rule": "random", "place": 3}
     assert meta["simulator"] == f"pokemon-showdown {simulator.version}"
     assert 0 < len(meta["forced_random"]) < len(content["states"]) - 1
+    assert meta["request_legal"] == outcome.views[1].legal
     assert len(meta["request_legal"]) == len(content["states"])
     assert (
         content["states"][0]["player_active_pokemon"]["name"]
@@ -95,6 +97,30 @@ def test_both_files_of_a_tie_are_named_a_loss_and_apart(tmp_path):
     paths = Recorder(tmp_path, run="r", version="0").record(finished())
     assert len(set(paths)) == 2
     assert all(parse_name(path).result == "LOSS" for path in paths)
+
+
+def test_each_file_is_named_from_its_own_chair(tmp_path):
+    outcome = finished("won", 1)
+    paths = Recorder(tmp_path, run="r", version="0").record(outcome, ("red", "blue"), ("1400", "1600"))
+    assert [(name.player, name.opponent, name.rating, name.result) for name in map(parse_name, paths)] == [
+        ("red", "blue", 1400, "LOSS"), ("blue", "red", 1600, "WIN"),
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o644}
+    # Names that are one as they are written.
+    paths = Recorder(tmp_path, run="s", version="0").record(outcome, ("a_b", "ab"))
+    assert [parse_name(path).player for path in paths] == ["ab-1", "ab-2"]
+    del outcome.views[0].states[1]  # who was asked once, and saw no end, has learned nothing
+    assert len(Recorder(tmp_path, run="t", version="0").record(outcome)) == 1
+
+
+def test_no_flipped_bit_of_a_file_is_read_as_another_battle(tmp_path):
+    path = Recorder(tmp_path, run="r", version="0").record(finished())[0]
+    packed, whole = path.read_bytes(), read_json_bytes(path)
+    for place in range(len(packed)):
+        spoilt = bytearray(packed)
+        spoilt[place] ^= 1 << place % 8
+        with suppress(BadBattleFile):
+            assert unpack(bytes(spoilt), path) == whole
 
 
 def test_a_void_battle_leaves_no_file(tmp_path):
