@@ -109,15 +109,20 @@ def test_vector_environment():
 
 
 class Follower(RandomAgent):
-    """Keeps the states that it was asked about, by lane, and the lanes whose end it was told."""
+    """Keeps the states that it was asked about, by lane, the seeds, and the lanes whose end it was told."""
+
+    wants_requests = wants_lines = True
 
     def __init__(self):
         super().__init__()
-        self.seen, self.ended = {}, []
+        self.seen, self.seeds, self.ended = {}, {}, []
 
     def choose(self, observations):
         for o in observations:
             assert o.first == (o.lane not in self.seen)
+            assert o.request["side"]["id"] == "p2"
+            assert o.lines
+            self.seeds.setdefault(o.lane, set()).add(o.seed)
             self.seen.setdefault(o.lane, []).append(o.state["player_active_pokemon"]["base_species"])
         return super().choose(observations)
 
@@ -133,17 +138,35 @@ def test_environments_that_share_an_opponent_keep_its_battles_apart():
     for _ in range(5):
         _, _, _, _, info = envs.step(np.array([int(np.flatnonzero(mask)[0]) for mask in info["action_mask"]]))
     assert len(opponent.seen) == 2
+    assert [len(seeds) for seeds in opponent.seeds.values()] == [1, 1]
+    assert len(set.union(*opponent.seeds.values())) == 2
     envs.close()
+
+
+def test_a_battle_is_drawn_by_the_environments_seed(env, monkeypatch):
+    """Teams, one for each chair, and dice: others in each battle, the same where the seed is given again."""
+    started, start = [], env.sim.start
+    monkeypatch.setattr(env.sim, "start", lambda spec: started.append(spec) or start(spec))
+    for seed in (4, None, None, 4):
+        env.reset(seed=seed)
+    assert all(len(set(spec.teams)) == 2 for spec in started)
+    drawn = [(spec.teams, spec.seed, *spec.team_seeds) for spec in started]
+    assert drawn[0] == drawn[3]
+    assert all(len(set(values)) == 3 for values in zip(*drawn, strict=True))
+    assert len(env.sim.home) == 1  # those that were left are over
 
 
 @pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])
 def test_the_opponent_is_told_of_every_battles_end(way):
     opponent = Follower()
-    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=1 if way == "truncated" else 300)
+    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=3 if way == "truncated" else 300)
     _, info = env.reset(seed=1)
     done = False
     while not opponent.seen or (way == "truncated" and not done):
         _, _, _, done, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    if way == "truncated":
+        assert info["turn"] == 4
+        assert not info["action_mask"].any()
     if way == "reset":
         env.reset()
     elif way == "lost":

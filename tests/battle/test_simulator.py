@@ -13,6 +13,7 @@ from battle import simulator as simulator_module
 from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.errors import InvalidTeam, NoSimulator, UnknownFormat
 from battle.play import Match, play
+from battle.play import _Table as Table
 from battle.simulator import ROOM, BattleSpec, Simulator, node_command
 from battle.teams import load_teams
 
@@ -214,10 +215,31 @@ def test_a_choice_that_is_refused_is_counted_and_the_battle_goes_on(simulator):
 
 def test_a_turn_limit_cuts_without_a_winner(simulator):
     outcome = battles(simulator, "gen1ou", 1, turn_limit=5)[0]
-    assert (outcome.kind, outcome.winner) == ("cut", -1)
+    assert (outcome.kind, outcome.winner, outcome.turns) == ("cut", -1, 6)
+    assert not simulator.home
     for view in outcome.views:
         assert view.actions[-1] == -1
         assert b'"battle_won":false,"battle_lost":false' in view.states[-1]
+
+
+def test_each_side_of_each_battle_draws_by_numbers_of_its_own():
+    tables = [Table(Match(f"m{n}", "gen1ou", (RandomAgent(), RandomAgent()), seed=n)) for n in range(3)]
+    assert len({seed for table in tables for seed in table.seeds}) == 6
+    assert len({text for table in tables for text in (table.match.dice, *table.match.team_seeds)}) == 9
+
+
+def test_the_end_is_told_to_those_who_were_asked():
+    """An agent that has no lane of a battle, whose process was lost before, has none to free."""
+    ended = []
+
+    class Told(RandomAgent):
+        def end(self, lane):
+            ended.append(lane)
+
+    table = Table(Match("m", "gen1ou", (Told(), Told()), seed=1))
+    table.seated[1] = True
+    table.outcome("void", -1, 0, None)
+    assert ended == ["m/1"]
 
 
 def test_unknown_format_and_invalid_team_are_refused_in_words(simulator):
