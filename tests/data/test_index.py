@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import index
 from data.dataset import BattleDataset, DataConfig
 from data.folders import DataError
 from data.index import folder_for, open_index, scan_format
-from data.index_table import map_table
+from data.index_table import UNREAD, map_table
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
 from data.sources import REFUSED_BEFORE
@@ -114,6 +115,7 @@ def test_bad_names_are_listed_with_reasons(tmp_path):
     (tmp_path / "b" / "gen1ou" / "oops.json.lz4").write_bytes(b"")
     (tmp_path / "b" / "gen1ou" / "notes.txt").write_text("hello")
     (tmp_path / "b" / "gen1ou" / ".hidden.json.lz4").write_bytes(b"")
+    (tmp_path / "b" / "gen1ou" / "a folder").mkdir()
     (Path(os.fsencode(tmp_path / "b" / "gen1ou").decode()) / os.fsdecode(b"\xff_1_a_vs_b_01-01-2024_WIN.json")).touch()
     part = next(part for part in open_index(tmp_path / "b", cache_dir=tmp_path / "c") if part.format == "gen1ou")
     reasons = {item.path: item.reason for item in part.bad_names}
@@ -274,6 +276,69 @@ def test_a_folder_changed_just_now_is_not_trusted(tmp_path):
     os.utime(root / "gen1ou", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert time.time_ns() - stamp.st_mtime_ns < 60e9
     assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 6
+
+
+def test_a_file_that_comes_during_a_scan_is_found_by_the_next(tmp_path, monkeypatch):
+    """The folder's time is taken before its files are: the other way, the index would pass for fresh without it."""
+    root = tmp_path / "b"
+    write_battles(root, 5, formats=("gen1ou",), style=Style(max_turns=4))
+    age(root)
+
+    def slow(*arguments):
+        found = scan_format(*arguments)
+        write_battle(root, make_battle(999, "gen1ou", Style(max_turns=4)))
+        os.utime(root / "gen1ou", (2, 2))
+        return found
+
+    monkeypatch.setattr("data.index.scan_format", slow)
+    assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 5
+    monkeypatch.setattr("data.index.scan_format", scan_format)
+    assert len(paths(open_index(root, cache_dir=tmp_path / "c"))) == 6
+
+
+def test_a_link_that_leads_elsewhere_now_is_another_folder(tmp_path):
+    """Whose time can be the same: an unpacked archive's often is."""
+    (tmp_path / "b").mkdir()
+    for name, count in (("first", 3), ("second", 4)):
+        write_battles(tmp_path / name, count, seed=count, formats=("gen1ou",), style=Style(max_turns=4))
+        age(tmp_path / name)
+        (tmp_path / "b" / "gen1ou").unlink(missing_ok=True)
+        (tmp_path / "b" / "gen1ou").symlink_to(tmp_path / name / "gen1ou")
+        assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c"))) == count
+
+
+def test_a_file_of_another_size_under_the_same_name_is_of_unknown_length(tmp_path):
+    files = write_battles(tmp_path / "b", 5, formats=("gen1ou",), style=Style(max_turns=6))
+    config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
+    BattleDataset(config, Tokenizer.load())
+    files[2].write_bytes(files[2].read_bytes() + b"x")
+    (part,) = open_index(tmp_path / "b", cache_dir=tmp_path / "c", rescan=True)
+    turns = dict(zip(*(part.table[key].to_pylist() for key in ("path", "turns")), strict=True))
+    assert [path for path, n in turns.items() if n < 0] == [f"gen1ou/{files[2].name}"]
+
+
+def test_a_file_that_vanishes_during_a_scan_is_left_out_by_name(tmp_path, monkeypatch):
+    write_battles(tmp_path / "b", 5, formats=("gen1ou",), style=Style(max_turns=4))
+    listed = index._list_names
+
+    def one_more(folder, prefix):
+        names, bad = listed(folder, prefix)
+        return [*names[:2], "gone.json.lz4", *names[2:]], bad
+
+    monkeypatch.setattr(index, "_list_names", one_more)
+    table, bad = scan_format("gen1ou", tmp_path / "b" / "gen1ou", "gen1ou/")
+    assert [(item.path, item.reason.startswith(UNREAD)) for item in bad] == [("gen1ou/gone.json.lz4", True)]
+    sizes = dict(zip(*(table[key].to_pylist() for key in ("path", "size")), strict=True))
+    assert sizes == {path: (tmp_path / "b" / path).stat().st_size for path in sizes}
+    assert len(sizes) == 5
+
+
+def test_indexes_lie_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "there"))
+    assert index.cache_root() == tmp_path / "there"
+    assert index.cache_root(tmp_path / "here") == tmp_path / "here"
+    monkeypatch.delenv("TURNWISE_CACHE")
+    assert index.cache_root() == Path.home() / ".cache" / "turnwise"
 
 
 def test_a_folder_of_one_format(tmp_path):
