@@ -283,6 +283,9 @@ def test_a_slip_in_the_command_claims_no_folder(folder, tmp_path):
     for source, options in ((folder, {"formats": ("gen1uo",)}), (tmp_path / "nowhere", {}), (folder, {"unit": 0})):
         with pytest.raises(DataError):
             cache_of(source, tmp_path / "c", **options)
+    for shard in ((3, 3), (-1, 3), (0, 0)):
+        with pytest.raises(DataError, match=r"give i/n with 0 ≤ i < n"):
+            make_cache(CacheJob(str(folder), str(tmp_path / "c")), 1, shard, progress=False)
     assert cache_of(folder, tmp_path / "c", formats=("gen1ou",))["battles"] == 10
 
 

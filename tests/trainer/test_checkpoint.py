@@ -1,9 +1,12 @@
 """A checkpoint: told from a damaged one whichever bit it is, shown by its command, read from an older schema."""
 
 import json
+import os
 import shutil
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +15,9 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.packs import tiny_network
 from tests.trainer.conftest import SMALL, run_of
-from trainer import checkpoint
+from trainer import checkpoint, saver
 from trainer.export import export_model
-from trainer.state import TrainingState, gather
+from trainer.state import TrainingState, gather, scatter
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,91 @@ def test_a_checkpoint_gives_way_to_a_whole_one_alone(folder, tmp_path, monkeypat
         checkpoint.write(tmp_path, 3, state, {}, None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000003"]
     assert (folder / "run.json").read_bytes() == whole
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A machine that goes down at any moment finds a whole checkpoint of that step again, or none of it."""
+    done, real = [], os.replace
+
+    def fsync(descriptor):
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        done.extend(path.name for path in tmp_path.glob(".*.old"))
+
+    def replace(source, target):
+        done.append(f"{Path(source).name} → {Path(target).name}")
+        real(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(checkpoint, "export_model", lambda *_, **__: None)
+    state, name = TrainingState({}, {}, {}, 0, {"weight": torch.ones(1)}), "step_00000003"
+    checkpoint.write(tmp_path, 3, state, {}, None, None)
+    files = ["online.safetensors", "optimizer.safetensors", "run.json", "targets.safetensors"]
+    manifest = [".manifest.json.tmp", ".manifest.json.tmp → manifest.json"]
+    assert done == [*files, *manifest, f".{name}.tmp → {name}", tmp_path.name]
+    done.clear()
+    checkpoint.write(tmp_path, 3, state, {}, None, None)
+    # The one before is there until the new one is.
+    assert done[6:] == [f"{name} → .{name}.old", f".{name}.tmp → {name}", tmp_path.name, f".{name}.old"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_newest_and_the_best_are_kept_and_found(folder, tmp_path):
+    for step in (1, 2, 4, 5, 10):
+        shutil.copytree(folder, checkpoint.step_folder(tmp_path, step))
+    (tmp_path / "step_00000011" / "model").mkdir(parents=True)  # not finished
+
+    def steps():
+        return [int(path.name[5:]) for path in checkpoint.list_checkpoints(tmp_path)]
+
+    assert checkpoint.model_folder(tmp_path) == tmp_path / "step_00000010" / "model"
+    checkpoint.prune(tmp_path, 0, None)
+    assert steps() == [1, 2, 3, 4, 5, 10]
+    checkpoint.prune(tmp_path, 2, 3)
+    assert steps() == [3, 5, 10]
+    for path, skipping in zip(checkpoint.list_checkpoints(tmp_path), (0, 0, 2), strict=True):
+        (path / "manifest.json").unlink()
+        (path / "run.json").write_text(json.dumps({"skipping": skipping}))
+        checkpoint._write_manifest(path)
+    assert checkpoint.newest_valid(tmp_path) == checkpoint.step_folder(tmp_path, 10)
+    assert checkpoint.newest_valid(tmp_path, sound=True) == checkpoint.step_folder(tmp_path, 5)
+    checkpoint.prune(tmp_path, 1, None)
+    assert steps() == [10]
+    assert (tmp_path / "step_00000011").exists()
+
+
+def test_a_saver_writes_one_at_a_time_beside_training_and_tells_whether_the_last_was_written(tmp_path, monkeypatch):
+    told, full = [], []
+
+    def write(output, step, *_):
+        told.append(f"begins {step}")
+        time.sleep(0.1)
+        if step in full:
+            raise OSError(28, "No space left on device")
+        told.append(f"ends {step}")
+        return output / str(step)
+
+    monkeypatch.setattr(saver, "gather", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "write", write)
+    monkeypatch.setattr(checkpoint, "prune", lambda output, keep, best: told.append(f"keeps {keep}, {best}"))
+    main = SimpleNamespace(is_main_process=True)
+    saving = saver.Saver(tmp_path, main, (), None, None, keep=3, background=True)
+    saving.written = lambda folder, step: told.append(f"{folder.name} is step {step}")
+    full.append(2)
+    saving.save(1, {"skipping": 0, "best": {"step": 1}})
+    assert "ends 1" not in told
+    saving.save(2, {"skipping": 0, "best": None})
+    assert told[:4] == ["begins 1", "ends 1", "1 is step 1", "keeps 3, 1"]
+    assert saving.take_held_s() > 0.05
+    assert saving.take_held_s() == 0
+    with pytest.raises(checkpoint.CheckpointError, match="the last checkpoint could not be written .*No space"):
+        saving.finish()
+    saving.save(3, {"skipping": 1, "best": None})
+    saving.finish()
+    assert told[4:] == ["begins 2", "begins 3", "ends 3", "3 is step 3"]  # in a stretch of skips nothing is deleted
+    saving.background = False
+    saving.save(4, {"skipping": 0, "best": None})
+    assert told[-1] == "keeps 3, None"
 
 
 def test_every_cut_of_the_manifest_is_told(folder):
@@ -164,6 +252,8 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     victim.write_bytes(victim.read_bytes()[:-1])
     assert checkpoint.main(["verify", str(tmp_path / "run")]) == 1
     assert "targets.safetensors" in capsys.readouterr().out
+    assert checkpoint.main(["export", str(victim.parent), "--to", str(tmp_path / "damaged")]) == 1
+    assert not (tmp_path / "damaged").exists()
     assert checkpoint.main(["inspect", str(tmp_path)]) == 1
     assert "no checkpoint here" in capsys.readouterr().err
 
@@ -194,6 +284,27 @@ def test_an_earlier_schema_is_read(cached, tmp_path):
     checkpoint._write_manifest(folder)
     with pytest.raises(checkpoint.CheckpointError, match="later version"):
         checkpoint.read(folder)
+
+
+def test_a_state_is_a_copy_and_comes_back_whole(cached, tmp_path):
+    """What training changes later stays out of it; what it does not hold is gone once it is back. The critics' running
+    statistics are part of it, which are no parameters."""
+    run = run_of(cached, tmp_path, "max_steps=2", "model.value_head=scalar", "optim.warmup_steps=0")
+    parts = (run.accelerator, run.module, run.objective, run.optimizer)
+    state = gather(*parts)
+    before = {name: value.clone() for name, value in state.network.items()}
+    run.course.open(0)
+    run.step(0, run.course.micro(0))
+    stepped = gather(*parts)
+    changed = {name for name, value in stepped.network.items() if not torch.equal(value, before[name])}
+    assert {"popart.mean", "critics.weight"} <= changed
+    assert stepped.moments
+    assert all(torch.equal(state.network[name], value) for name, value in before.items())
+    scatter(state, *parts)
+    back = gather(*parts)
+    assert back.network.keys() == before.keys()
+    assert all(torch.equal(back.network[name], value) for name, value in before.items())
+    assert (back.moments, back.updates) == ({}, 0)
 
 
 def test_another_network_is_refused_by_name(cached, tmp_path, capsys):
