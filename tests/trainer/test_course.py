@@ -18,9 +18,10 @@ from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
 from trainer import checkpoint, setup
-from trainer.changes import changed, other_files, other_heldout
+from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
 from trainer.config import load_config, scale_to_world
 from trainer.course import Course
+from trainer.earlier import make_way
 from trainer.errors import ConfigError
 from trainer.setup import open_battles
 from trainer.train import main as train_main
@@ -181,6 +182,61 @@ def test_a_run_that_begins_anew_is_not_taken_for_the_one_before(cached, tmp_path
     # The same again: there is nothing beyond its end.
     assert train_main([*settings, "max_steps=4", "checkpoint.every=2", "seed=7"]) == 0
     assert not (tmp_path / "before_2").exists()
+
+
+def test_only_what_lies_beyond_the_start_makes_way(tmp_path):
+    def lie(*names):
+        for name in names:
+            (tmp_path / name).mkdir()
+
+    lie("before_1", "step_00000002", "step_00000004", "model", "step_by_step")
+    (tmp_path / "training_log.csv").write_text("")
+    assert make_way(tmp_path, 4) is None
+    assert make_way(tmp_path, 3) == tmp_path / "before_2"
+    assert [path.name for path in (tmp_path / "before_2").iterdir()] == ["step_00000004"]
+    assert {"step_00000002", "model", "training_log.csv"} <= {path.name for path in tmp_path.iterdir()}
+    # A run that begins anew shares nothing with one that left an agent, or that was killed before it had one.
+    assert make_way(tmp_path, 0) == tmp_path / "before_3"
+    lie("step_00000002")
+    (tmp_path / "training_log.csv").write_text("")
+    assert make_way(tmp_path, 0) == tmp_path / "before_4"
+    assert {path.name for path in (tmp_path / "before_4").iterdir()} == {"step_00000002", "training_log.csv"}
+    lie("model")
+    assert make_way(tmp_path, 0) == tmp_path / "before_5"
+    (tmp_path / "training_log.csv").write_text("")  # rows alone are a run's that is about to write its first checkpoint
+    assert make_way(tmp_path, 0) is None
+    assert {path.name for path in tmp_path.glob("[!b]*")} == {"step_by_step", "training_log.csv"}
+
+
+def test_settings_that_shape_no_number_may_change():
+    before = {
+        "seed": 1, "precision": "bf16", "max_steps": 5, "log": {"every": 1}, "batch": {"turns": 64},
+        "data": {"workers": 1, "path": "a", "formats": ["x"]}, "model": {"act_gamma": 0.9, "attention": "sdpa"},
+    }  # fmt: skip
+    now = {
+        "seed": 2, "precision": "fp32", "max_steps": 6, "log": {"every": 2}, "batch": {"turns": 32},
+        "data": {"workers": 2, "path": "b", "formats": ("y",), "new": 1},
+        "model": {"act_gamma": 0.99, "attention": "eager"},
+    }  # fmt: skip
+    shaping = {
+        "seed", "precision", "max_steps", "batch.turns", "data.path", "data.formats", "model.act_gamma",
+    }  # fmt: skip
+    found = changed(before, now)
+    assert found.keys() == shaping
+    assert found["seed"] == "1 → 2"
+    assert changed({"formats": ["x"]}, {"formats": ("x",)}) == {}  # a checkpoint's, read from JSON
+    judged = {key for key in shaping if other_heldout({key: "…"})}
+    assert judged == {"data.path", "data.formats", "model.act_gamma"}
+
+
+@pytest.mark.parametrize(
+    ("step", "keys", "refused"),
+    [(4, "seed", False), (5, "", False), (5, "max_steps", False), (5, "seed", True), (6, "", True)],
+)
+def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(step, keys, refused):
+    changes = {keys: "1 → 2"} if keys else {}
+    with pytest.raises(ConfigError, match=rf"{step} steps are done of 5.*resume=never") if refused else nullcontext():
+        refuse_a_finished_run(step, 5, changes, "runs/x")
 
 
 def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(cached, tmp_path):

@@ -34,12 +34,18 @@ def config_of(battles, output, *settings):
 
 
 def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, cached, tmp_path):
-    start = starting_model(config_of(cached, tmp_path, f"model.init_from={trained}", "model.dropout=0.2"))
+    chosen = ("model.dropout=0.2", "model.act_gamma=0.99", "model.act_beta=0.3", "data.max_turns=32")
+    split = ("data.heldout_share=0.125", "data.split_by=players")
+    start = starting_model(config_of(cached, tmp_path, f"model.init_from={trained}", *chosen, *split))
     network = start.network()
     saved = load_file(trained / "model" / "model.safetensors")
     assert all(torch.equal(network.state_dict()[name], value) for name, value in saved.items())
     assert (start.config.model.hidden_size, start.config.model.value_bins) == (64, 32)
     assert (network.config.dropout, network.config.vocabulary_hash) == (0.2, Tokenizer.load().hash)
+    # What the run chose, not what the model was trained with, is noted for those who come after.
+    config = network.config
+    assert (config.act_gamma, config.act_beta, config.max_turns) == (0.99, 0.3, 32)
+    assert (config.heldout_share, config.split_by) == (0.125, "players")
 
 
 def test_fine_tuning_goes_on_from_what_was_learned_and_resumes(trained, cached, tmp_path):

@@ -148,6 +148,8 @@ def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypa
     network.popart.second.fill_(600.0**2 + 40.0**2)
     network.save_pretrained(tmp_path / "model")
     upload.pack(tmp_path / "model", tmp_path / "packed", None)
+    # safetensors writes for its owner's eyes alone.
+    assert len({path.stat().st_mode for path in (tmp_path / "packed").iterdir()}) == 1
     for folder, dtype in (("packed", torch.float32), ("model", torch.bfloat16)):
         loaded = TurnwiseForOfflineRL.from_pretrained(tmp_path / folder, dtype=dtype)
         assert loaded.critics.weight.dtype == dtype
