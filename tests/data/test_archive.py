@@ -243,6 +243,30 @@ def test_half_an_unpacked_archive_is_not_read_for_all_of_it(folder, tmp_path, mo
     assert not (to / ".gen2ou.unpacking").exists()
 
 
+def test_an_archive_is_unpacked_over_what_is_other_there_and_nothing_else(folder, tmp_path):
+    to, elsewhere = tmp_path / "d" / "gen2ou", tmp_path / "elsewhere"
+    to.mkdir(parents=True)
+    files = sorted((folder / "gen2ou").iterdir())
+    tar_of(folder, tmp_path / "gen2ou.tar", "gen2ou")
+    with tarfile.open(tmp_path / "gen2ou.tar", "a") as tar:
+        link = tarfile.TarInfo("gen2ou/link.json.lz4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    same, shorter, linked = (to / file.name for file in files[:3])
+    shutil.copy(files[0], same)
+    shorter.write_bytes(b"half of it")
+    elsewhere.write_bytes(bytes(files[2].stat().st_size))
+    linked.symlink_to(elsewhere)
+    kept = same.stat().st_ino
+    largest = max(file.stat().st_size for file in files)  # which is not over the cap
+    assert archive.unpack_archive(tmp_path / "gen2ou.tar", tmp_path / "d", largest) == (len(files), 1)
+    assert same.stat().st_ino == kept
+    assert {file.name: file.read_bytes() for file in to.iterdir()} == {file.name: file.read_bytes() for file in files}
+    assert not linked.is_symlink()
+    assert not any(elsewhere.read_bytes())
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["gen2ou"]
+
+
 def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path):
     shutil.copytree(folder / "gen1ou", tmp_path / "d" / "gen1ou")
     for name in ("gen1ou.tar.gz", "gen1ou.tgz"):  # unpacked already
@@ -339,7 +363,7 @@ def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
             tar.addfile(info)
         for name in (
             "/etc/x_1_a_vs_b_01-01-2024_WIN.json.lz4",
-            "../x_1_a_vs_b_01-01-2024_WIN.json.lz4",
+            "../z_1_a_vs_b_01-01-2024_WIN.json.lz4",
             "gen1ou/n.txt",
         ):
             info = tarfile.TarInfo(name)
@@ -352,6 +376,8 @@ def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):
     assert manifest["battles"] == 1
     reasons = dict(manifest["rejects"]["files"])
     assert manifest["rejects"]["count"] == 8
+    for name in "xz":  # by either way
+        assert "leads out" in reasons[f"gen1ou.tar.gz:{name}_1_a_vs_b_01-01-2024_WIN.json.lz4"]
     text = " ".join(reasons.values())
     for expected in ("is a link", "no regular file", "leads out", "over the cap", "none of the files"):
         assert expected in text

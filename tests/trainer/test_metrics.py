@@ -1,12 +1,24 @@
 """What a run says of its filter: when it decides nothing, and when it eats itself. What a logged row is made of."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from trainer.metrics import COMPARED_ROWS, OVER_POLICY, Clock, FilterWarning, of_the_policy, reduce_to_host
+from trainer import metrics
+from trainer.appending import whole_or_not
+from trainer.metrics import (
+    COMPARED_ROWS,
+    OVER_POLICY,
+    Clock,
+    FilterWarning,
+    Profiler,
+    Progress,
+    of_the_policy,
+    reduce_to_host,
+)
 from trainer.objective import ObjectiveConfig
 
 # Of the record `human_selfplay`, at steps 1, 100, 200, …, 1200: share kept, and the policy's value over the actions'.
@@ -99,3 +111,57 @@ def test_a_step_without_a_cloned_decision_tells_no_means_of_them():
     row = {f"{name}x@0.9": 1.0 for name in OVER_POLICY} | {"loss/policy": 0.0, "value/target@0.9": 3.0}
     assert of_the_policy(row, 5.0) == row
     assert of_the_policy(row, 0.0) == {"loss/policy": 0.0, "value/target@0.9": 3.0}
+
+
+def test_waits_for_data_add_up(monkeypatch):
+    clock, now = Clock(unknown_id=1), iter([10.0, 11.0, 20.0, 22.5])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(now))
+    for _ in range(2):
+        with clock.waiting():
+            pass
+    assert clock.waited == 3.5
+
+
+def test_time_left_is_by_the_steps_done_here(caplog):
+    """A run that goes on at step 40; going back from 60 to 50 it does ten of them again."""
+    caplog.set_level("INFO")
+    progress = Progress(total=100, start=40, gamma=0.9, enabled=True)
+    row = {"loss/total": 1.0, "speed/battles_per_s": 2.0, "speed/turns_per_s": 3.0, "data/padding": 0.0}
+    for step in (*range(41, 60), 60, 60, *range(51, 61)):
+        progress.started = time.monotonic() - 59.5
+        progress.update(step, row if step == 60 else None)
+    progress.close()
+    left = [record.getMessage().rsplit(", ", 1)[1] for record in caplog.records]
+    assert left == ["2m00s left", "2m00s left", "1m20s left"]
+
+
+@pytest.mark.parametrize(("wanted", "recorded"), [(0, []), (1, [1]), (2, [1, 2]), (9, [1, 2, 3, 4])])
+def test_the_profiler_sees_the_steps_after_the_first(tmp_path, monkeypatch, wanted, recorded):
+    """Of a run of five."""
+    on, seen = [], []
+    fake = SimpleNamespace(
+        start=lambda: on.append(True), stop=on.clear, export_chrome_trace=lambda _: None,
+        key_averages=lambda: SimpleNamespace(table=lambda **_: "table"),
+    )  # fmt: skip
+    monkeypatch.setattr(torch.profiler, "profile", lambda: fake)
+    profiler = Profiler(wanted, tmp_path / "profile")
+    for step in range(5):
+        profiler.step_begins(step)
+        seen += [step] if on else []
+    profiler.close()
+    assert (seen, on) == (recorded, [])
+    assert (tmp_path / "profile" / "table.txt").exists() == bool(recorded)
+
+
+def test_half_a_row_is_cut_off_again(tmp_path, caplog):
+    """That of a file that is new, too."""
+    for before in ("row\n", None):
+        path = tmp_path / f"{before}.csv"
+        if before:
+            path.write_text(before)
+        with whole_or_not(path), open(path, "a") as file:
+            file.write("ha")
+            file.flush()
+            raise OSError(28, "No space left on device")
+        assert path.read_text() == (before or "")
+    assert caplog.text.count("No space left") == 2
