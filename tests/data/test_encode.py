@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.encode import Encoder
 from data.observation import BLANK, SPACES, ObservationSpace
+from data.reward import Facts, transition
 from data.schema import BadBattle, legal_actions, state_from_dict
 from data.tokenizer import GrowingTokenizer, Tokenizer
 from tests.battle_files import Style, legal_ids, make_battle
@@ -339,3 +340,10 @@ def test_reserved_words_in_a_file_do_not_become_padding():
     encoded = encode(battle)
     assert (encoded.words != TOKENIZER.pad_id).all()
     assert encoded.n_unknown == 1
+
+
+def test_a_turns_reward_counts_one_fainted_and_none_that_came_back():
+    """As the reference has it: two that fall in one turn are one, and a revived one takes nothing back."""
+    before = Facts("gengar", 1.0, "nostatus", {}, 0, "chansey", 1.0, "nostatus", 4, False, False)
+    for remaining, fainted in ((4, 0), (3, 1), (2, 1), (5, 0)):
+        assert transition(before, before._replace(opponents_remaining=remaining)) == (fainted, 2 * fainted, 0)

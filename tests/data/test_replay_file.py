@@ -212,6 +212,13 @@ def test_every_missing_key_is_refused_by_the_strict_reader(tmp_path):
         assert str(path[-1]) in str(error.value)
 
 
+def test_a_battle_of_one_state_is_none(tmp_path):
+    state = make_battle(11, "gen9ou", Style(max_turns=12)).states[0]
+    path = write(tmp_path, lz4.frame.compress(json.dumps({"states": [state], "actions": [-1]}).encode()))
+    with pytest.raises(BadBattleFile, match="states: holds 1 states; a battle has 2 or more"):
+        read_battle(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     refused(tmp_path / "gen1ou" / NAME, "file", "No such file")
 
