@@ -156,7 +156,7 @@ def test_a_saver_writes_one_at_a_time_beside_training_and_tells_whether_the_last
     assert told[:4] == ["begins 1", "ends 1", "1 is step 1", "keeps 3, 1"]
     assert saving.take_held_s() > 0.05
     assert saving.take_held_s() == 0
-    with pytest.raises(checkpoint.CheckpointError, match="the last checkpoint could not be written .*No space"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"the last checkpoint could not be written .*No space"):
         saving.finish()
     saving.save(3, {"skipping": 1, "best": None})
     saving.finish()
