@@ -71,7 +71,7 @@ for round in 2 3 4; do
 done
 
 if [ ! -e "$run/play.json" ]; then
-  "$python" -m battle.evaluate --agent "starter=$run" --against all --formats $formats \
-    --battles "${EVAL_BATTLES:-500}" --json "$run/play.json"
+  "$python" -m battle.evaluate --agent "starter=$run" --against simple_heuristics planner --formats $formats \
+    --battles "${EVAL_BATTLES:-60}" --json "$run/play.json"
 fi
 "$python" -m trainer.hub pack "$run" --to "${TARGET:-$root/battle/starter}"

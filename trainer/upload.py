@@ -17,6 +17,7 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     run: as in `push`. Every weight is rounded to bf16's 8 bits of precision; PopArt's statistics are not, whose
     differences are the scale of all values. Raises OSError.
     """
+    found = documents(folder, str(target), None, run, packed=True)  # first: where it fails, nothing is half written
     target.mkdir(parents=True, exist_ok=True)
     weights = load_file(folder / WEIGHTS)
     weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
@@ -25,7 +26,7 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
         if (folder / name).exists():
             shutil.copy2(folder / name, target / name)
     shutil.copymode(target / "config.json", target / WEIGHTS)
-    for name, content in documents(folder, str(target), None, run, packed=True).items():
+    for name, content in found.items():
         (target / name).write_bytes(content)
 
 

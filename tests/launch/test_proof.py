@@ -131,9 +131,9 @@ def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
         path.name for path in (tmp_path / "packed").iterdir()
     }
     assert "| gen9ou | planner | 2 |" in (tmp_path / "packed" / "README.md").read_text()
-    last = json.loads((tmp_path / "out" / "round3" / "run" / "run_config.json").read_text())
-    assert last["model"]["init_from"] == str(tmp_path / "out" / "round2" / "run")
-    assert len(last["data"]["sources"]) == 4
+    last = json.loads((tmp_path / "out" / "round4" / "run" / "run_config.json").read_text())
+    assert last["model"]["init_from"] == str(tmp_path / "out" / "round3" / "run")
+    assert len(last["data"]["sources"]) == 2
 
 
 def test_the_starters_script_knows_its_folder_whatever_its_name(tmp_path):
@@ -147,13 +147,15 @@ def test_the_starters_script_knows_its_folder_whatever_its_name(tmp_path):
     subprocess.run(["bash", "launch/starter.sh", str(out)], cwd=proof.ROOT, env=environment, check=True, timeout=60)
     commands = [json.loads(line) for line in noted.read_text().splitlines()]
     runs = [load_config(words[7], words[8:]) for words in commands if "trainer.train" in words]
-    first, second, third = runs
-    assert first.data.path == f"{out}/cache"
-    assert [run.output for run in runs] == [f"{out}/{name}" for name in ("starter", "round2/run", "round3/run")]
-    assert [run.model.init_from for run in (second, third)] == [first.output, second.output]
-    assert [source["path"] for source in third.data.sources] == [
-        f"{out}/round{n}/{whose}/cache" for n in (2, 3) for whose in ("pool", "own")
-    ]
+    assert runs[0].data.path == f"{out}/cache"
+    outputs = [f"{out}/starter", *(f"{out}/round{n}/run" for n in (2, 3, 4))]
+    assert [run.output for run in runs] == outputs
+    assert [run.model.init_from for run in runs[1:]] == outputs[:-1]
+    # The third reads the second's battles too; the fourth, of all formats, only its own.
+    for run, rounds in zip(runs[1:], ((2,), (2, 3), (4,)), strict=True):
+        assert [source["path"] for source in run.data.sources] == [
+            f"{out}/round{n}/{whose}/cache" for n in rounds for whose in ("pool", "own")
+        ]
 
 
 def test_nothing_trained_is_said(tmp_path):
