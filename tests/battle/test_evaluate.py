@@ -89,6 +89,7 @@ def test_a_stop_lets_the_battles_under_way_end_and_shows_them_and_the_same_comma
     assert sorted(path.name for path in tmp_path.iterdir()) == ["play.json", "whole.json"]
 
 
+@pytest.mark.slow
 def test_what_another_command_left_is_no_part_of_this_one(tmp_path):
     place = tmp_path / "play.json"
     base = ["--agent", "random", "--against", "boss", "--formats", "gen1ou", "--json", str(place)]

@@ -107,7 +107,9 @@ def test_its_choices_are_legal_and_a_function_of_the_seed(simulator, battle_form
     assert first == meet(simulator, battle_format, packed, turns=2)
 
 
-@pytest.mark.parametrize("battle_format", ["gen8bssfactory", "gen91v1factory", "gen9battlefactory"])
+@pytest.mark.parametrize(
+    "battle_format", ["gen8bssfactory", pytest.param("gen91v1factory", marks=pytest.mark.slow), "gen9battlefactory"]
+)
 def test_it_plays_where_a_few_are_picked_and_where_a_factory_made_the_teams(simulator, battle_format):
     assert meet(simulator, battle_format, (None, None), turns=4)
 

@@ -263,6 +263,7 @@ def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(cached, 
     assert "battles/s" not in (tmp_path / "b" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_lies_where_another_folders_checkpoint_goes_on_makes_way(cached, tmp_path):
     """A shorter run's checkpoints and rows, none beyond the step that is gone on from, are not the new run's either."""
     settings = [*SMALL, f"data.path={cached}", "eval.every=0", "log.every=1", "checkpoint.keep=0", "log.wandb=true"]

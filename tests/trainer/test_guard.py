@@ -150,6 +150,7 @@ def test_a_stop_in_a_stretch_of_skips_leaves_the_way_back(cached, tmp_path, monk
     assert not [text for text in told if ", -" in text]
 
 
+@pytest.mark.slow
 def test_going_back_needs_no_newer_checkpoint_that_failed(cached, tmp_path, monkeypatch):
     plant_in(monkeypatch, lambda place: 9 <= place < 29)
     write = checkpoint.write
