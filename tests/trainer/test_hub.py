@@ -140,6 +140,19 @@ def test_a_packed_agent_is_half_as_large_and_is_pushed_with_its_card_and_code(tr
     assert pushed["agents.py"] == (trained / "model" / "agents.py").read_bytes()
 
 
+def test_a_packing_whose_card_fails_leaves_the_agent_there_as_it_was(tmp_path, monkeypatch):
+    """New weights beside the card and win chances of the old ones would be untrue."""
+
+    def fails(*_, **__):
+        raise ValueError("no card")
+
+    monkeypatch.setattr(upload, "documents", fails)
+    tiny_network().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="no card"):
+        upload.pack(tmp_path / "model", tmp_path / "packed", None)
+    assert not (tmp_path / "packed").exists()
+
+
 def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypatch):
     """A mean of 600 beside a deviation of 40: rounded to bf16, its statistics say 45."""
     monkeypatch.setattr(upload, "documents", lambda *_, **__: {})
