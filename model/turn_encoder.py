@@ -81,10 +81,12 @@ class EntityGroup(nn.Module):
         self.norm = RMSNorm(config.entity_width)
 
     def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        x = self.words_in(words.reshape(words.shape[0], self.rows, -1))
+        x = F.linear(words.reshape(words.shape[0], self.rows, -1), self.words_in.weight)
         if self.numbers_in is not None:
             x = x + self.numbers_in(numbers.reshape(numbers.shape[0], self.rows, -1))
-        return self.norm(self.out(F.gelu(x + self.slot.to(x.dtype))))
+        # Joined before they meet the turns: the backward pass adds up the turns' gradients once for both.
+        shift = self.slot + self.words_in.bias
+        return self.norm(self.out(F.gelu(x + shift.to(x.dtype))))
 
 
 class BlocksTurnEncoder(nn.Module):

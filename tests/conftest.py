@@ -3,8 +3,6 @@
 import gc
 import os
 
-# The collector rests while libraries are imported: half a million objects that live to the end.
-gc.disable()
 # One thread each: tests start processes of their own, and threads that wait for a busy core spin their time away.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,10 +32,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    """Keeps the collector from walking the imported libraries again and again: a seventh of the tests' time."""
+    """Keeps the collector from walking half a million objects of libraries again and again, a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +55,23 @@ def battles(shared):
         if not root.exists():
             write_battles(root, 80, seed=1, style=Style(noise=0.05, missing=0.03, max_turns=30))
     return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fp32_by_default():
+    """Runs that name no precision have one, whatever this processor multiplies: accelerate allows one a process."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield
+
+
+@pytest.fixture
+def own_accelerate_state():
+    """accelerate keeps one state a process, and refuses another precision: neither other tests' nor ours may stay."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

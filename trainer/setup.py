@@ -61,7 +61,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    precision = {"auto": "bf16" if cuda else "no", "fp32": "no", "bf16": "bf16"}[config.precision]
+    wants_bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(cuda))
+    precision = "bf16" if wants_bf16 else "no"
     # Named on the CPU alone: accelerate would quietly run a world of one beside DeepSpeed's.
     backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
     waiting = timedelta(minutes=config.timeout_minutes)
@@ -70,7 +71,7 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
         mixed_precision=precision,
         # As a number it would give way to ACCELERATE_GRADIENT_ACCUMULATION_STEPS, of another run's launch perhaps.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.batch.accumulate),
-        deepspeed_plugin=_deepspeed_plugin(config, precision == "bf16") if wants_deepspeed else None,
+        deepspeed_plugin=_deepspeed_plugin(config, wants_bf16) if wants_deepspeed else None,
         kwargs_handlers=handlers,
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
@@ -87,6 +88,12 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
                 "`torchrun --nproc-per-node N -m trainer.train …` or an `accelerate launch` file of launch/accelerate"
             )
     return accelerator, config
+
+
+def multiplies_bf16(cuda: bool) -> bool:
+    """Whether bf16 is the faster precision: on CUDA, and on CPUs with AVX-512 BF16; others work it out in fp32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # absent from older PyTorch
+    return cuda or bool(capabilities().get("avx512_bf16"))
 
 
 def compiles(config: RunConfig, accelerator: Accelerator) -> bool:

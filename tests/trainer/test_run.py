@@ -195,6 +195,19 @@ def test_ten_steps_equal_five_and_a_new_process_and_five(cached, tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
+@pytest.mark.usefixtures("own_accelerate_state")
+@pytest.mark.parametrize(
+    ("asked", "multiplies", "chosen"),
+    [("auto", True, "bf16"), ("auto", False, "no"), ("fp32", True, "no"), ("bf16", False, "bf16")],
+)
+def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies, chosen, monkeypatch):
+    capabilities = {"avx512_bf16": multiplies, "avx512_f": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    accelerator, _ = setup.build_accelerator(load_config(None, [f"precision={asked}"]))
+    assert accelerator.mixed_precision == chosen
+
+
 def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, capsys, caplog):
     """The same command finishes again; other settings are refused, or listed where there is something left to train."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=2"]
