@@ -13,25 +13,9 @@ from battle.planner import PlannerAgent, chance_to_finish
 from battle.play import play
 from battle.players import make_player, parse_player
 from battle.teams import load_teams
+from tests.battle.fighters import move, pokemon
 
 STATE = json.loads((Path(__file__).parents[2] / "launch" / "sample_state.json").read_text())
-
-
-def move(name, kind, power=0, category="physical", accuracy=1.0, priority=0):
-    return {
-        "name": name, "move_type": kind, "category": category if power else "status", "base_power": power,
-        "accuracy": accuracy, "priority": priority, "current_pp": 10, "max_pp": 16,
-    }  # fmt: skip
-
-
-def pokemon(name, types, *moves, **other):
-    base = {f"base_{stat}": 100 for stat in ("hp", "atk", "def", "spa", "spd", "spe")}
-    boosts = {f"{stat}_boost": 0 for stat in ("atk", "def", "spa", "spd", "spe", "accuracy", "evasion")}
-    return {
-        "name": name, "base_species": name, "types": types, "moves": list(moves), "hp_pct": 1.0, "lvl": 100,
-        "status": "nostatus", "effect": "noeffect", "item": "noitem", "ability": "pressure", "tera_type": "notype",
-        **base, **boosts, **other,
-    }  # fmt: skip
 
 
 def choice(me, foe, bench=(), legal=None, battle_format="gen4ou", **other):
