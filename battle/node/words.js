@@ -69,7 +69,8 @@ class Words {
     const accuracy = typeof data.accuracy === 'number' ? data.accuracy / 100 : 1;
     const head = `{"name":"${name}","move_type":"${typeWord(data.type || 'Normal')}","category":"${clean(category)}",` +
       `"base_power":${power},"accuracy":${float(accuracy)},"priority":${data.priority || 0},"current_pp":`;
-    const full = data.noPPBoosts || data.pp === 1 ? data.pp : Math.floor((data.pp * 8) / 5);
+    const pp = data.pp || 0; // a move that this version does not know has none
+    const full = data.noPPBoosts || pp === 1 ? pp : Math.floor((pp * 8) / 5);
     known = { name, head, maxpp: this.gen <= 2 ? Math.min(full, 61) : full, target: data.target, exists: data.exists };
     this.moves.set(id, known);
     return known;
