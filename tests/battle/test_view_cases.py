@@ -102,6 +102,7 @@ CASES = [
       for s in ("atk", "def", "spa", "spd", "spe", "accuracy", "evasion")],
     row("gen1-special", (1,), "-boost|p2a: Foe|spa|2 ; -boost|p2a: Foe|spd|2", {"foe.spa_boost": 2, "foe.spd_boost": 2}),
     row("gen1-over-six", (1,), "-boost|p2a: Foe|spa|5 ; -boost|p2a: Foe|spa|2 ; -unboost|p2a: Foe|spa|1", {"foe.spa_boost": 5}),
+    row("gen1-under-six", (1,), "-unboost|p2a: Foe|atk|5 ; -unboost|p2a: Foe|atk|2 ; -boost|p2a: Foe|atk|1", {"foe.atk_boost": -5}),
     row("setboost", (2, 3, 4, 9), "-setboost|p2a: Foe|atk|6|[from] move: Belly Drum", {"foe.atk_boost": 6}),
     row("clearboost", ALL, "-boost|p2a: Foe|atk|2 ; -clearboost|p2a: Foe", {"foe.atk_boost": 0}),
     row("haze", ALL, "-boost|p2a: Foe|atk|2 ; -boost|p1a: Mine|def|1 ; -clearallboost", {"foe.atk_boost": 0, "me.def_boost": 0}),
@@ -145,6 +146,8 @@ CASES = [
     volatile("-start|@|move: Leech Seed", "leechseed", ALL, "me"), volatile("-start|@|Encore", "encore", (2, 3, 4, 9), "me"),
     volatile("-singleturn|@|Protect", "protect", (2, 3, 4, 9), "me"), volatile("-start|@|perish2", "perish", (2, 3, 4, 9), "me"),
     row("latest-volatile", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute", {"foe.effect": "substitute"}),
+    row("volatile-told-again", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -activate|p2a: Foe|confusion", {"foe.effect": "confusion"}),
+    row("volatile-told-again-and-ended", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -activate|p2a: Foe|confusion ; -end|p2a: Foe|confusion", {"foe.effect": "substitute"}),
     row("ended-volatile", ALL, "-start|p2a: Foe|Substitute ; -end|p2a: Foe|Substitute", {"foe.effect": "noeffect"}),
     row("older-volatile-after", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -end|p2a: Foe|Substitute", {"foe.effect": "confusion"}),
     row("volatiles-end-on-switch", ALL, f"-start|p2a: Foe|confusion ; {SWITCH_FOE}", {"foe.effect": "noeffect"}),
@@ -153,12 +156,15 @@ CASES = [
     row("abilities-are-no-volatiles", (3, 4, 9), "-activate|p2a: Foe|ability: Synchronize", {"foe.effect": "noeffect", "foe.ability": "synchronize"}),
     row("roost-is-no-volatile", (4, 9), "-singleturn|p2a: Foe|move: Roost", {"foe.effect": "noeffect"}),
     row("roost-grounds", (4, 9), "switch|p2a: Bird|Skarmory, M|100/100 ; -singleturn|p2a: Bird|move: Roost", {"foe.types": "notype steel"}),
+    row("focuspunch-is-there-a-turn-later", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2", {"foe.effect": "focuspunch"}),
     row("focuspunch-ends", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2 ; turn|3", {"foe.effect": "noeffect"}),
     row("taunt-ends", (3, 4, 9), "-start|p2a: Foe|move: Taunt ; -end|p2a: Foe|move: Taunt", {"foe.effect": "noeffect"}),
     row("wrap-ends", (2, 3, 4), "-activate|p2a: Foe|move: Wrap|[of] p1a: Mine ; -end|p2a: Foe|Wrap|[partiallytrapped]", {"foe.effect": "noeffect"}),
     # Baton Pass and Shed Tail.
     row("batonpass", (2, 3, 4, 9), "-boost|p2a: Foe|spa|2 ; -start|p2a: Foe|Substitute ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass",
         {"foe.name": "alakazam", "foe.spa_boost": 2, "foe.effect": "substitute"}),
+    row("batonpass-perish", (2, 3, 4, 9), "-start|p2a: Foe|perish3 ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass", {"foe.effect": "perish"}),
+    row("batonpass-hands-on-no-attraction", (2, 3, 4, 9), "-start|p2a: Foe|Attract ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass", {"foe.effect": "noeffect"}),
     row("batonpass-me", (2, 3, 4, 9), "-boost|p1a: Mine|atk|2 ; switch|p1a: Zapdos|Zapdos|400/400|[from] Baton Pass",
         {"me.name": "zapdos", "me.atk_boost": 2}, "active to 2"),
     row("no-batonpass", (2, 3, 4, 9), f"-boost|p2a: Foe|spa|2 ; -start|p2a: Foe|Substitute ; {SWITCH_FOE}", {"foe.spa_boost": 0, "foe.effect": "noeffect"}),
@@ -175,6 +181,16 @@ CASES = [
     row("blizzard-gen1", (1,), "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.9, "foe.moves.0.base_power": 120}),
     row("blizzard-gen2", (2, 3, 4), "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.7, "foe.moves.0.base_power": 120}),
     row("blizzard-gen9", NEW, "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.7, "foe.moves.0.base_power": 110}),
+    row("forty-pp", (1, 2), "move|p2a: Foe|Growl|p1a: Mine", {"foe.moves.0.current_pp": 60, "foe.moves.0.max_pp": 61}),
+    row("forty-pp-new", (3, 4, 9), "move|p2a: Foe|Growl|p1a: Mine", {"foe.moves.0.current_pp": 63, "foe.moves.0.max_pp": 64}),
+    row("frustration", (3, 4), "", {"sw2.moves.0.name": "frustration"}, 'side.pokemon.1.moves.0="frustration102"'),
+    row("called-and-locked-into", (2, 3, 4), "move|p2a: Foe|Metronome|p2a: Foe ; move|p2a: Foe|Outrage|p1a: Mine|[from] move: Metronome ; turn|2 ; move|p2a: Foe|Outrage|p1a: Mine|[from] lockedmove",
+        {"opponent_prev_move.name": "outrage"}),
+    row("pursuit-of-who-leaves", (2, 3, 4), "move|p2a: Foe|Pursuit|p1a: Mine|[from] Pursuit", {"opponent_prev_move.name": "pursuit"}),
+    row("locked-spends-nothing", ALL, "(ask) ; move|p1a: Mine|Rest|p1a: Mine|[from] lockedmove ; faint|p1a: Mine", {"me.moves.2.current_pp": 10, "player_prev_move.name": "rest"},
+        "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("no-pressure-on-ones-own", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Rest|p1a: Mine", {"me.moves.2.current_pp": 9},
+        "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("priority", ALL, "move|p2a: Foe|Quick Attack|p1a: Mine", {"foe.moves.0.priority": 1}),
     row("crunch-special", (2, 3), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "special"}),
     row("crunch-physical", (4, 9), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "physical"}),
@@ -286,6 +302,7 @@ CASES = [
     row("typeadd", NEW, "-start|p2a: Foe|typeadd|Grass|[from] move: Forest's Curse", {"foe.effect": "typeadd"}),
     row("typeadd-types", NEW, "-start|p2a: Foe|typeadd|Grass|[from] move: Forest's Curse", {"foe.types": "grass water"}),
     row("typeadd-to-one-type", NEW, "-start|p1a: Mine|typeadd|Ghost|[from] move: Trick-or-Treat", {"me.types": "ghost normal"}),
+    row("a-digit-in-a-name", (2, 3, 4, 9), "switch|p2a: Duck|Porygon2|100/100", {"foe.name": "porygon2"}),
     row("gen1-types", (1,), "switch|p2a: Magnet|Magneton|100/100", {"foe.types": "electric notype"}),
     row("gen2-types", (2, 3, 4, 9), "switch|p2a: Magnet|Magneton|100/100", {"foe.types": "electric steel"}),
     row("clefable-before-fairy", (1, 2, 3, 4), "switch|p2a: Pink|Clefable, F|100/100", {"foe.types": "normal notype"}),
@@ -311,6 +328,7 @@ CASES = [
     # Illusion.
     row("illusion-on", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; move|p2a: Alakazam|Psychic|p1a: Mine", {"foe.name": "alakazam", "foe.moves.0.name": "psychic"}),
     row("illusion-off", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; replace|p2a: Zoroark|Zoroark, M ; -end|p2a: Zoroark|Illusion", {"foe.name": "zoroark", "foe.ability": "illusion", "foe.types": "dark notype"}),
+    row("illusion-mine-moved", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Earthquake|p2a: Foe", {"me.name": "snorlax", "player_prev_move.name": "earthquake"}),
     row("illusion-mine", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; -boost|p1a: Gengar|spa|2", {"me.name": "snorlax", "me.spa_boost": 2, "sw2.name": "gengar"}),
     # Terastallization.
     row("tera-foe", NEW, "-terastallize|p2a: Foe|Steel", {"foe.tera_type": "steel", "foe.types": "notype steel"}),
@@ -344,6 +362,7 @@ CASES = [
                                ("move: Aurora Veil", "auroraveil", NEW), ("move: Lucky Chant", "luckychant", (4,)))],
     row("side-mine", (2, 3, 4, 9), "-sidestart|p1: A|Spikes", {"player_conditions": "spikes", "opponent_conditions": "noconditions"}),
     row("side-ends", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes|[from] move: Rapid Spin", {"player_conditions": "noconditions"}),
+    row("side-ends-with-all-layers", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes", {"player_conditions": "noconditions"}),
     row("side-latest", (4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|move: Stealth Rock", {"player_conditions": "stealthrock"}),
     row("side-older-after", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Reflect ; -sideend|p1: A|Reflect", {"player_conditions": "spikes"}),
     row("courtchange", NEW, "-sidestart|p1: A|Spikes ; -swapsideconditions", {"player_conditions": "noconditions", "opponent_conditions": "spikes"}),
@@ -360,7 +379,7 @@ CASES = [
     # What nobody has seen yet is passed over.
     row("unknown-move", ALL, "move|p2a: Foe|Brand New Move|p1a: Mine", {"opponent_prev_move.name": "nomove", "foe.moves.0.name": "brandnewmove", "foe.moves.0.max_pp": 0}),
     row("unknown-message", ALL, "-somethingnew|p2a: Foe|What ; -start|p2a: Foe|Brand New Effect", {"foe.effect": "brandneweffect"}),
-    row("garbage", ALL, "| ; -damage|p9z: Nobody|10/100 ; -weather", {"foe.hp_pct": 1.0}),
+    row("garbage", ALL, "| ; -damage|p9z: Nobody|10/100 ; -weather ; -start|p2a: Foe|", {"foe.hp_pct": 1.0, "weather": "noweather", "foe.effect": "noeffect"}),
 ]  # fmt: skip
 ROWS = [case for group in CASES for case in group]
 
@@ -377,6 +396,7 @@ def test_at_team_preview_there_is_a_state_for_every_lead_against_every_lead(simu
     (event,) = simulator.step()
     assert event.event == "preview"
     views = json.loads(bytes(event.views))
+    assert b'"hp_pct":1.0,' in bytes(event.views)  # a float in every language
     names = [[(look(state, "me.name"), look(state, "foe.name")) for state in row] for row in views]
     mine = ["snorlax", "gengar", "zapdos", "dragonite", "tauros", "chansey"]
     assert names == [[(own, foe) for foe in views[0][0]["opponent_teampreview"]] for own in mine]
