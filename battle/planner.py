@@ -13,7 +13,7 @@ import numpy as np
 
 from battle.baselines import HAZARDS, HEALING, RECHARGE, STATUS_MOVES, Board, RuleAgent
 from battle.interface import Observation
-from battle.judgement import FAINTS_USER, damage, effectiveness, faster, immune
+from battle.judgement import FAINTS_USER, FIXED, damage, effectiveness, faster, immune
 
 ALIVE = 0.4  # of a Pokémon's worth that goes with its last point of health; the rest goes with its health
 AHEAD = 0.45  # of the race that follows, beside what this turn brings
@@ -68,7 +68,7 @@ class Field:
         if move["name"] == "dreameater" and target["status"] != "slp":
             return 0.0
         share = damage(move, user, target, self.gen) / (move["accuracy"] or 1.0)
-        if not share or move["category"] == "status":
+        if not share or move["name"] in FIXED:
             return share
         kind, own, other = move["move_type"], user["ability"], target["ability"]
         physical = move["category"] == "physical"

@@ -18,14 +18,14 @@ class View extends Track {
   /** The active Pokémon of a side, the fainted one too until another comes in. */
   active(side) {
     const known = this.client[side];
-    if (side === this.me && this.request && !this.winner && known.team[0]) return known.active[0] ?? known.team[0];
+    if (side === this.me && this.request && known.team[0]) return known.active[0] ?? known.team[0];
     return known.active[0] ?? known.lastPokemon;
   }
 
   /** Own move ids in the order of the request, narrowed to the one move where the Pokémon is locked into it. */
   activeMoves(active) {
     const all = this.ownMoves.get(active.originalIdent) ?? active.moves;
-    const asked = this.winner ? null : this.request?.active?.[0]?.moves;
+    const asked = this.request?.active?.[0]?.moves;
     if (asked?.length === 1 && !LONE_CHOICES.has(asked[0].id)) {
       const id = asked[0].id;
       const own = all.find((m) => m === id || this.words.move(m).name === id);
@@ -37,7 +37,7 @@ class View extends Track {
   /** Own benched Pokémon that can come in, with their places in the request, in alphabetical order. */
   bench(active) {
     const side = this.client[this.me];
-    const reviving = !this.winner && this.request?.side.pokemon.some((pokemon) => pokemon.reviving);
+    const reviving = this.request?.side.pokemon.some((pokemon) => pokemon.reviving);
     return side.team
       .map((pokemon, index) => ({ pokemon, index, name: this.words.species(pokemon.baseSpeciesForme).name }))
       .filter(({ pokemon }) => pokemon !== active && (pokemon.hp <= 0 || pokemon.fainted) === Boolean(reviving))
@@ -121,7 +121,7 @@ class View extends Track {
   item(pokemon, mine) {
     if (pokemon.itemEffect === 'knocked off') return 'noitem';
     if (pokemon.item) return letters(pokemon.item);
-    return mine || pokemon.lastItem || pokemon.volatiles.itemremoved ? 'noitem' : 'unknownitem';
+    return mine || pokemon.lastItem ? 'noitem' : 'unknownitem';
   }
 
   ability(pokemon, kind) {
@@ -145,8 +145,7 @@ class View extends Track {
 
   /** True where the newest request wants a choice of this player. */
   get asked() {
-    return Boolean(this.request && !this.request.wait && !this.request.teamPreview && !this.winner &&
-      (this.request.active || this.request.forceSwitch));
+    return Boolean(this.request?.active || this.request?.forceSwitch);
   }
 
   get forced() {
@@ -154,7 +153,7 @@ class View extends Track {
   }
 
   get canTera() {
-    return Boolean(this.asked && this.request.active?.[0]?.canTerastallize) && !this.teraUsed[this.me];
+    return Boolean(this.asked && this.request.active?.[0]?.canTerastallize);
   }
 
   /** JSON of the universal state at this moment, from this player's side. `bench`: JSON of those that can come in. */

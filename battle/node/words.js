@@ -8,8 +8,6 @@ const { Dex } = require('pokemon-showdown');
 
 const BOOSTS = ['atk', 'spa', 'def', 'spd', 'spe', 'accuracy', 'evasion'];
 const BASE_STATS = ['atk', 'spa', 'def', 'spd', 'spe', 'hp'];
-// Generations 1–3 have no category per move: a damaging move is special by its type.
-const SPECIAL_TYPES = new Set(['Fire', 'Water', 'Electric', 'Grass', 'Ice', 'Psychic', 'Dragon', 'Dark']);
 
 /** Lower-case letters and digits of a name; moves and species. */
 const clean = (text) => String(text ?? '').toLowerCase().replace(/[^a-z0-9]+/g, '');
@@ -62,14 +60,14 @@ class Words {
     const typed = id.startsWith('hiddenpower') ? id.replace(/\d+$/, '') : moveName(id);
     const data = this.dex.moves.get(typed);
     const name = moveName(id);
-    let category = data.category || 'Status';
-    if (this.gen <= 3 && category !== 'Status') category = SPECIAL_TYPES.has(data.type) ? 'Special' : 'Physical';
+    const category = data.category || 'Status'; // in generations 1–3 by the type: the simulator's data say so
     // The plain Hidden Power is one whose type nobody has seen; a typed one has 70 where power is not shown.
     const power = name === 'hiddenpower' ? (typed === 'hiddenpower' ? 0 : 70) : data.basePower || 0;
     const accuracy = typeof data.accuracy === 'number' ? data.accuracy / 100 : 1;
     const head = `{"name":"${name}","move_type":"${typeWord(data.type || 'Normal')}","category":"${clean(category)}",` +
       `"base_power":${power},"accuracy":${float(accuracy)},"priority":${data.priority || 0},"current_pp":`;
-    const full = data.noPPBoosts || data.pp === 1 ? data.pp : Math.floor((data.pp * 8) / 5);
+    const pp = data.pp || 0; // a move that this version does not know has none
+    const full = data.noPPBoosts ? pp : Math.floor((pp * 8) / 5);
     known = { name, head, maxpp: this.gen <= 2 ? Math.min(full, 61) : full, target: data.target, exists: data.exists };
     this.moves.set(id, known);
     return known;

@@ -31,3 +31,7 @@ def test_random_formats_draft_none_and_too_few_sets_are_told(simulator):
     few = Team("few", "]".join(sets_of(teams[0])[:4]))
     with pytest.raises(InvalidTeam, match="0 of 2 teams could be drafted"):
         drafted(simulator, "gen1ou", [few], 2, 0)
+    assert drafted(simulator, "gen1ou", teams, 0, 0) == []
+    barred = Team("barred", "]".join([*sets_of(teams[0])[:5], "Mewtwo|||NoAbility|psychic|||||||"]))
+    with pytest.raises(InvalidTeam, match=r"0 of 1 teams could be drafted.*last: .*Mewtwo"):
+        drafted(simulator, "gen1ou", [barred], 1, 0)

@@ -1,5 +1,6 @@
 """Evaluation by play: repeatable, stopped and gone on with, its players named apart, its refusals."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -14,9 +15,10 @@ from battle.baselines import RandomAgent
 from battle.errors import BattleError
 from battle.play import play
 from battle.players import make_player, parse_player, parse_players
-from battle.rating import bradley_terry
+from battle.rating import bradley_terry, elo_margins, gxe, wilson
 from battle.recorder import CannotRecord, Recorder
-from battle.teams import team_files
+from battle.schedule import seed_of
+from battle.teams import Team, team_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +40,87 @@ def test_one_who_ended_no_battle_has_no_rating_and_spoils_none():
     assert "nan" not in said
 
 
+class Stub:
+    """A player by name, who says what it was refused as `TurnwiseAgent` does."""
+
+    def __init__(self, name, refused_mass=None):
+        self.name, self.refused_mass = name, refused_mass
+
+    def choose(self, observations):
+        return [0] * len(observations)
+
+
+def test_every_couple_meets_the_same_teams_and_dice_from_both_chairs_and_as_often_as_asked():
+    teams = [Team(f"team{n}", str(n)) for n in range(9)]
+    arena = evaluate.Arena([evaluate.Counted(Stub(name)) for name in "abc"])
+
+    def met(battles, *, seed=0, battle_format="gen9ou", lead="random"):
+        return list(arena.matches(battle_format, [(0, 1), (0, 2)], teams, battles, seed, lead))
+
+    plan = met(3)
+    assert [match.id for match in plan] == ["0.1.0a", "0.1.0b", "0.2.0a", "0.2.0b", "0.1.1a", "0.2.1a"]
+    seats = [(match.agents[0].name, match.agents[1].name) for match in plan]
+    assert seats == [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("a", "b"), ("a", "c")]
+
+    def dice(plan):
+        return [(match.seed, match.teams, match.leads) for match in plan]
+
+    first, second = dice(plan)[0], dice(plan)[4]
+    assert dice(plan) == [first] * 4 + [second] * 2
+    assert first != second
+    assert first[0] == seed_of("evaluate", 0, "gen9ou", 0)  # not self-play's, nor one that breaks with records of old
+    assert len({match.leads for match in met(20)}) > 1
+    assert {match.leads for match in met(20, lead="first")} == {(0, 0)}
+    assert not {match.seed for match in met(20)} & {
+        *(match.seed for match in met(20, seed=1)), *(match.seed for match in met(20, battle_format="gen8ou")),
+    }  # fmt: skip
+
+
+def test_the_report_tells_every_battle_from_the_first_ones_chair(monkeypatch):
+    monkeypatch.setattr(evaluate.time, "perf_counter", itertools.count(step=0.25).__next__)
+    players = [evaluate.Counted(Stub(name, mass)) for name, mass in (("a", [0.25]), ("b", None), ("c", []))]
+    arena = evaluate.Arena(players)
+    for _ in range(2):  # two decisions in a quarter of a second, twice
+        players[0].choose([None, None])
+    for number, (kind, winner, turns) in enumerate([("won", 0, 10), ("won", 0, 20), ("won", 1, 30), ("tie", -1, 40)]):
+        # Of each pair's second battle the first player sits in the other chair.
+        arena.count(f"0.1.{number}a", "gen2ou", kind, winner, turns, refused=number)
+    arena.count("0.1.0b", "gen2ou", "won", 1, 50, refused=0)
+    arena.count("0.1.1b", "gen2ou", "void", -1, 70, refused=2)
+    arena.count("0.2.0b", "gen1ou", "won", 0, 8, refused=0)
+    report = arena.report(12.34)
+    other, row = report["results"]
+    assert (other["format"], other["player"], other["opponent"], other["losses"]) == ("gen1ou", "a", "c", 1)
+    low, high = wilson(3.5, 5)
+    assert row == {
+        "format": "gen2ou", "player": "a", "opponent": "b", "battles": 5, "wins": 3, "losses": 1, "ties": 1, "void": 1,
+        "win_rate": 0.7, "interval95": [low, high], "turns_mean": 30.0, "refused_choices": 8,
+    }  # fmt: skip
+    told = {name: list(each.values()) for name, each in report["players"].items()}
+    assert told == {"a": [4, 8.0, 0.25], "b": [0, None, None], "c": [0, None, None]}
+    assert report["seconds"] == 12.3
+    assert list(report["ratings"]) == ["gen1ou", "gen2ou", "all"]
+    scores = np.array([[0, 3.5, 0], [1.5, 0, 0], [1, 0, 0]])
+    elo = bradley_terry(scores)
+    expected = zip(elo, elo_margins(scores, elo), gxe(elo), strict=True)
+    found = [list(rating.values()) for rating in report["ratings"]["all"].values()]
+    assert found == [[round(elo, 1), round(margin, 1), round(share, 4)] for elo, margin, share in expected]
+
+    head, first, second, *ratings, speeds = evaluate.table(report).splitlines()
+    assert head.split()[:3] == ["format", "player", "opponent"]
+    assert first.split()[:5] == ["gen1ou", "a", "c", "1", "0.0%"]
+    assert second.split() == [
+        "gen2ou", "a", "b", "5", "70.0%", f"{low:.1%}–", f"{high:.1%}", "30.0", "refused", "8", "void", "1",
+    ]  # fmt: skip
+    best, *_ = sorted(report["ratings"]["gen2ou"].items(), key=lambda item: -(item[1]["elo"] or 0))
+    assert best[0] == "a"
+    assert ratings[1].startswith(
+        f"gen2ou: a {best[1]['elo']:.0f} ± {best[1]['margin95']:.0f} (GXE {best[1]['gxe']:.0%}), b "
+    )
+    assert ratings[1].endswith(", c –")
+    assert speeds == "decisions/s: a 8"
+
+
 def arguments(*more):
     return evaluate.parser().parse_args(
         ["--agent", "type_switch", "--against", "random", "--formats", "gen1ou", "--battles", "8", *more]
@@ -48,6 +131,7 @@ def test_the_same_seed_gives_the_same_evaluation_and_the_better_player_wins():
     first, second = evaluate.run(arguments()), evaluate.run(arguments("--lanes", "3"))
     assert first["results"] == second["results"]
     (row,) = first["results"]
+    assert list(first["ratings"]) == ["gen1ou"]
     assert row["battles"] == 8
     assert row["win_rate"] >= 0.8
     assert row["refused_choices"] == 0

@@ -7,41 +7,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from battle.baselines import Board
 from battle.evaluate import Arena, Counted, facts_of
 from battle.interface import Observation
-from battle.planner import PlannerAgent, chance_to_finish
+from battle.judgement import damage
+from battle.planner import (
+    Field,
+    PlannerAgent,
+    chance_to_finish,
+    cost,
+    hindered,
+    of_affliction,
+    of_health,
+    of_move,
+    of_status,
+    of_switch,
+    standing,
+)
 from battle.play import play
 from battle.players import make_player, parse_player
 from battle.teams import load_teams
+from tests.battle.fighters import move, pokemon
 
 STATE = json.loads((Path(__file__).parents[2] / "launch" / "sample_state.json").read_text())
 
 
-def move(name, kind, power=0, category="physical", accuracy=1.0, priority=0):
-    return {
-        "name": name, "move_type": kind, "category": category if power else "status", "base_power": power,
-        "accuracy": accuracy, "priority": priority, "current_pp": 10, "max_pp": 16,
-    }  # fmt: skip
-
-
-def pokemon(name, types, *moves, **other):
-    base = {f"base_{stat}": 100 for stat in ("hp", "atk", "def", "spa", "spd", "spe")}
-    boosts = {f"{stat}_boost": 0 for stat in ("atk", "def", "spa", "spd", "spe", "accuracy", "evasion")}
-    return {
-        "name": name, "base_species": name, "types": types, "moves": list(moves), "hp_pct": 1.0, "lvl": 100,
-        "status": "nostatus", "effect": "noeffect", "item": "noitem", "ability": "pressure", "tera_type": "notype",
-        **base, **boosts, **other,
+def state_of(me, foe, bench=(), battle_format="gen4ou", **other):
+    return copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE) | {
+        "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
+        "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
+        "weather": "noweather", "opponents_remaining": 4, **other,
     }  # fmt: skip
 
 
 def choice(me, foe, bench=(), legal=None, battle_format="gen4ou", **other):
     """The word of the planner's choice: a move's name, a Pokémon's, or a move's with a plus for terastallization."""
-    state = copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE)
-    state |= {
-        "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
-        "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
-        "weather": "noweather", "opponents_remaining": 4, **other,
-    }  # fmt: skip
+    state = state_of(me, foe, bench, battle_format, **other)
     moves = sorted(each["name"] for each in me["moves"])
     switches = sorted(each["name"] for each in bench)
     if legal is None:
@@ -84,6 +85,308 @@ def test_an_exchange_with_one_right_answer(case):
     me = pokemon("a", mine.get("types", PLAIN), *moves, **{key: mine[key] for key in mine if key != "types"})
     bench = [pokemon("other", "water rock", SURF)] if expected == "other" else []
     assert choice(me, {**FOE, **theirs}, bench) == expected
+
+
+def field_of(me, foe, bench=(), battle_format="gen4ou", **other):
+    state = state_of(me, foe, bench, battle_format, **other)
+    return Field(state, Board(state, np.arange(4 + len(bench))))
+
+
+SLASH, BEAM = move("slash", "normal", 70), move("beam", "fire", 70, "special")
+# The move, what else of its user and of its target, the weather, and by how much that changes what it takes.
+FACTORS = {
+    "rain on fire": (BEAM, {}, {}, "raindance", 0.5),
+    "sun on fire": (BEAM, {}, {}, "sunnyday", 1.5),
+    "rain on water": (SURF, {}, {}, "raindance", 1.5),
+    "sun on water": (SURF, {}, {}, "sunnyday", 0.5),
+    "sand on neither": (SURF, {}, {}, "sandstorm", 1),
+    "huge power": (SLASH, {"ability": "hugepower"}, {}, "", 2),
+    "huge power on a special hit": (BEAM, {"ability": "hugepower"}, {}, "", 1),
+    "huge power on a fixed share": (move("seismictoss", "fighting", 1), {"ability": "hugepower"}, {}, "", 1),
+    "technician": (move("slash", "normal", 60), {"ability": "technician"}, {}, "", 1.5),
+    "technician on a strong hit": (SLASH, {"ability": "technician"}, {}, "", 1),
+    "technician on a power unknown": (SLASH | {"base_power": 0}, {"ability": "technician"}, {}, "", 1),
+    "adaptability": (SLASH, {"ability": "adaptability", "types": "normal notype"}, {}, "", 4 / 3),
+    "adaptability on another type": (SLASH, {"ability": "adaptability"}, {}, "", 1),
+    "guts": (SLASH, {"ability": "guts", "status": "par"}, {}, "", 1.5),
+    "guts without a status": (SLASH, {"ability": "guts"}, {}, "", 1),
+    "guts on a special hit": (BEAM, {"ability": "guts", "status": "par"}, {}, "", 1),
+    "multiscale": (SLASH, {}, {"ability": "multiscale"}, "", 0.5),
+    "multiscale once hurt": (SLASH, {}, {"ability": "multiscale", "hp_pct": 0.99}, "", 1),
+    "thick fat": (BEAM, {}, {"ability": "thickfat"}, "", 0.5),
+    "thick fat on ice": (move("beam", "ice", 70, "special"), {}, {"ability": "thickfat"}, "", 0.5),
+    "thick fat on another type": (SLASH, {}, {"ability": "thickfat"}, "", 1),
+    "dream eater on one awake": (move("dreameater", "psychic", 100), {}, {}, "", 0),
+    "dream eater on one asleep": (move("dreameater", "psychic", 100), {}, {"status": "slp"}, "", 1),
+    "a miss is weighed elsewhere": (move("slash", "normal", 70, accuracy=0.5), {}, {}, "", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FACTORS)
+def test_what_weather_and_abilities_make_of_a_hit(case):
+    hit, mine, theirs, weather, factor = FACTORS[case]
+    me, foe = pokemon("a", PLAIN), pokemon("foe", "normal notype")
+    share = damage(hit, me | {"types": mine.get("types", PLAIN)}, foe, 4) / hit["accuracy"]
+    field = field_of(me | mine, foe | theirs, weather=weather or "noweather")
+    assert field.hit(hit, field.me, field.foe) == pytest.approx(share * factor)
+
+
+def test_guts_makes_a_burn_an_advantage():
+    me, foe = pokemon("a", PLAIN, ability="guts"), pokemon("foe", "normal notype")
+    well = damage(SLASH, me, foe, 4)
+    field = field_of({**me, "status": "brn"}, foe)
+    assert field.hit(SLASH, field.me, field.foe) == pytest.approx(1.5 * well, rel=0.05)
+
+
+def test_the_best_move_is_one_that_can_be_used_and_of_the_foe_one_that_may_be():
+    spent, boom = {**move("outrage", "dragon", 120), "current_pp": 0}, move("explosion", "normal", 250)
+    me = pokemon("a", PLAIN, SLASH, spent, boom, {**move("rockblast", "rock", 40), "accuracy": 0.1})
+    foe = pokemon("foe", "normal notype", TACKLE)
+    field = field_of(me, foe)
+    taken, which = field.best(me, foe)
+    assert (which["name"], taken) == ("slash", pytest.approx(damage(SLASH, me, foe, 4)))
+    slow = field_of({**me, "moves": [SLASH, move("hyperbeam", "normal", 100)]}, foe)
+    assert slow.best(slow.me, foe)[1]["name"] == "slash"  # 0.6 of it: the next turn is lost
+    assert field_of({**me, "status": "par"}, foe).best({**me, "status": "par"}, foe)[0] == pytest.approx(0.75 * taken)
+    assert field_of({**me, "status": "frz"}, foe).best({**me, "status": "frz"}, foe)[0] == pytest.approx(0.35 * taken)
+    guess = damage({**SLASH, "name": "", "base_power": 80}, foe, me, 4)
+    assert field.best(foe, me)[0] == pytest.approx(guess)  # what it has shown is less
+    full = pokemon("foe", "normal notype", TACKLE, TACKLE, TACKLE, TACKLE)
+    assert field_of(me, full).best(full, me)[0] == pytest.approx(damage(TACKLE, full, me, 4))
+    special = field_of(me, {**foe, "base_spa": 101})
+    assert special.best(special.foe, me)[1]["category"] == "special"
+    bare = field_of(me, {**foe, "moves": [], "types": PLAIN})
+    assert bare.best(bare.foe, me) == (0, None)
+
+
+def test_a_race_is_won_by_who_hits_harder_has_more_left_or_moves_first():
+    me, foe = pokemon("a", "normal notype", SLASH, base_spe=101), pokemon("foe", "normal notype", *[SLASH] * 4)
+
+    def race(health=1.0, left=1.0, **mine):
+        field = field_of({**me, **mine}, foe)
+        return field.race(field.me, health, left)
+
+    assert 0 < race() == -race(base_spe=99) < 0.2
+    assert race(0.5) < race(1.0) < race(1.0, 0.5)
+    assert race(base_atk=150) > race() > race(base_def=70)
+    assert -0.75 < race(0.1, base_atk=10) < -0.5
+    assert 0.5 < race(1.0, 0.1, base_atk=180) < 0.75
+    assert race(moves=[]) < -0.5  # who takes nothing loses late, if at all
+
+
+RAISED = {
+    "swordsdance": {"atk_boost": 2}, "dragondance": {"atk_boost": 1, "spe_boost": 1}, "bellydrum": {"atk_boost": 6},
+}  # fmt: skip
+STATUS = {
+    # The move, and a count: (what else of the user, of the foe, of the state; worth, health gained)
+    ("swordsdance", 0): ({}, {}, {}, 0.04, 0), ("swordsdance", 1): ({"atk_boost": 3}, {}, {}, -0.2, 0),
+    ("dragondance", 0): ({"atk_boost": 3}, {}, {}, 0.04, 0),
+    ("bellydrum", 0): ({}, {}, {}, -0.26, 0), ("bellydrum", 1): ({"hp_pct": 0.5}, {}, {}, -0.2, 0),
+    ("rest", 0): ({"hp_pct": 0.7}, {}, {}, -0.28, 0.3), ("rest", 1): ({"hp_pct": 0.71}, {}, {}, -0.3, 0),
+    ("rest", 2): ({"hp_pct": 0.2, "status": "tox"}, {}, {}, -0.16, 0.8),
+    ("rest", 3): ({"hp_pct": 0.2, "status": "slp"}, {}, {}, -0.28, 0.8),
+    ("recover", 0): ({"hp_pct": 0.3}, {}, {}, 0, 0.5), ("recover", 1): ({"hp_pct": 0.8}, {}, {}, 0, 0.2),
+    ("recover", 2): ({"hp_pct": 0.81}, {}, {}, -0.2, 0), ("wish", 0): ({"hp_pct": 0.3}, {}, {}, 0, 0.35),
+    ("stealthrock", 0): ({}, {}, {}, 0.3, 0), ("spikes", 0): ({}, {}, {}, 0.24, 0),
+    ("spikes", 1): ({}, {}, {"opponent_conditions": "spikes"}, -0.1, 0),
+    ("stealthrock", 1): ({}, {}, {"opponents_remaining": 1}, 0, 0),
+    ("sleeptalk", 0): ({"status": "slp"}, {}, {}, 0.25, 0), ("sleeptalk", 1): ({}, {}, {}, -0.5, 0),
+    ("substitute", 0): ({}, {}, {}, 0.1, 0), ("substitute", 1): ({"hp_pct": 0.4}, {}, {}, -0.3, 0),
+    ("substitute", 2): ({"effect": "substitute"}, {}, {}, -0.3, 0), ("substitute", "hit hard"): ({}, {}, {}, -0.3, 0),
+    ("leechseed", 0): ({}, {}, {}, 0.14, 0), ("leechseed", 1): ({}, {"types": "grass notype"}, {}, -0.2, 0),
+    ("leechseed", 2): ({}, {"effect": "leechseed"}, {}, -0.2, 0),
+    ("reflect", 0): ({}, {}, {}, 0.1, 0), ("reflect", 1): ({}, {}, {"player_conditions": "reflect"}, -0.2, 0),
+    ("reflect", 2): ({"effect": "reflect"}, {}, {}, -0.2, 0),
+    ("defog", 0): ({}, {}, {}, -0.15, 0), ("defog", 1): ({}, {}, {"player_conditions": "spikes"}, 0.15, 0),
+    ("roar", 0): ({}, {}, {}, -0.15, 0), ("roar", 1): ({}, {"spe_boost": 1}, {}, 0.2, 0),
+    ("splash", 0): ({}, {}, {}, -0.15, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STATUS)
+def test_what_a_status_move_is_worth(case):
+    mine, theirs, other, worth, healed = STATUS[case]
+    me, foe = pokemon("a", PLAIN) | mine, pokemon("foe", "normal notype") | theirs
+    back = 0.25 if case[1] == "hit hard" else 0.2
+    gained, health, after = of_status(field_of(me, foe, **other), move(case[0], "normal"), back)
+    assert (gained, health) == (pytest.approx(worth), pytest.approx(healed))
+    boosts = {key: after[key] - me[key] for key in me if key.endswith("_boost") and after[key] != me[key]}
+    assert boosts == ({} if worth == -0.2 else RAISED.get(case[0], {}))
+
+
+AFFLICTIONS = {
+    # name: (what else of the foe, generation, whether it can get the status)
+    "thunderwave": [({}, 4, True), ({"types": "ground notype"}, 4, False), ({"types": "electric notype"}, 5, True),
+                    ({"types": "electric notype"}, 6, False), ({"effect": "substitute"}, 4, False)],
+    "toxic": [({}, 4, True), ({"types": "steel notype"}, 4, False), ({"types": "poison notype"}, 4, False),
+              ({"status": "brn"}, 4, False)],
+    "poisonpowder": [({"types": "steel notype"}, 4, False), ({"types": "grass notype"}, 5, True),
+                     ({"types": "grass notype"}, 6, False)],
+    "willowisp": [({"types": "fire notype"}, 4, False), ({"types": "water notype"}, 4, True)],
+    "spore": [({"types": "grass notype"}, 6, False), ({"types": "grass notype"}, 5, True)],
+    "glare": [({"types": "ghost notype"}, 3, False), ({"types": "ghost notype"}, 4, True)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AFFLICTIONS)
+def test_a_status_is_for_who_can_get_it(name):
+    kind = {"thunderwave": "electric", "toxic": "poison", "willowisp": "fire"}.get(name, "normal")
+    for theirs, gen, gets in AFFLICTIONS[name]:
+        foe = pokemon("foe", "normal notype") | theirs
+        field = field_of(pokemon("a", PLAIN), foe, battle_format=f"gen{gen}ou")
+        worth = of_affliction(field, move(name, kind))
+        assert worth > 0 if gets else worth == -0.1, (theirs, gen)
+
+
+def test_a_status_is_worth_more_where_it_does_more():
+    def worth(name, accuracy=1.0, **theirs):
+        field = field_of(pokemon("a", PLAIN), pokemon("foe", "normal notype") | theirs)
+        return of_affliction(field, move(name, "fire", accuracy=accuracy))
+
+    assert worth("toxic") == pytest.approx(0.17)
+    assert worth("toxic", 0.5) == pytest.approx(0.085)
+    assert worth("toxic", hp_pct=0.0) == pytest.approx(0.35 * 0.17)
+    assert worth("stunspore") == pytest.approx(0.15 + 0.06)
+    assert worth("stunspore", base_spe=99) == pytest.approx(0.15)
+    assert worth("willowisp") == pytest.approx(0.14)
+    assert worth("willowisp", base_atk=101) == pytest.approx(0.14 + 0.12)
+
+
+def test_attacks_that_come_to_nothing_and_attacks_that_cost():
+    me, foe = pokemon("a", PLAIN), pokemon("foe", "normal notype")
+
+    def share(name, back=0.3, prev="nomove", **theirs):
+        field = field_of(me, foe | theirs, player_prev_move={"name": prev})
+        hit = move(name, "dark", 80)
+        return round(hindered(field, hit, back) / damage(hit, me, foe, 4), 3)
+
+    assert [share("focuspunch"), share("focuspunch", 0.05), share("focuspunch", status="slp")] == [0.3, 1, 1]
+    assert [share("suckerpunch"), share("suckerpunch", status="frz"), share("crunch", status="slp")] == [1, 0, 1]
+    assert [share("fakeout"), share("fakeout", prev="tackle"), share("tackle", prev="tackle")] == [1, 0.3, 1]
+    assert [cost("hyperbeam", 0.5, 0.79), cost("hyperbeam", 0.5, 0.8)] == [0.25, 0]
+    assert [cost("flareblitz", 0.5, 1), cost("overheat", 0.5, 0), cost("surf", 0.5, 0)] == [0.1, 0.04, 0]
+
+
+def test_what_it_takes_to_come_in():
+    me, foe = pokemon("a", PLAIN), pokemon("foe", "normal notype", *[SLASH] * 4)
+    other = pokemon("other", "ghost flying", SURF, hp_pct=0.5)
+
+    def worth(pokemon=other, mine=None, theirs=None, **state):
+        field = field_of(me | (mine or {}), foe | (theirs or {}), [pokemon], **state)
+        return of_switch(field, pokemon)
+
+    assert worth() > worth({**other, "types": "water flying"})  # a hit lands
+    hit = {**other, "types": "water flying"}
+    assert worth(hit, theirs={"status": "slp"}) > worth(hit)
+    field = field_of(me, foe | {"hp_pct": 0.0}, [hit])
+    assert of_switch(field, hit) == standing(field, hit, 0.5)  # nobody is there to hit it
+    rocks, spikes = {"player_conditions": "stealthrock"}, {"player_conditions": "spikes"}
+    assert worth(**rocks) < worth()
+    assert worth({**other, "types": "ghost steel"}, **rocks) > worth({**other, "types": "ghost notype"}, **rocks)
+    assert worth(**spikes) == worth()
+    grounded = {**other, "types": "ghost notype"}
+    assert worth(grounded, **spikes) < worth(grounded)
+    assert worth({**grounded, "hp_pct": 0.12}, **spikes) < worth({**grounded, "hp_pct": 0.13}, **spikes) - 0.3  # faints
+    assert worth(mine={"atk_boost": -2}) - worth() == pytest.approx(0.08)
+    assert worth(mine={"spa_boost": -2}) - worth() == pytest.approx(0.08)
+    assert worth() - worth(mine={"spe_boost": 2}) == pytest.approx(0.1)
+    assert worth({**grounded, "hp_pct": 0.24}) < worth({**grounded, "hp_pct": 0.25}) - 0.05
+    # The foe's move is meant for who stands there: its best against that one, as it lands on who comes in.
+    quake = [*[SLASH] * 3, EARTHQUAKE]
+    steel, bird = {"types": "steel notype"}, pokemon("bird", "flying notype", SURF)
+    for status, share in (("nostatus", 1), ("slp", 0.35)):
+        for mine, moves in ((steel, quake), ({}, quake), ({}, [{**SLASH, "accuracy": 0.9}] * 4)):
+            theirs = {"moves": moves, "status": status}
+            field = field_of(me | mine, foe | theirs, [bird])
+            meant = field.best(field.foe, field.me)[1]
+            at = field.hit(meant, field.foe, bird) * meant["accuracy"]
+            taken = share * (0.65 * at + 0.35 * field.best(field.foe, bird)[0])
+            assert of_switch(field, bird) == pytest.approx(standing(field, bird, 1 - taken) - 0.6 * taken)
+    weak = {**hit, "hp_pct": 0.01}
+    assert worth(weak) == pytest.approx(-0.4 - 0.6 * 0.01 - 0.4)
+
+
+def test_what_a_move_brings_by_either_order_of_the_exchange():
+    plain = move("slash", "normal", 100)
+    me = pokemon("a", PLAIN, SLASH, base_spe=101)
+    foe = pokemon("foe", "normal notype", *[move("slash", "normal", 200)] * 4)
+    slow, near = {"base_spe": 99}, {"hp_pct": 0.1}
+    hit = damage(plain, me, foe, 5)
+    back = 0.65
+    assert field_of(me, foe).best(foe, me)[0] == pytest.approx(back, abs=0.02)
+
+    def worth(used, mine=None, theirs=None, bench=(), **state):
+        field = field_of(me | (mine or {}), foe | (theirs or {}), bench, battle_format="gen5ou", **state)
+        return of_move(field, used)
+
+    # Who finishes the foe off first is not hit back, by whatever more the hit would take.
+    finished = 0.6 * 0.1 + 0.4 + 0.45 * 0.15
+    assert worth(plain, theirs=near) == worth({**plain, "base_power": 200}, theirs=near) == pytest.approx(finished)
+    assert worth(plain, slow, near) < finished - 0.3
+    # Who is about to be finished acts only where it is first.
+    faint = {"hp_pct": 0.3}
+    first, last = worth(plain, faint), worth(plain, faint | slow)
+    assert last < first - 0.1
+    assert worth({**plain, "priority": 1}, faint | slow) == pytest.approx(first, abs=0.01)
+    assert worth({**plain, "priority": -1}, faint) < first - 0.1
+    assert worth(plain, slow) == pytest.approx(worth(plain), abs=0.2)  # at full health it acts either way
+    # A hit that lands half the time, part by part.
+    half = {**plain, "accuracy": 0.5}
+    field = field_of(me | faint | {"hp_pct": 0.9}, foe | {"hp_pct": 0.2}, battle_format="gen5ou")
+    back = field.best(field.foe, field.me)[0]
+    gain = 0.6 * 0.2 * 0.5 + 0.4 * 0.5
+    taken = back / 2
+    race = field.race(field.me, 0.9 - taken, 0.2 - 0.1)
+    assert of_move(field, half) == pytest.approx(gain - 0.6 * taken + 0.45 * (0.5 * race + 0.5 * 0.15))
+    field = field_of(me | faint, foe | {"hp_pct": 0.2}, battle_format="gen5ou")
+    race = field.race(field.me, 0.03, 0.1)
+    ahead = (1 - 0.475) * (0.5 * race + 0.5 * 0.15) - 0.475 * 0.1
+    assert of_move(field, half) == pytest.approx(gain - 0.6 * 0.3 - 0.4 * 0.475 + 0.45 * ahead)
+
+    named = {name: {**plain, "name": name} for name in ("flareblitz", "gigadrain", "explosion", "uturn", "hyperbeam")}
+    assert worth(named["flareblitz"]) == pytest.approx(worth(plain) - 0.2 * hit)
+    assert worth(named["hyperbeam"]) == pytest.approx(worth(plain) - 0.25)
+    assert worth(named["gigadrain"], {"hp_pct": 0.8}) > worth(plain, {"hp_pct": 0.8}) + 0.301 * hit
+    assert worth(named["explosion"], {"hp_pct": 0.5}, near) == pytest.approx(0.06 + 0.4 - (0.6 * 0.5 + 0.4))
+    assert worth(named["explosion"]) == pytest.approx(0.6 * hit - 1)
+    assert worth(named["uturn"]) == worth(plain)
+    bench = [pokemon("other", PLAIN, SLASH)]
+    assert worth(named["uturn"], bench=bench) == pytest.approx(worth(plain) + 0.05)
+    assert worth(named["uturn"], slow, bench=bench) == pytest.approx(worth(plain, slow) + 0.12)
+    # Status moves: asleep it acts a third of the time, or by Sleep Talk; a raise shows in the race that follows.
+    asleep, calm = {"status": "slp"}, {"moves": [TACKLE] * 4}
+    talk, splash, dance = (move(name, "normal") for name in ("sleeptalk", "splash", "swordsdance"))
+    assert worth(talk, asleep, calm) == pytest.approx(worth(splash, asleep, calm) + 0.25 + 0.35 * 0.15)
+    assert worth(dance, theirs=calm) > worth(splash, theirs=calm) + 0.04 + 0.15 + 0.05
+
+
+def test_worth_is_told_in_pokemon():
+    assert of_health(0.5, 0.25) == pytest.approx(0.6 * 0.5 + 0.4 * 0.25)
+    me, foe = pokemon("a", "normal notype", SLASH, base_spe=101), pokemon("foe", "normal notype", *[SLASH] * 4)
+    field = field_of(me, foe | {"hp_pct": 0.5})
+    turns, theirs = 0.5 / field.best(field.me, field.foe)[0], 1 / field.best(field.foe, field.me)[0]
+    assert field.race(field.me, 1.0, 0.5) == pytest.approx(0.75 * np.tanh((theirs - turns + 0.5) / (1 + turns)))
+    assert standing(field, field.me, 1.0) == pytest.approx(0.45 * field.race(field.me, 1.0, 0.5))
+    assert standing(field, field.me, 0.0) == -0.4
+
+
+def test_who_comes_in_after_a_faint_is_not_hit_on_its_way():
+    frail = pokemon("frail", PLAIN, move("slash", "normal", 120), base_spe=200, hp_pct=0.2)
+    wall = pokemon("wall", "rock steel", move("splash", "normal"), hp_pct=0.5)
+    me, foe = pokemon("a", PLAIN, TACKLE, hp_pct=0.0), pokemon("foe", "normal notype", *[SLASH] * 4, hp_pct=0.2)
+    field = field_of(me | {"hp_pct": 1.0}, foe, [frail, wall])
+    assert of_switch(field, frail) < of_switch(field, wall)
+    assert choice(me, foe, [wall, frail], legal=[4, 5]) == "frail"
+    assert choice(me, foe, [{**wall, "name": "b"}, {**wall, "name": "a"}], legal=[4, 5]) == "a"
+
+
+def test_of_two_that_are_worth_the_same_the_first_is_chosen_and_of_none_known_too():
+    me = pokemon("a", PLAIN, {**TACKLE, "name": "pound"}, TACKLE)
+    assert choice(me, FOE) == "pound"
+    mask = np.zeros(13, bool)
+    mask[[2, 3]] = True  # the state does not name what these are
+    state = json.dumps(state_of(me, FOE)).encode()
+    assert PlannerAgent().choose([Observation("lane", state, mask, True)]) == [2]
 
 
 def test_terastallizes_to_finish():

@@ -33,7 +33,17 @@ def test_anybodys_teams(simulator, tmp_path):
     with pytest.raises(InvalidTeam, match=r"no \*.gen2ou_team file"):
         load_teams(simulator, "gen2ou", tmp_path)
     for makes_its_own in ("gen9randombattle", "gen9battlefactory", "gen1challengecup"):
-        assert [team.packed for team in load_teams(simulator, makes_its_own, tmp_path)] == [None]
+        teams = load_teams(simulator, makes_its_own, tmp_path)
+        assert [(team.name, team.packed) for team in teams] == [("random", None)]
+    with pytest.raises(InvalidTeam, match=r"no \*.gen1uu_team file"):  # given ones are not made up for
+        load_teams(simulator, "gen1uu", tmp_path)
+    (tmp_path / "good.gen1ou_team").unlink()
+    with pytest.raises(InvalidTeam, match=r"bad.gen1ou_team"):  # not one is good
+        load_teams(simulator, "gen1ou", tmp_path, strict=False)
+    (tmp_path / "gen1ou").mkdir()
+    for name in "dbac":  # the format's own folder comes first, by name
+        (tmp_path / "gen1ou" / f"{name}.gen1ou_team").write_text(good)
+    assert [team.name for team in load_teams(simulator, "gen1ou", tmp_path)] == ["a", "b", "c", "d"]
 
 
 def species_of(team):
@@ -52,6 +62,7 @@ def test_where_nobody_wrote_teams_they_are_made_of_showdowns_sets(simulator, bat
     assert f"{battle_format}: nobody wrote teams: 24 made of Showdown's random sets" in caplog.text
     line_ups = {frozenset(species_of(team)[0]) for team in (*training, *kept)}
     assert len(line_ups) == 32
+    assert len({team.name for team in training}) == 24
     assert {len(line_up) for line_up in line_ups} == {3 if battle_format == "gen91v1" else 6}
     assert {level for team in training for level in species_of(team)[1]} == {"100"}
     for team in (training[0], kept[-1]):

@@ -12,7 +12,7 @@ import json
 
 import pytest
 
-from tests.battle.table import look, run
+from tests.battle.table import look, preamble, request, run
 
 OLD = (1, 2, 3, 4)
 ALL = (1, 2, 3, 4, 9)
@@ -53,6 +53,7 @@ CASES = [
                                 "choice9": "move 1 terastallize", "choice12": "move 4 terastallize"}),
     row("no-tera", OLD, "", {"me.tera_type": "notype", "sw0.tera_type": "notype", "can_tera": False, "choice9": None}),
     row("preview", NEW, "", {"opponent_teampreview": ["starmie", "alakazam", "exeggutor", "lapras", "urshifu", "zoroark"]}),
+    row("preview-is-not-the-field", NEW, "", {"opponents_remaining": 6, "foe.hp_pct": 1.0}),
     row("no-preview", OLD, "", {"opponent_teampreview": []}),
     row("gen1-stats", (1,), "", {"me.base_spa": 65, "me.base_spd": 65, "foe.base_spa": 100, "foe.base_spd": 100}),
     row("gen2-stats", (2, 3, 4, 9), "", {"me.base_spa": 65, "me.base_spd": 110, "me.base_hp": 160, "me.base_spe": 30}),
@@ -60,6 +61,7 @@ CASES = [
     row("hurt-foe", ALL, "-damage|p2a: Foe|43/100", {"foe.hp_pct": 0.43}),
     row("hurt-me", ALL, "-damage|p1a: Mine|100/400", {"me.hp_pct": 0.25}, 'side.pokemon.0.condition="100/400"'),
     row("hp-exact", ALL, "-damage|p1a: Mine|133/400", {"me.hp_pct": 0.3325}, 'side.pokemon.0.condition="133/400"'),
+    row("more-than-all", ALL, "-heal|p2a: Foe|120/100", {"foe.hp_pct": 1.0}),
     row("heal-foe", ALL, "-damage|p2a: Foe|43/100 ; -heal|p2a: Foe|93/100", {"foe.hp_pct": 0.93}),
     row("sethp", ALL, "-sethp|p2a: Foe|21/100|[from] move: Pain Split", {"foe.hp_pct": 0.21}),
     row("foe-faints", ALL, "-damage|p2a: Foe|0 fnt ; faint|p2a: Foe", {"foe.hp_pct": 0.0, "foe.status": "fnt",
@@ -80,6 +82,13 @@ CASES = [
     *[row(f"foe-{s}", ALL, f"-status|p2a: Foe|{s}", {"foe.status": s}) for s in ("brn", "par", "psn", "tox", "slp", "frz")],
     *[row(f"me-{s}", ALL, f"-status|p1a: Mine|{s}", {"me.status": s}, f'side.pokemon.0.condition="400/400 {s}"')
       for s in ("brn", "par", "psn", "tox", "slp", "frz")],
+    row("bench-changes-between-asks", ALL, "(ask)", {"sw4.hp_pct": 0.5, "sw0.hp_pct": 1.0}, 'side.pokemon.2.condition="400/800"'),
+    row("bench-status-changes", ALL, "(ask)", {"sw4.status": "par", "sw4.hp_pct": 1.0}, 'side.pokemon.2.condition="400/400 par"'),
+    row("bench-item-changes", (2, 3, 4, 9), "(ask)", {"sw4.item": "noitem"}, 'side.pokemon.2.item=""'),
+    row("bench-ability-changes", (3, 4, 9), "(ask)", {"sw4.ability": "static"}, 'side.pokemon.2.ability="static"', 'side.pokemon.2.baseAbility="static"'),
+    row("two-of-a-species-stand-in-the-team's-order", ALL, "", {"choice4": "switch 2", "choice5": "switch 6", "sw0.lvl": 50},
+        'side.pokemon.1.details="Chansey, L50, F"'),
+    row("foe-below-nothing", ALL, "-damage|p2a: Foe|0", {"foe.hp_pct": 0.0, "foe.status": "fnt", "opponents_remaining": 5}),
     row("status-in-damage", ALL, "-damage|p2a: Foe|80/100 tox", {"foe.status": "tox", "foe.hp_pct": 0.8}),
     row("cured", ALL, "-status|p2a: Foe|par ; -curestatus|p2a: Foe|par", {"foe.status": "nostatus"}),
     row("cureteam", (2, 3, 4), "-status|p2a: Foe|par ; -cureteam|p2a: Foe|[from] move: Heal Bell", {"foe.status": "nostatus"}),
@@ -93,6 +102,7 @@ CASES = [
       for s in ("atk", "def", "spa", "spd", "spe", "accuracy", "evasion")],
     row("gen1-special", (1,), "-boost|p2a: Foe|spa|2 ; -boost|p2a: Foe|spd|2", {"foe.spa_boost": 2, "foe.spd_boost": 2}),
     row("gen1-over-six", (1,), "-boost|p2a: Foe|spa|5 ; -boost|p2a: Foe|spa|2 ; -unboost|p2a: Foe|spa|1", {"foe.spa_boost": 5}),
+    row("gen1-under-six", (1,), "-unboost|p2a: Foe|atk|5 ; -unboost|p2a: Foe|atk|2 ; -boost|p2a: Foe|atk|1", {"foe.atk_boost": -5}),
     row("setboost", (2, 3, 4, 9), "-setboost|p2a: Foe|atk|6|[from] move: Belly Drum", {"foe.atk_boost": 6}),
     row("clearboost", ALL, "-boost|p2a: Foe|atk|2 ; -clearboost|p2a: Foe", {"foe.atk_boost": 0}),
     row("haze", ALL, "-boost|p2a: Foe|atk|2 ; -boost|p1a: Mine|def|1 ; -clearallboost", {"foe.atk_boost": 0, "me.def_boost": 0}),
@@ -136,6 +146,8 @@ CASES = [
     volatile("-start|@|move: Leech Seed", "leechseed", ALL, "me"), volatile("-start|@|Encore", "encore", (2, 3, 4, 9), "me"),
     volatile("-singleturn|@|Protect", "protect", (2, 3, 4, 9), "me"), volatile("-start|@|perish2", "perish", (2, 3, 4, 9), "me"),
     row("latest-volatile", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute", {"foe.effect": "substitute"}),
+    row("volatile-told-again", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -activate|p2a: Foe|confusion", {"foe.effect": "confusion"}),
+    row("volatile-told-again-and-ended", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -activate|p2a: Foe|confusion ; -end|p2a: Foe|confusion", {"foe.effect": "substitute"}),
     row("ended-volatile", ALL, "-start|p2a: Foe|Substitute ; -end|p2a: Foe|Substitute", {"foe.effect": "noeffect"}),
     row("older-volatile-after", ALL, "-start|p2a: Foe|confusion ; -start|p2a: Foe|Substitute ; -end|p2a: Foe|Substitute", {"foe.effect": "confusion"}),
     row("volatiles-end-on-switch", ALL, f"-start|p2a: Foe|confusion ; {SWITCH_FOE}", {"foe.effect": "noeffect"}),
@@ -144,12 +156,15 @@ CASES = [
     row("abilities-are-no-volatiles", (3, 4, 9), "-activate|p2a: Foe|ability: Synchronize", {"foe.effect": "noeffect", "foe.ability": "synchronize"}),
     row("roost-is-no-volatile", (4, 9), "-singleturn|p2a: Foe|move: Roost", {"foe.effect": "noeffect"}),
     row("roost-grounds", (4, 9), "switch|p2a: Bird|Skarmory, M|100/100 ; -singleturn|p2a: Bird|move: Roost", {"foe.types": "notype steel"}),
+    row("focuspunch-is-there-a-turn-later", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2", {"foe.effect": "focuspunch"}),
     row("focuspunch-ends", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2 ; turn|3", {"foe.effect": "noeffect"}),
     row("taunt-ends", (3, 4, 9), "-start|p2a: Foe|move: Taunt ; -end|p2a: Foe|move: Taunt", {"foe.effect": "noeffect"}),
     row("wrap-ends", (2, 3, 4), "-activate|p2a: Foe|move: Wrap|[of] p1a: Mine ; -end|p2a: Foe|Wrap|[partiallytrapped]", {"foe.effect": "noeffect"}),
     # Baton Pass and Shed Tail.
     row("batonpass", (2, 3, 4, 9), "-boost|p2a: Foe|spa|2 ; -start|p2a: Foe|Substitute ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass",
         {"foe.name": "alakazam", "foe.spa_boost": 2, "foe.effect": "substitute"}),
+    row("batonpass-perish", (2, 3, 4, 9), "-start|p2a: Foe|perish3 ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass", {"foe.effect": "perish"}),
+    row("batonpass-hands-on-no-attraction", (2, 3, 4, 9), "-start|p2a: Foe|Attract ; switch|p2a: Alakazam|Alakazam, M|100/100|[from] Baton Pass", {"foe.effect": "noeffect"}),
     row("batonpass-me", (2, 3, 4, 9), "-boost|p1a: Mine|atk|2 ; switch|p1a: Zapdos|Zapdos|400/400|[from] Baton Pass",
         {"me.name": "zapdos", "me.atk_boost": 2}, "active to 2"),
     row("no-batonpass", (2, 3, 4, 9), f"-boost|p2a: Foe|spa|2 ; -start|p2a: Foe|Substitute ; {SWITCH_FOE}", {"foe.spa_boost": 0, "foe.effect": "noeffect"}),
@@ -166,6 +181,16 @@ CASES = [
     row("blizzard-gen1", (1,), "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.9, "foe.moves.0.base_power": 120}),
     row("blizzard-gen2", (2, 3, 4), "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.7, "foe.moves.0.base_power": 120}),
     row("blizzard-gen9", NEW, "move|p2a: Foe|Blizzard|p1a: Mine", {"foe.moves.0.accuracy": 0.7, "foe.moves.0.base_power": 110}),
+    row("forty-pp", (1, 2), "move|p2a: Foe|Growl|p1a: Mine", {"foe.moves.0.current_pp": 60, "foe.moves.0.max_pp": 61}),
+    row("forty-pp-new", (3, 4, 9), "move|p2a: Foe|Growl|p1a: Mine", {"foe.moves.0.current_pp": 63, "foe.moves.0.max_pp": 64}),
+    row("frustration", (3, 4), "", {"sw2.moves.0.name": "frustration"}, 'side.pokemon.1.moves.0="frustration102"'),
+    row("called-and-locked-into", (2, 3, 4), "move|p2a: Foe|Metronome|p2a: Foe ; move|p2a: Foe|Outrage|p1a: Mine|[from] move: Metronome ; turn|2 ; move|p2a: Foe|Outrage|p1a: Mine|[from] lockedmove",
+        {"opponent_prev_move.name": "outrage"}),
+    row("pursuit-of-who-leaves", (2, 3, 4), "move|p2a: Foe|Pursuit|p1a: Mine|[from] Pursuit", {"opponent_prev_move.name": "pursuit"}),
+    row("locked-spends-nothing", ALL, "(ask) ; move|p1a: Mine|Rest|p1a: Mine|[from] lockedmove ; faint|p1a: Mine", {"me.moves.2.current_pp": 10, "player_prev_move.name": "rest"},
+        "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("no-pressure-on-ones-own", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Rest|p1a: Mine", {"me.moves.2.current_pp": 9},
+        "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("priority", ALL, "move|p2a: Foe|Quick Attack|p1a: Mine", {"foe.moves.0.priority": 1}),
     row("crunch-special", (2, 3), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "special"}),
     row("crunch-physical", (4, 9), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "physical"}),
@@ -197,6 +222,10 @@ CASES = [
         "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("pp-of-the-request", ALL, "", {"me.moves.1.current_pp": 3, "me.moves.1.max_pp": 16}, "active.0.moves.1.pp=3"),
     row("pp-zero", ALL, "", {"me.moves.1.current_pp": 0, "choice1": None}, "active.0.moves.1.pp=0", "active.0.moves.1.disabled=true"),
+    row("pp-zero-alone", ALL, "", {"me.moves.1.current_pp": 0, "choice1": None, "choice0": "move 1"}, "active.0.moves.1.pp=0"),
+    row("recharge-among-others", ALL, "", {"choice0": None, "choice1": "move 2"}, 'active.0.moves.0={"move":"Recharge","id":"recharge"}'),
+    row("my-move-has-the-requests-pp", ALL, "move|p1a: Mine|Earthquake|p2a: Foe", {"player_prev_move.current_pp": 3, "player_prev_move.max_pp": 16},
+        "active.0.moves.1.pp=3"),
     row("bench-pp-full", ALL, "", {"sw4.moves.0.current_pp": 24, "sw4.moves.0.max_pp": 24}),
     # Disabled, locked and lone choices.
     row("disabled", ALL, "", {"choice0": None, "choice1": "move 2"}, "active.0.moves.0.disabled=true"),
@@ -220,6 +249,8 @@ CASES = [
     row("one-move-pokemon", NEW, "", {"choice0": "move 1", "choice1": None, "choice9": "move 1 terastallize"}, 'side.pokemon.0.moves=["transform"]',
         'active.0.moves=[{"move":"Transform","id":"transform","pp":10,"maxpp":16,"target":"normal","disabled":false}]'),
     row("trapped", ALL, "", {"choice4": None, "choice8": None, "choice0": "move 1", "sw0.name": "chansey"}, "active.0.trapped=true"),
+    row("forced-though-trapped", ALL, "", {"choice0": None, "choice4": "switch 6", "forced_switch": True}, "active.0.trapped=true", "forceSwitch=[true]"),
+    row("not-forced", ALL, "", {"choice0": "move 1", "forced_switch": False}, "forceSwitch=[false]"),
     row("maybe-trapped", (3, 4, 9), "", {"choice4": "switch 6"}, "active.0.maybeTrapped=true"),
     row("order-of-moves", ALL, "", {"choice0": "move 3", "choice1": "move 4", "choice2": "move 1", "choice3": "move 2"},
         'side.pokemon.0.moves=["rest","surf","bodyslam","earthquake"]',
@@ -230,6 +261,7 @@ CASES = [
     row("item-shown", (2, 3, 4, 9), "-heal|p2a: Foe|100/100|[from] item: Leftovers", {"foe.item": "leftovers"}),
     row("item-eaten", (2, 3, 4, 9), "-enditem|p2a: Foe|Lum Berry|[eat]", {"foe.item": "noitem"}),
     row("item-gone", (4, 9), "-enditem|p2a: Foe|Focus Sash", {"foe.item": "noitem"}),
+    row("item-knocked-off-unseen", (3, 4, 9), "-enditem|p2a: Foe|Sitrus Berry|[from] move: Knock Off|[of] p1a: Mine ; -item|p2a: Foe|Leftovers|[from] move: Trick", {"foe.item": "leftovers"}),
     row("item-knocked-off", (3, 4), "-enditem|p2a: Foe|Leftovers|[from] move: Knock Off|[of] p1a: Mine", {"foe.item": "noitem"}),
     row("item-knocked-off-new", NEW, "-enditem|p2a: Foe|Leftovers|[from] move: Knock Off|[of] p1a: Mine", {"foe.item": "noitem"}),
     row("trick", (3, 4, 9), "-activate|p1a: Mine|move: Trick|[of] p2a: Foe ; -item|p2a: Foe|Leftovers|[from] move: Trick ; -item|p1a: Mine|Choice Band|[from] move: Trick",
@@ -243,6 +275,9 @@ CASES = [
     row("thief", (2, 3, 4), "-item|p1a: Mine|Leftovers|[from] move: Thief|[of] p2a: Foe", {"foe.item": "noitem", "me.item": "leftovers"}),
     row("recycle", (3, 4), "-enditem|p2a: Foe|Lum Berry|[eat] ; -item|p2a: Foe|Lum Berry|[from] move: Recycle", {"foe.item": "lumberry"}),
     row("poltergeist-item", NEW, "-activate|p2a: Foe|move: Poltergeist|Leftovers", {"foe.effect": "poltergeist"}),
+    row("item-seen-and-knocked-off", (3, 4, 9), "-heal|p2a: Foe|100/100|[from] item: Leftovers ; -enditem|p2a: Foe|Leftovers|[from] move: Knock Off|[of] p1a: Mine", {"foe.item": "noitem"}),
+    *[row(f"item-gone-for-good-{how}", gens, f"-enditem|p2a: Foe|Lum Berry|{by} ; {SWITCH_FOE} ; switch|p2a: Foe|Starmie|100/100", {"foe.item": "noitem"})
+      for how, by, gens in (("eaten", "[eat]", (2, 3, 4, 9)), ("knocked-off", "[from] move: Knock Off|[of] p1a: Mine", (3, 4, 9)))],
     row("item-of-the-new-one-unknown", (2, 3, 4, 9), f"-heal|p2a: Foe|100/100|[from] item: Leftovers ; {SWITCH_FOE}", {"foe.item": "unknownitem"}),
     row("mine-eaten", (2, 3, 4, 9), "-enditem|p1a: Mine|Leftovers|[eat]", {"me.item": "noitem"}, 'side.pokemon.0.item=""'),
     # Abilities.
@@ -258,11 +293,16 @@ CASES = [
     row("asone", NEW, "switch|p2a: King|Calyrex-Ice|100/100 ; -ability|p2a: King|As One ; -ability|p2a: King|Unnerve", {"foe.ability": "asoneglastrier"}),
     row("worryseed", (4, 9), "-endability|p2a: Foe ; -ability|p2a: Foe|Insomnia|[from] move: Worry Seed", {"foe.ability": "insomnia"}),
     # Types and formes.
+    row("gastroacid", (4, 9), "-ability|p2a: Foe|Natural Cure ; -endability|p2a: Foe", {"foe.ability": "naturalcure"}),
+    row("skillswap", NEW, "-ability|p2a: Foe|Natural Cure ; -activate|p2a: Foe|move: Skill Swap|Immunity|Natural Cure|[of] p1a: Mine", {"foe.ability": "immunity", "me.ability": "naturalcure"}, 'side.pokemon.0.ability="naturalcure"'),
     row("typechange-foe", (2, 3, 4, 9), "-start|p2a: Foe|typechange|Grass", {"foe.types": "grass notype"}),
     row("typechange-two", (3, 4, 9), "-start|p2a: Foe|typechange|Grass/Poison", {"foe.types": "grass poison"}),
     row("typechange-gone", (2, 3, 4, 9), f"-start|p2a: Foe|typechange|Grass ; {SWITCH_FOE} ; switch|p2a: Foe|Starmie|100/100", {"foe.types": "psychic water"}),
     row("burnup", NEW, "switch|p2a: Fire|Arcanine, M|100/100 ; -start|p2a: Fire|typechange|???", {"foe.types": "notype threequestionmarks"}),
     row("typeadd", NEW, "-start|p2a: Foe|typeadd|Grass|[from] move: Forest's Curse", {"foe.effect": "typeadd"}),
+    row("typeadd-types", NEW, "-start|p2a: Foe|typeadd|Grass|[from] move: Forest's Curse", {"foe.types": "grass water"}),
+    row("typeadd-to-one-type", NEW, "-start|p1a: Mine|typeadd|Ghost|[from] move: Trick-or-Treat", {"me.types": "ghost normal"}),
+    row("a-digit-in-a-name", (2, 3, 4, 9), "switch|p2a: Duck|Porygon2|100/100", {"foe.name": "porygon2"}),
     row("gen1-types", (1,), "switch|p2a: Magnet|Magneton|100/100", {"foe.types": "electric notype"}),
     row("gen2-types", (2, 3, 4, 9), "switch|p2a: Magnet|Magneton|100/100", {"foe.types": "electric steel"}),
     row("clefable-before-fairy", (1, 2, 3, 4), "switch|p2a: Pink|Clefable, F|100/100", {"foe.types": "normal notype"}),
@@ -280,12 +320,15 @@ CASES = [
     row("ditto-copies-boosts", ALL, "-boost|p1a: Mine|atk|2 ; switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Mine", {"foe.atk_boost": 2}),
     row("ditto-move-has-five-pp", (2, 3, 4, 9), "switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Mine ; move|p2a: Blob|Body Slam|p1a: Mine",
         {"opponent_prev_move.name": "bodyslam"}),
+    row("ditto-shows-copied-moves-only", (2, 3, 4, 9), "switch|p2a: Blob|Ditto|100/100 ; move|p2a: Blob|Transform|p1a: Mine ; -transform|p2a: Blob|p1a: Mine ; move|p2a: Blob|Surf|p1a: Mine ; move|p2a: Blob|Surf|p1a: Mine",
+        {"foe.moves.0.name": "bodyslam", "foe.moves.0.current_pp": 5, "foe.moves.3.name": "surf", "foe.moves.3.current_pp": 3, "foe.moves.3.max_pp": 5}),
     row("ditto-mine", NEW, "-transform|p1a: Mine|p2a: Foe", {"me.moves.0.name": "surf", "me.moves.0.current_pp": 5, "me.moves.0.max_pp": 5, "choice0": "move 2", "choice1": "move 1"},
         'side.pokemon.0.moves=["surf","psychic"]', 'active.0.moves=[{"move":"Surf","id":"surf","pp":5,"maxpp":5},{"move":"Psychic","id":"psychic","pp":5,"maxpp":5}]'),
     row("ditto-is-itself-again", ALL, f"switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Mine ; {SWITCH_FOE} ; switch|p2a: Blob|Ditto|100/100", {"foe.name": "ditto", "foe.moves": [], "foe.atk_boost": 0}),
     # Illusion.
     row("illusion-on", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; move|p2a: Alakazam|Psychic|p1a: Mine", {"foe.name": "alakazam", "foe.moves.0.name": "psychic"}),
     row("illusion-off", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; replace|p2a: Zoroark|Zoroark, M ; -end|p2a: Zoroark|Illusion", {"foe.name": "zoroark", "foe.ability": "illusion", "foe.types": "dark notype"}),
+    row("illusion-mine-moved", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Earthquake|p2a: Foe", {"me.name": "snorlax", "player_prev_move.name": "earthquake"}),
     row("illusion-mine", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; -boost|p1a: Gengar|spa|2", {"me.name": "snorlax", "me.spa_boost": 2, "sw2.name": "gengar"}),
     # Terastallization.
     row("tera-foe", NEW, "-terastallize|p2a: Foe|Steel", {"foe.tera_type": "steel", "foe.types": "notype steel"}),
@@ -319,6 +362,7 @@ CASES = [
                                ("move: Aurora Veil", "auroraveil", NEW), ("move: Lucky Chant", "luckychant", (4,)))],
     row("side-mine", (2, 3, 4, 9), "-sidestart|p1: A|Spikes", {"player_conditions": "spikes", "opponent_conditions": "noconditions"}),
     row("side-ends", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes|[from] move: Rapid Spin", {"player_conditions": "noconditions"}),
+    row("side-ends-with-all-layers", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes", {"player_conditions": "noconditions"}),
     row("side-latest", (4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|move: Stealth Rock", {"player_conditions": "stealthrock"}),
     row("side-older-after", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Reflect ; -sideend|p1: A|Reflect", {"player_conditions": "spikes"}),
     row("courtchange", NEW, "-sidestart|p1: A|Spikes ; -swapsideconditions", {"player_conditions": "noconditions", "opponent_conditions": "spikes"}),
@@ -333,8 +377,9 @@ CASES = [
     row("lost", ALL, "-damage|p1a: Mine|0 fnt ; faint|p1a: Mine ; win|B", {"battle_won": False, "battle_lost": True, "me.status": "fnt", "me.hp_pct": 0.0, "me.name": "snorlax"}),
     row("tie", ALL, "tie", {"battle_won": False, "battle_lost": False}),
     # What nobody has seen yet is passed over.
+    row("unknown-move", ALL, "move|p2a: Foe|Brand New Move|p1a: Mine", {"opponent_prev_move.name": "nomove", "foe.moves.0.name": "brandnewmove", "foe.moves.0.max_pp": 0}),
     row("unknown-message", ALL, "-somethingnew|p2a: Foe|What ; -start|p2a: Foe|Brand New Effect", {"foe.effect": "brandneweffect"}),
-    row("garbage", ALL, "| ; -damage|p9z: Nobody|10/100 ; -weather", {"foe.hp_pct": 1.0}),
+    row("garbage", ALL, "| ; -damage|p9z: Nobody|10/100 ; -weather ; -start|p2a: Foe|", {"foe.hp_pct": 1.0, "weather": "noweather", "foe.effect": "noeffect"}),
 ]  # fmt: skip
 ROWS = [case for group in CASES for case in group]
 
@@ -342,6 +387,23 @@ ROWS = [case for group in CASES for case in group]
 @pytest.fixture(scope="module")
 def events(simulator):
     return run(simulator, [(gen, lines, changes) for _, gen, lines, changes, _ in ROWS])
+
+
+def test_at_team_preview_there_is_a_state_for_every_lead_against_every_lead(simulator):
+    asked = request(9)
+    del asked["active"]
+    simulator.command("feed", "preview", "gen9ou", preamble(9)[:-4], json.dumps(asked | {"teamPreview": True}))
+    (event,) = simulator.step()
+    assert event.event == "preview"
+    views = json.loads(bytes(event.views))
+    assert b'"hp_pct":1.0,' in bytes(event.views)  # a float in every language
+    names = [[(look(state, "me.name"), look(state, "foe.name")) for state in row] for row in views]
+    mine = ["snorlax", "gengar", "zapdos", "dragonite", "tauros", "chansey"]
+    assert names == [[(own, foe) for foe in views[0][0]["opponent_teampreview"]] for own in mine]
+    for state in (state for row in views for state in row):
+        assert (look(state, "foe.hp_pct"), look(state, "foe.status"), state["can_tera"]) == (1.0, "nostatus", True)
+        assert (state["opponents_remaining"], len(state["available_switches"])) == (6, 5)
+        assert not state["forced_switch"]
 
 
 def test_there_are_hundreds_of_cases_with_names_of_their_own():
