@@ -71,7 +71,7 @@ def make_cache(
         OSError: the folder is full or cannot be written.
     """
     index, count = shard
-    if count < 1 or not 0 <= index < count:
+    if not 0 <= index < count:
         raise DataError(f"--shard {index}/{count}: give i/n with 0 ≤ i < n")
     if job.unit < 1:
         raise DataError(f"--battles-per-shard {job.unit}: give 1 or more")
@@ -127,9 +127,7 @@ class _Units:
         self.count = count
 
     def __iter__(self) -> Iterator[Unit]:
-        for unit in _units(self.job, self._wanted):
-            if unit.files or unit.rejects:
-                yield unit
+        return _units(self.job, self._wanted)
 
     def _wanted(self, name: str, source: str) -> bool:
         """Note a unit's name; whether this machine has to do it, as yet or because its battles are others now."""
@@ -272,7 +270,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
 def _is_ours(vocabulary: Path, tokenizer: Tokenizer) -> bool:
     try:
         return Tokenizer.load(vocabulary).hash == tokenizer.hash
-    except (OSError, ValueError):
+    except ValueError:
         return False
 
 
@@ -291,13 +289,11 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     for number, part in enumerate(parts):
         with pa.memory_map(str(out / part.file), "rb") as source:
             for batch_number, batch in enumerate(pa.ipc.open_stream(source)):
-                lengths = batch.column("turns").to_numpy()
                 places = [
                     batch.column("team").to_numpy(),
-                    np.full(len(lengths), number, dtype=np.int32),
-                    np.full(len(lengths), batch_number, dtype=np.int32),
-                    np.arange(len(lengths), dtype=np.int32),
-                    np.cumsum(lengths, dtype=np.int64) - lengths,
+                    np.full(len(batch), number, dtype=np.int32),
+                    np.full(len(batch), batch_number, dtype=np.int32),
+                    np.arange(len(batch), dtype=np.int32),
                 ]
                 columns = [batch.column(name) for name in SCHEMA.names]
                 columns += [pa.array(place, kind) for place, (_, kind) in zip(places, PLACES, strict=True)]
@@ -306,9 +302,12 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         raise DataError(f"{job.source}: none of its battles can be read; see {out / 'parts'} for the reasons")
     table = _without_repeats(pa.concat_tables(tables).sort_by([("format", "ascending"), ("path", "ascending")]))
     temporary = out / f".{INDEX}.{os.getpid()}"
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
-        writer.write_table(table, max_chunksize=65_536)
-    os.replace(temporary, out / INDEX)
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
+            writer.write_table(table, max_chunksize=65_536)
+        os.replace(temporary, out / INDEX)
+    finally:
+        temporary.unlink(missing_ok=True)
     with open(out / INDEX, "rb") as written:
         index = {"file": INDEX, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
     formats = {part.format: 0 for part in parts}
@@ -365,7 +364,8 @@ def _datasets_state(manifest: dict) -> dict:
     """What `datasets.load_from_disk` reads beside the shards."""
     return {
         "_data_files": [{"filename": shard["file"]} for shard in manifest["shards"] if shard["battles"]],
-        "_fingerprint": hashlib.sha256(manifest["vocabulary"].encode()).hexdigest()[:16],
+        # By which it finds what a `map` made of the same battles, in this very folder: of others it must be another.
+        "_fingerprint": _digest([shard["sha256"] for shard in manifest["shards"]]),
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,

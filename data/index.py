@@ -82,7 +82,7 @@ def open_index(
     missing = [name for name in formats if name not in folders]
     if missing:
         raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(folders)}")
-    wanted = {name: folders[name] for name in (sorted(set(formats)) or folders)}
+    wanted = {name: folders[name] for name in (sorted(formats) or folders)}
     cache = folder_for(root, cache_dir)
     with locked(cache) as writable:
         found: dict[str, FormatIndex] = {}
@@ -192,7 +192,7 @@ def _with_known_turns(table: pa.Table, old: pa.Table) -> pa.Table:
     place = pc.index_in(table["path"], value_set=old["path"].combine_chunks())
     known = pc.is_valid(place).to_numpy()
     rows = pc.fill_null(place, 0).to_numpy()
-    if not len(old) or not known.any():
+    if not known.any():
         return table
     same = known & (old["size"].to_numpy()[rows] == table["size"].to_numpy())
     turns = np.where(same, old["turns"].to_numpy()[rows], UNKNOWN_TURNS).astype(np.int32)

@@ -91,7 +91,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
                 pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
             else:
                 cache = None
-                pieces = _open_folder(root, source, config, ledger, scan)
+                pieces = _open_folder(root, formats, config, ledger, scan)
             rows = sum(len(piece) for piece in pieces)
             parts.append(Source(source, root, cache, first, rows))
             tables += pieces
@@ -238,9 +238,8 @@ def _check_cached_formats(cache: TokenCache, root: Path, wanted: tuple[str, ...]
 
 
 def _open_folder(
-    root: Path, source: SourceConfig, config: DataConfig, ledger: RejectLedger, scan: bool
+    root: Path, formats: tuple[str, ...], config: DataConfig, ledger: RejectLedger, scan: bool
 ) -> list[datasets.Dataset]:
-    formats = source.formats or tuple(config.formats)
     indexes = open_index(root, formats, config.cache_dir, config.rescan, scan=scan)
     bad = [Reject(os.path.join(root, item.path), item.reason) for part in indexes for item in part.bad_names]
     total = sum(len(part.table) for part in indexes)

@@ -43,7 +43,6 @@ PLACES = (
     ("shard", pa.int32()),
     ("batch", pa.int32()),
     ("row", pa.int32()),
-    ("first", pa.int64()),
 )
 INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
 
@@ -53,7 +52,6 @@ _GRIDS = {
     # Per divisor-and-offset family: (smallest raw value, number of values); see `code_tables`.
     "opponents_remaining": (0, 7),
     "lvl": (0, 255),
-    "base_power": (0, 255),
     "accuracy": (0, 101),
     "priority": (-20, 41),
     "pp": (0, 4),
@@ -85,7 +83,7 @@ class Codes:
             number = space.number_slots[slot]
             if number.name.endswith("_boost"):
                 low, count = -6, 13
-            elif number.name.startswith("base_") and number.name != "base_power":
+            elif number.name.startswith("base_"):
                 low, count = 0, 255
             else:
                 low, count = _GRIDS[number.name]
@@ -233,7 +231,7 @@ class TokenCache:
         return len(self.table)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_shards": {}, "table": None, "_places": None}
+        return {"path": self.path}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["path"])

@@ -71,8 +71,11 @@ class Tokenizer:
         words = self.words[2:]
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         body = json.dumps({"kind": FORMAT, "version": 1, "words": words}, ensure_ascii=False, indent=0)
-        temporary.write_text(body + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        try:
+            temporary.write_text(body + "\n", encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self.words)

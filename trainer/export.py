@@ -51,7 +51,6 @@ def take_out(source: Path, target: Path) -> None:
     ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, CALIBRATION}
     if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
         raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
     copy_model(source, target)
     for name, text in code_copies().items():
         if not (target / name).exists():
@@ -75,6 +74,9 @@ def copy_model(source: Path, target: Path) -> None:
     """Replace `target` by a copy of a model folder, never leaving half of one under its name."""
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    try:
+        shutil.copytree(source, temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:  # where the disk is full, half a copy would keep it so
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
-from battle.agents import TurnwiseAgent, describe_action, main
+from battle.agents import TurnwiseAgent, _model_folder, describe_action, main
 from battle.baselines import RandomAgent
 from battle.interface import Observation
 from battle.play import Match, play
@@ -350,8 +350,24 @@ def test_another_vocabulary_is_refused_by_name(tokenizer):
         TurnwiseAgent.from_pretrained("no/such/run")
 
 
+def test_of_a_run_without_its_finished_agent_the_newest_whole_checkpoint_plays(tmp_path):
+    for step in (9, 100, 11):
+        (tmp_path / f"step_{step:08}" / "model").mkdir(parents=True)
+        (tmp_path / f"step_{step:08}" / "model" / "config.json").touch()
+        (tmp_path / f"step_{step:08}" / "manifest.json").touch()
+    (tmp_path / "step_00000101" / "model").mkdir(parents=True)
+    (tmp_path / "step_00000101" / "model" / "config.json").touch()  # without a manifest: not finished
+    assert _model_folder(tmp_path) == tmp_path / "step_00000100" / "model"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    assert _model_folder(tmp_path) == tmp_path / "model"
+    (tmp_path / "config.json").touch()
+    assert _model_folder(tmp_path) == tmp_path
+
+
 def test_loading_an_agent_draws_no_bar(agent, tokenizer, tmp_path, capsys):
     export_model(agent.network, tokenizer, tmp_path)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # safetensors hides what it writes
     enable_progress_bar()
     TurnwiseAgent.from_pretrained(tmp_path)
     assert "Loading weights" not in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import json
+import os
 import shutil
 import tarfile
 import time
@@ -11,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import lz4.frame
+import numpy as np
 import pytest
 
 from data import archive
@@ -21,6 +24,7 @@ from data.lock import locked
 from data.observation import SPACES
 from data.token_cache import TokenCache
 from data.tokenizer import Tokenizer
+from tests.battle_files import Style, make_battle, write_battle, write_battles
 
 from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, tar_of
 
@@ -43,8 +47,21 @@ def test_straight_from_archives(folder, tmp_path, kind):
         assert a.table[column].to_pylist() == b.table[column].to_pylist()
     for i in range(len(a)):
         assert_equal(a[i], b[i], SPACES["default"])
+    assert b.table["size"].to_pylist() == [(folder / path).stat().st_size for path in b.table["path"].to_pylist()]
     one = cache_of(tars / f"gen9ou{kind}", tmp_path / "one")
     assert one["formats"] == {"gen9ou": 10}
+
+
+def test_files_that_are_not_compressed_are_read_from_an_archive_too(tmp_path):
+    path = write_battle(tmp_path / "b", make_battle(5, "gen1ou", Style(max_turns=9)))
+    path.with_name(path.name.removesuffix(".lz4")).write_bytes(lz4.frame.decompress(path.read_bytes()))
+    path.unlink()
+    tar_of(tmp_path / "b", tmp_path / "gen1ou.tar", "gen1ou")
+    cache_of(tmp_path / "b", tmp_path / "from files")
+    cache_of(tmp_path / "gen1ou.tar", tmp_path / "from tar")
+    a, b = TokenCache(tmp_path / "from files"), TokenCache(tmp_path / "from tar")
+    assert a.table["path"].to_pylist() == b.table["path"].to_pylist() == [f"gen1ou/{path.name.removesuffix('.lz4')}"]
+    assert np.array_equal(a[0].words, b[0].words)
 
 
 def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
@@ -106,6 +123,43 @@ def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
         with pytest.raises(DataError, match=r"data\.formats: gen7ou not under .*; there are gen1ou"):
             BattleDataset(replace(config, formats=formats), TOKENIZER)
     assert len(list((tmp_path / "i").glob("tokens-*"))) == 2
+
+
+def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_path, monkeypatch):
+    write_battles(tmp_path / "b", 8, formats=("gen1ou", "gen2ou"), style=Style(max_turns=6))
+    (tmp_path / "tars").mkdir()
+    first, second = (tmp_path / "tars" / f"{name}.tar" for name in ("gen1ou", "gen2ou"))
+    for file in (first, second):
+        tar_of(tmp_path / "b", file, file.stem)
+    seen = set()
+
+    def made(**options):
+        before = set(seen)
+        assert set(dataset_of(tmp_path / "tars", tmp_path, formats=["gen1ou"], **options).formats()) == {"gen1ou"}
+        seen.update((tmp_path / "i").glob("tokens-*"))
+        return [json.loads((cache / "job.json").read_text()) for cache in seen - before]
+
+    (job,) = made()
+    assert job["formats"] == ["gen1ou"]
+    for option, fact, value in (
+        ("space", "space", "expanded"),
+        ("illegal_actions", "illegal", "unrecorded"),
+        ("max_bytes", "max_bytes", 1 << 20),
+    ):
+        (job,) = made(**{option: value})
+        assert job[fact] == value
+    with tarfile.open(second, "a") as tar:  # which is not asked for
+        tar.add(first, arcname="gen2ou/notes.txt")
+    assert not made()
+    stamp = first.stat()
+    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert len(made()) == 1
+    with open(first, "ab") as file:
+        file.write(bytes(10240))
+    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert len(made()) == 1
+    monkeypatch.setattr("data.sources.digests", lambda: {"shaped": "other"})
+    assert len(made()) == 1
 
 
 def test_other_archives_do_not_wait_and_the_same_ones_say_that_they_do(folder, tmp_path, caplog):
@@ -345,6 +399,18 @@ def test_hidden_files_in_an_archive_are_passed_over_as_in_a_folder(folder, tmp_p
             tar.add(file, arcname=f"gen9ou/{file.name}")
     manifest = cache_of(tmp_path / "gen9ou.tar.gz", tmp_path / "c")
     assert (manifest["battles"], manifest["rejects"]["count"]) == (10, 0)
+
+
+def test_a_hidden_link_in_an_archive_is_told_of(folder, tmp_path):
+    """Nobody packs one by chance. It is added to an archive that is cached already: its unit is another then."""
+    tar_of(folder, tmp_path / "gen9ou.tar", "gen9ou")
+    assert cache_of(tmp_path / "gen9ou.tar", tmp_path / "c", unit=20)["rejects"]["count"] == 0
+    with tarfile.open(tmp_path / "gen9ou.tar", "a") as tar:
+        link = tarfile.TarInfo("gen9ou/.link.json.lz4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    manifest = cache_of(tmp_path / "gen9ou.tar", tmp_path / "c", unit=20)
+    assert manifest["rejects"]["files"] == [["gen9ou.tar:.link.json.lz4", "archive: is a link"]]
 
 
 def test_hostile_members_are_left_out_with_reasons(folder, tmp_path):

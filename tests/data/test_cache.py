@@ -12,10 +12,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import datasets
 import pytest
 
 from data.cache import CacheJob, make_cache
 from data.folders import DOWNLOADS, DataError
+from data.index_table import UNREAD
 from data.observation import SPACES
 from data.token_cache import TokenCache
 from data.tokenizer import Tokenizer
@@ -24,11 +26,12 @@ from tests.battle_files import Style, write_battles
 from .caches import assert_equal, cache_of, dataset_of, tar_of
 
 
-def test_machines_share_the_work_and_any_one_finishes(folder, tmp_path):
+def test_machines_share_the_work_and_any_one_finishes(folder, tmp_path, caplog):
     job = CacheJob(str(folder), str(tmp_path / "c"), unit=3)
     results = [make_cache(job, processes=1, shard=(i, 3), progress=False) for i in (2, 0, 1)]
     assert results[0] is None
     assert results[1] is None
+    assert "14 of 20 units are other machines' and not there yet" in caplog.text
     whole = cache_of(folder, tmp_path / "whole", unit=3)
     for key in ("battles", "turns", "formats", "rejects"):
         assert results[2][key] == whole[key]
@@ -95,6 +98,22 @@ def test_a_source_that_has_grown_is_cached_whole(tmp_path, monkeypatch, kind):
     assert done >= late // 2 - 1
 
 
+def test_a_share_that_was_made_of_other_battles_is_not_taken_for_the_missing_one(tmp_path):
+    """A file can be another under its name: by its size, and with it all that is noted of its unit."""
+    files = write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c", unit=2)
+    files.sort()
+    shutil.copy(files[0], files[1])
+    shutil.copy(files[0], files[2])
+    job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2)
+    assert make_cache(job, 1, (0, 2), progress=False) is None
+    with pytest.raises(DataError, match="not finished"):
+        TokenCache(tmp_path / "c")
+    assert make_cache(job, 1, (1, 2), progress=False)["battles"] == 4
+    cache = TokenCache(tmp_path / "c")
+    assert len({len(cache[i].words.tobytes()) for i in range(3)}) == 1
+
+
 def test_a_source_that_has_shrunk_leaves_no_shard_behind(tmp_path):
     write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
     cache_of(tmp_path / "b", tmp_path / "c")
@@ -102,6 +121,7 @@ def test_a_source_that_has_shrunk_leaves_no_shard_behind(tmp_path):
         file.unlink()
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 4
     assert [file.name for file in (tmp_path / "c").glob("shard-*.arrow")] == ["shard-gen1ou-00000.arrow"]
+    assert [file.name for file in (tmp_path / "c" / "parts").iterdir()] == ["gen1ou-00000.json"]
     write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == len(TokenCache(tmp_path / "c")) == 10
 
@@ -133,7 +153,11 @@ def _cut(file):
     file.write_bytes(file.read_bytes()[:100])
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, _cut])
+def _lengthened(file):
+    file.write_bytes(file.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _cut, _lengthened])
 @pytest.mark.parametrize("name", ["shard-gen1ou-00001.arrow", "parts/gen1ou-00001.json"])
 def test_the_same_command_makes_again_what_is_gone_or_cut(tmp_path, monkeypatch, name, damage):
     """As its messages say; and no more than that."""
@@ -182,7 +206,8 @@ def test_machines_one_after_another_finish_where_a_file_is_never_given(tmp_path)
     job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2)
     assert make_cache(job, 1, (0, 2), progress=False) is None
     manifest = make_cache(job, 1, (1, 2), progress=False)
-    assert (manifest["battles"], manifest["rejects"]["count"]) == (11, 1)
+    assert manifest["battles"] == 11
+    assert manifest["rejects"]["files"] == [[f"gen1ou/{files[0].name}", f"{UNREAD} (No such file or directory)"]]
 
 
 def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, monkeypatch):
@@ -196,7 +221,7 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
         def one(*arguments):
             inside.append(real)
             met.append(len(inside))
-            time.sleep(0.2)
+            time.sleep(0.1)
             try:
                 return real(*arguments)
             finally:
@@ -210,7 +235,9 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
     job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=1)
     with ThreadPoolExecutor(3) as pool:
         made = [pool.submit(make_cache, job, 1, (i, 3), progress=False) for i in range(3)]
-    assert any(future.result() for future in made)
+        assert any(future.result() for future in made)
+        again = [pool.submit(make_cache, job, 1, (i, 3), progress=False) for i in range(3)]
+        assert all(future.result() for future in again)
     assert set(met) == {1}
     assert len(TokenCache(tmp_path / "c")) == 4
 
@@ -218,7 +245,30 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
 def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "battles")
     (tmp_path / "battles" / "gen5ou").mkdir()
-    assert cache_of(tmp_path / "battles", tmp_path / "c")["battles"] == 50
+    (tmp_path / "battles" / "gen6ou").mkdir()
+    for count, name in enumerate(("oops.json", "again.json"), 3):  # told of, if only by its bad names
+        (tmp_path / "battles" / "gen6ou" / name).touch()
+        manifest = cache_of(tmp_path / "battles", tmp_path / "c")
+        assert (manifest["battles"], manifest["rejects"]["count"]) == (50, count)
+    assert manifest["formats"]["gen6ou"] == 0
+    assert "gen5ou" not in manifest["formats"]
+    assert len(datasets.load_from_disk(str(tmp_path / "c"))) == 50
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_source_without_a_sound_battle_makes_no_cache(tmp_path, kind):
+    write_battles(tmp_path / "b", 3, formats=("gen1ou",), style=Style(max_turns=30))
+    source = tmp_path / "b"
+    if kind == "archive":
+        source = tmp_path / "gen1ou.tar.gz"
+        tar_of(tmp_path / "b", source, "gen1ou")
+    cap = max(file.stat().st_size for file in (tmp_path / "b" / "gen1ou").iterdir())  # not of what they unpack to
+    with pytest.raises(DataError, match=r"none of its battles can be read; see .*parts for the reasons"):
+        cache_of(source, tmp_path / "c", max_bytes=cap)
+    (part,) = (tmp_path / "c" / "parts").iterdir()
+    reasons = [reason for _, reason in json.loads(part.read_text())["rejects"]]
+    assert len(reasons) == 3
+    assert all(reason.startswith("size: ") and str(cap) in reason for reason in reasons), reasons
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -271,8 +321,14 @@ def test_another_job_does_not_write_into_it(folder, tmp_path):
     with pytest.raises(DataError, match="another space"):
         cache_of(folder, tmp_path / "c", space="expanded")
     # Battles refused for their size by one cap would be missing by the other.
-    with pytest.raises(DataError, match="another max_bytes"):
-        cache_of(folder, tmp_path / "c", max_bytes=1 << 20)
+    for name, other in (("max_bytes", 1 << 20), ("illegal", "unrecorded"), ("unit", 5), ("formats", ("gen1ou",))):
+        with pytest.raises(DataError, match=f"begun with another {name} "):
+            cache_of(folder, tmp_path / "c", **{name: other})
+    (tmp_path / "other").symlink_to(folder)
+    cache_of(tmp_path / "other", tmp_path / "d", formats=("gen9ou", "gen1ou"))
+    cache_of(tmp_path / "other", tmp_path / "d", formats=("gen1ou", "gen9ou"))
+    with pytest.raises(DataError, match="begun with another source "):
+        cache_of(folder, tmp_path / "d", formats=("gen1ou", "gen9ou"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(DataError, match=r"thesis\.txt"):
@@ -304,12 +360,15 @@ def test_a_source_given_as_out_is_left_as_it_is(folder, tmp_path, kind):
     assert cache_of(source, tmp_path / "c")["battles"] == (50 if kind == "folder" else 10)
 
 
-def test_a_cache_is_not_made_among_the_battles(tmp_path):
+def test_a_cache_is_not_made_among_the_battles(tmp_path, monkeypatch):
     """Where it would pass for a format of theirs; a folder that cannot, as that of the indexes, is let be."""
     write_battles(tmp_path / "b", 5, style=Style(max_turns=6))
     for place in ("cache", "gen1ou", "gen1ou/cache"):
         with pytest.raises(DataError, match="would be read as a format there"):
             cache_of(tmp_path / "b", tmp_path / "b" / place)
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(DataError, match="would be read as a format there"):
+        cache_of(tmp_path / "b", "cache")
     assert len(list((tmp_path / "b").iterdir())) == 5
     cache_of(tmp_path / "b", tmp_path / "b" / ".cache" / "tokens-1")
     assert len(dataset_of(tmp_path / "b", tmp_path)) == 5
@@ -329,11 +388,14 @@ def test_where_downloads_came_from_goes_with_their_cache(folder, tmp_path):
 
 def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
     Tokenizer.load().save(tmp_path / "c" / "vocabulary.json")
+    (tmp_path / "c" / "parts").mkdir()
     assert cache_of(folder, tmp_path / "c")["battles"] == 50
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "vocabulary.json").write_text("{}")
-    with pytest.raises(DataError, match="is no cache"):
-        cache_of(folder, tmp_path / "d")
+    Tokenizer(["snorlax"]).save(tmp_path / "e" / "vocabulary.json")
+    for place in "de":
+        with pytest.raises(DataError, match="is no cache"):
+            cache_of(folder, tmp_path / place)
 
 
 def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys):
@@ -349,7 +411,7 @@ def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypat
     calls = []
 
     def full(descriptor):
-        calls.append(descriptor)
+        calls.append(os.fstat(descriptor).st_size)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -358,8 +420,31 @@ def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypat
         cache_of(folder, tmp_path / "c")
     assert len(list((tmp_path / "c").glob("shard-*"))) == len(list((tmp_path / "c" / "parts").glob("*.json"))) == 2
     assert not list((tmp_path / "c").glob(".shard-*"))
+    assert calls[:2] == [file.stat().st_size for file in sorted((tmp_path / "c").glob("shard-*"))]  # synced whole
     cache_of(folder, tmp_path / "c")
     assert len(TokenCache(tmp_path / "c")) == 50
+
+
+@pytest.mark.parametrize(
+    "name", ["shard-gen1ou-00000.arrow", "gen1ou-00000.json", "index.bin", "vocabulary.json", "job.json"]
+)
+def test_a_file_that_cannot_be_put_in_its_place_leaves_no_other(tmp_path, monkeypatch, name):
+    real = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache_of(tmp_path / "b", tmp_path / "c")
+    assert {file.name for file in (tmp_path / "c").rglob(".*")} == {".making", ".lock"}
+    if name.startswith("shard"):
+        assert not list((tmp_path / "c" / "parts").iterdir())  # a note comes after what it tells of
+    monkeypatch.setattr(os, "replace", real)
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 4
 
 
 @pytest.mark.slow

@@ -125,10 +125,11 @@ def test_bad_names_are_listed_with_reasons(tmp_path):
     assert "name: is not UTF-8" in reasons.values()
 
 
-def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch):
+def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch, caplog):
     write_battles(tmp_path / "b", 10, style=Style(max_turns=4))
     age(tmp_path / "b")
     first = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    assert not caplog.text  # that no index is there yet is no fault
 
     def no_scan(*arguments):
         raise AssertionError("scanned again")
@@ -158,6 +159,11 @@ def test_changed_folders_are_scanned_again_and_keep_known_turns(tmp_path):
     (root / "gen1ou" / new.name).unlink()
     os.utime(root / "gen1ou", (3, 3))
     assert f"gen1ou/{new.name}" not in paths(open_index(root, cache_dir=tmp_path / "c"))
+    back = write_battle(root, make_battle(998, "gen1ou", Style(max_turns=6)))
+    os.utime(root / "gen1ou", (2, 2))  # as a folder that was put back from a copy: older, and another
+    assert f"gen1ou/{back.name}" in paths(open_index(root, cache_dir=tmp_path / "c"))
+    parts = open_index(root, ["gen9ou", "gen1ou", "gen9ou"], cache_dir=tmp_path / "c")
+    assert [part.format for part in parts] == ["gen1ou", "gen9ou"]  # an order of its own: it is the plan's
 
 
 def test_a_rejected_file_is_read_again_where_lengths_are_asked_for(tmp_path):
@@ -183,8 +189,16 @@ def test_few_new_files_do_not_cost_the_plan_of_many_known_ones(tmp_path, monkeyp
     monkeypatch.setattr("data.sources.FILL_TURNS_UP_TO", 5)
     write_battles(tmp_path / "b", 10, style=Style(max_turns=6))
     config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
-    assert BattleDataset(config, Tokenizer.load()).lengths is None
+    unread = BattleDataset(config, Tokenizer.load())
+    assert (unread.lengths, unread.ledger.seen) == (None, 0)
+    bad = tmp_path / "b" / "gen1ou" / "x_1500_a_vs_b_01-01-2024_WIN.json.lz4"
+    bad.write_bytes(b"no")
+    config.max_reject_share = 0.5
     BattleDataset(replace(config, turns="always"), Tokenizer.load())
+    known = BattleDataset(config, Tokenizer.load())  # nothing is read: what was refused isn't, either
+    assert known.ledger.rejects == {str(bad): REFUSED_BEFORE}
+    assert known.ledger.seen == 11
+    bad.unlink()
     write_battles(tmp_path / "b", 5, seed=900, style=Style(max_turns=6))
     data = BattleDataset(config, Tokenizer.load())
     assert len(data.lengths) == 15
@@ -312,9 +326,19 @@ def test_a_file_of_another_size_under_the_same_name_is_of_unknown_length(tmp_pat
     config = DataConfig(path=str(tmp_path / "b"), cache_dir=str(tmp_path / "c"), heldout_share=0.0)
     BattleDataset(config, Tokenizer.load())
     files[2].write_bytes(files[2].read_bytes() + b"x")
+    first = min(files)
+    new = first.with_name(f"{first.name.split('_')[0]}x_{first.name.split('_', 1)[1]}")  # of a known one's size
+    new.write_bytes(first.read_bytes())
     (part,) = open_index(tmp_path / "b", cache_dir=tmp_path / "c", rescan=True)
     turns = dict(zip(*(part.table[key].to_pylist() for key in ("path", "turns")), strict=True))
-    assert [path for path, n in turns.items() if n < 0] == [f"gen1ou/{files[2].name}"]
+    assert {path for path, n in turns.items() if n < 0} == {f"gen1ou/{files[2].name}", f"gen1ou/{new.name}"}
+
+
+def test_files_that_come_into_an_empty_folder_are_found(tmp_path):
+    (tmp_path / "b" / "gen1ou").mkdir(parents=True)
+    assert not paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c"))
+    write_battles(tmp_path / "b", 2, formats=("gen1ou",), style=Style(max_turns=4))
+    assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c"))) == 2
 
 
 def test_a_file_that_vanishes_during_a_scan_is_left_out_by_name(tmp_path, monkeypatch):
@@ -326,7 +350,9 @@ def test_a_file_that_vanishes_during_a_scan_is_left_out_by_name(tmp_path, monkey
         return [*names[:2], "gone.json.lz4", *names[2:]], bad
 
     monkeypatch.setattr(index, "_list_names", one_more)
+    opened = len(os.listdir("/proc/self/fd"))
     table, bad = scan_format("gen1ou", tmp_path / "b" / "gen1ou", "gen1ou/")
+    assert len(os.listdir("/proc/self/fd")) == opened
     assert [(item.path, item.reason.startswith(UNREAD)) for item in bad] == [("gen1ou/gone.json.lz4", True)]
     sizes = dict(zip(*(table[key].to_pylist() for key in ("path", "size")), strict=True))
     assert sizes == {path: (tmp_path / "b" / path).stat().st_size for path in sizes}
@@ -334,6 +360,8 @@ def test_a_file_that_vanishes_during_a_scan_is_left_out_by_name(tmp_path, monkey
 
 
 def test_indexes_lie_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_for(Path("b"), "c") == folder_for(tmp_path / "b", "c")  # by either name it is one folder
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "there"))
     assert index.cache_root() == tmp_path / "there"
     assert index.cache_root(tmp_path / "here") == tmp_path / "here"

@@ -41,6 +41,23 @@ def test_sources_are_mixed_in_their_shares(folder, tmp_path):
     for i in (0, 49, 50, 57):  # the ends of either source
         assert len(data[i]) == data.lengths[i]
         assert Path(data.path(i)).name
+    turned = BattleDataset(replace(config, sources=config.sources[::-1]), TOKENIZER)
+    places = {Path(turned.path(i)).name: i for i in range(len(turned))}
+    for i in range(len(data)):  # the cache's rows are not its first ones here
+        assert np.array_equal(turned[places[Path(data.path(i)).name]].words, data[i].words)
+
+
+def test_a_sources_own_formats_go_before_those_of_all(folder, tmp_path):
+    write_battles(tmp_path / "other", 10, seed=900, style=Style(max_turns=10))
+    cache_of(folder, tmp_path / "c")
+    sources = [{"path": str(tmp_path / "c")}, {"path": str(tmp_path / "other"), "formats": ["gen1ou"]}]
+    for order in (sources, [{**sources[1], "path": sources[0]["path"]}, {"path": sources[1]["path"]}]):
+        config = DataConfig(
+            sources=order, formats=["gen2ou"], cache_dir=str(tmp_path / "i"), heldout_share=0.0, max_reject_share=0.5
+        )
+        data = BattleDataset(config, TOKENIZER)
+        read = {(Path(data.path(i)).parent.parent.name, data.info(i)["format"]) for i in range(len(data))}
+        assert read == {(Path(part["path"]).name, part.get("formats", ["gen2ou"])[0]) for part in order}
 
 
 def test_some_battles_are_of_all_formats_and_stay_the_same_ones(folder, tmp_path):
@@ -73,6 +90,11 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
     assert set(weighted.rates) == {0.5, 1.0}
     everything = BattleDataset(DataConfig(**base), TOKENIZER)
     assert set(weighted.formats()) == set(everything.formats()) - {"gen9ou"}
+    assert "gen9ou" in BattleDataset(weights, TOKENIZER, "all").formats()
+    multiplied = BattleDataset(replace(weights, format_weights={"gen9ou": 4.0}), TOKENIZER)
+    assert set(multiplied.rates) == {1.0, 0.5, 0.25, 0.125}
+    with pytest.raises(DataError, match="give no battle a weight above 0; raise one"):
+        BattleDataset(replace(weights, weight="0"), TOKENIZER)
     # A format that is never trained on is still one to be judged on.
     judged = BattleDataset(replace(weights, heldout_share=0.5), TOKENIZER, "heldout")
     assert "gen9ou" in judged.formats()
@@ -99,6 +121,11 @@ def test_a_source_without_a_battle_is_not_left_out_in_silence(folder, tmp_path):
         # Nothing is held out: said as with one source, not of the weights.
         with pytest.raises(DataError, match="no battle on the heldout side"):
             BattleDataset(config, TOKENIZER, "heldout")
+        with pytest.raises(DataError, match=r"data\.sources\[1\]: none of its battles"):
+            BattleDataset(config, TOKENIZER, "all")
+    sources[1] = {**sources[1], "filter": "rating > 90000"}
+    held_out = DataConfig(**base, sources=sources, heldout_share=0.5)
+    assert len(BattleDataset(held_out, TOKENIZER, "heldout"))  # where a small source may have none
 
 
 @pytest.mark.parametrize(

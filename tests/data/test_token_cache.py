@@ -1,8 +1,11 @@
 """The token cache as a run reads it: equal to the raw path, and refused where it is another run's."""
 
+import hashlib
 import json
+import pickle
 import shutil
 from contextlib import nullcontext
+from functools import partial
 
 import datasets
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import token_cache
 from data.cache import CacheJob, make_cache
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
@@ -29,15 +33,26 @@ from .shared import shared_folder
 
 @pytest.mark.parametrize("space", SPACES)
 def test_equal_to_the_raw_path_in_few_bytes(folder, tmp_path, space):
-    manifest = cache_of(folder, tmp_path / "c", space=space)
+    some = Tokenizer(TOKENIZER.words[2::2])  # half of the words: the others are unknown
+    some.save(tmp_path / "some.json")
+    manifest = cache_of(folder, tmp_path / "c", space=space, vocabulary=str(tmp_path / "some.json"))
     cache = TokenCache(tmp_path / "c")
-    encoder = Encoder(space, TOKENIZER)
+    encoder = Encoder(space, some)
     assert manifest["battles"] == len(cache) == 50
-    for i, path in enumerate(cache.table["path"].to_pylist()):
-        battle = read_lean(folder / path)
+    files = [folder / path for path in cache.table["path"].to_pylist()]
+    for i, file in enumerate(files):
+        battle = read_lean(file)
         assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
+    assert cache[0]._batch is cache[0]._batch  # a shard is opened once
     assert manifest["bytes"] / manifest["turns"] < 450  # few turns a shard here; the real files are measured below
     assert dict(manifest["rejects"]["by_field"]) == {"lz4": 1, "name": 1}
+    encoded = [encoder.encode(battle.states, battle.actions) for battle in map(read_lean, files)]
+    assert manifest["turns"] == sum(map(len, encoded))
+    assert manifest["bytes"] == sum(file.stat().st_size for file in (tmp_path / "c").glob("shard-*.arrow"))
+    assert manifest["unknown_words"] == sum(battle.n_unknown for battle in encoded) > 0
+    assert [cache[i].n_unknown for i in range(50)] == [battle.n_unknown for battle in encoded]
+    assert manifest["words"] == sum(battle.words.size for battle in encoded)
+    assert manifest["dropped_tails"] == sum(battle.dropped_tail for battle in encoded)
 
 
 @pytest.mark.parametrize("space", ["default", pytest.param("opponentmove", marks=pytest.mark.slow)])
@@ -50,6 +65,24 @@ def test_real_files_equal_in_under_350_bytes_a_turn(tmp_path, space):
     for i, path in list(enumerate(cache.table["path"].to_pylist()))[::7]:
         battle = read_lean(source / path)
         assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES[space])
+
+
+@pytest.mark.parametrize(
+    ("space", "digest"),
+    [
+        ("default", "9c4d0fbb021e"),
+        ("expanded", "751d1c2f341b"),
+        ("teampreview", "751d1c2f341b"),
+        ("opponentmove", "751d1c2f341b"),
+    ],
+)
+def test_what_older_caches_hold_is_read_as_it_was_written(space, digest):
+    """Their codes and marks are places in these tables: whoever changes one raises CACHE_VERSION."""
+    codes = codes_of(space)
+    kept = hashlib.sha256(codes.slots.astype("<i4").tobytes() + codes.tables.astype("<f4").tobytes())
+    assert kept.hexdigest()[:12] == digest
+    assert (token_cache.WON, token_cache.LOST, token_cache.NO_RESULT) == (1, 0, -1)
+    assert (token_cache.FORCED_BIT, token_cache.EMPTY_CODE, token_cache.CACHE_VERSION) == (15, 255, 1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,6 +159,30 @@ def test_anyone_can_open_it_with_datasets(folder, tmp_path):
     assert len(row["words"]) == row["turns"] == len(row["action"]) == len(row["reward_shaped"])
     assert len(row["words"][0]) == SPACES["default"].n_words
     assert row["format"] == "gen1ou"
+    won = {path: outcome == 1 for path, outcome in zip(from_disk["path"], from_disk["outcome"], strict=True)}
+    cache = TokenCache(tmp_path / "c")
+    assert won == {path: cache[i].won for i, path in enumerate(cache.table["path"].to_pylist())}
+
+
+def test_what_datasets_made_of_a_cache_is_not_taken_for_what_it_makes_of_a_grown_one(tmp_path):
+    """It keeps the results of `map` in the folder, by the data set's fingerprint."""
+    names = []
+    for count in (4, 8, 8):
+        write_battles(tmp_path / "b", count, formats=("gen2ou",), style=Style(max_turns=6))
+        cache_of(tmp_path / "b", tmp_path / "c", unit=2)
+        opened = datasets.load_from_disk(str(tmp_path / "c"))
+        assert len(opened.map(lambda row: {"length": len(row["words"])}, load_from_cache_file=True)) == count
+        names.append(opened._fingerprint)
+    assert names[0] != names[1] == names[2]
+
+
+def test_a_cache_goes_to_a_worker_as_its_path(folder, tmp_path):
+    cache_of(folder, tmp_path / "c")
+    cache = TokenCache(tmp_path / "c")
+    words = cache[7].words
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1000
+    assert np.array_equal(pickle.loads(sent)[7].words, words)
 
 
 def test_a_cache_is_compared_with_the_run(folder, tmp_path):
@@ -147,7 +204,17 @@ def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_
     battles[0].actions[0] = 12
     for battle in battles:
         write_battle(tmp_path / "b", battle)
-    cache_of(tmp_path / "b", tmp_path / "c")
+    taken = dataset_of(tmp_path / "b", tmp_path, illegal_actions="unrecorded", max_bytes=1 << 20)
+    assert taken.lengths.min() > 0
+    for options, count in ({}, 1), ({"max_bytes": 1000, "max_reject_share": 1.0}, 4):
+        assert (
+            dataset_of(
+                tmp_path / "b", tmp_path, turns="always", cache_dir=str(tmp_path / str(count)), **options
+            ).lengths
+            == 0
+        ).sum() == count
+    manifest = cache_of(tmp_path / "b", tmp_path / "c")
+    assert manifest["rejects"]["by_field"] == {"actions": 1}
     assert len(dataset_of(tmp_path / "c", tmp_path)) == 3
     with pytest.raises(DataError, match="lacks battles for their illegal actions"):
         dataset_of(tmp_path / "c", tmp_path, illegal_actions="unrecorded")
@@ -199,9 +266,16 @@ def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, m
     for name in ("manifest.json", "job.json"):
         facts = json.loads((tmp_path / "c" / name).read_text())
         del facts["rewards"]
+        facts.pop("max_bytes", None)  # which came later still
         (tmp_path / "c" / name).write_text(json.dumps(facts))
     assert len(dataset_of(tmp_path / "c", tmp_path)) == 50
     assert cache_of(folder, tmp_path / "c")["battles"] == 50
+    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    del manifest["rewards"]
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
+    redefine(monkeypatch, lambda a, b: (2 * transition(a, b)[0], *transition(a, b)[1:]))
+    with pytest.raises(DataError, match="reward 'shaped' had another formula"):
+        dataset_of(tmp_path / "c", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +284,15 @@ def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, m
         ({"version": 99}, "version is 99"),
         ({"schema": 99}, "schema is 99"),
         ({"kind": "cake"}, "no token cache"),
+        ([], "no token cache"),
         (None, "cannot be read"),
     ],
 )
 def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
     cache_of(folder, tmp_path / "c")
     file = tmp_path / "c" / "manifest.json"
-    file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
+    content = {**json.loads(file.read_text()), **change} if change else change
+    file.write_text("{" if change is None else json.dumps(content))
     with pytest.raises(DataError, match=match):
         TokenCache(tmp_path / "c")
 
@@ -244,6 +320,22 @@ def test_a_spoilt_shard_is_named(folder, tmp_path):
     loader = make_loader(dataset_of(tmp_path / "c", tmp_path, workers=1), BatchConfig(battles=60), seed=0, max_steps=2)
     with pytest.raises(DataError, match=r"^\S+shard-gen1ou\S+: has 100 bytes, its manifest says"):  # no traceback in it
         list(loader)
+
+
+@pytest.mark.parametrize("name", ["index.bin", "manifest.json", "shard-gen1ou-00000.arrow", "vocabulary.json"])
+def test_whatever_of_a_cache_is_gone_or_spoilt_is_named(folder, tmp_path, name):
+    cache_of(folder, tmp_path / "c")
+    file = tmp_path / "c" / name
+    content = file.read_bytes()
+    # What Arrow says of the second is no OSError.
+    spoilt = b"\xff" * len(content), b"\xff\xff\xff\x7f" + content[4:]
+    damages = [*(partial(file.write_bytes, other) for other in spoilt), file.unlink, file.mkdir]
+    if name.startswith("shard"):
+        damages.insert(0, lambda: file.write_bytes(content.replace(b"words", b"wordz")))  # its schema lacks a column
+    for damage in damages:
+        damage()
+        with pytest.raises(ValueError, match=rf"{file.parent}.*(cannot be read|holds no manifest|has \d+ bytes)"):
+            TokenCache(tmp_path / "c")[0]
 
 
 def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
@@ -311,6 +403,10 @@ def test_half_a_copy_of_a_cache_that_has_grown_is_refused(tmp_path):
     shutil.copy(tmp_path / "c" / "index.bin", tmp_path / "copy")
     with pytest.raises(DataError, match="holds 8 battles, its manifest says 4; copy the whole cache"):
         TokenCache(tmp_path / "copy")
+    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps({**manifest, "battles": 9}))
+    with pytest.raises(DataError, match="holds 8 battles, its manifest says 9"):
+        TokenCache(tmp_path / "c")
 
 
 def test_a_cache_moves_with_its_folder(folder, tmp_path):

@@ -21,9 +21,11 @@ from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack, tiny_network
 from tests.trainer.test_run import rows_of
 from trainer import upload
-from trainer.card import RunFacts, model_card, run_of
+from trainer.card import RunFacts, beside_its_code, model_card, run_of
+from trainer.export import code_copies, take_out
 from trainer.hub import main as hub_main
 from trainer.train import log_plainly
+from trainer.wording import duration
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,6 +194,8 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     sizes = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
     card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
+    granted = model_card(folder, "me/agent", "cc0-1.0", RunFacts.of(run_of(folder), folder))
+    assert granted.data.license == "cc0-1.0"
     assert "taken: `rating > 1000`" in card.text
     assert "It began with `me/before`." in card.text
     assert "/me/" not in card.text.replace("/me/before", "")  # whose machine it was is nobody's business
@@ -223,6 +227,68 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     bare = ModelCard(str(model_card(alone, "me/agent", None, RunFacts.of(run_of(alone), alone))))
     assert (bare.data.license, bare.data.eval_results) == ("cc-by-nc-4.0", None)
     assert "Not known: no about.json" in bare.text
+
+
+def test_the_card_tells_shares_times_and_costs_as_they_are(trained):
+    folder = trained / "model"
+    facts = RunFacts.of(trained, folder)
+    facts.about["data"] |= {"unknown_words": 0.25, "unrecorded_actions": 0.5, "origins": []}
+    facts.about["config"]["data"] |= {"heldout_share": 0.04, "path": "~/mine/battles"}
+    facts.about["commit"] = None
+    facts.rows[-1] |= {"time/hours": "2.0", "cost/dollars": "0.0"}
+    card = model_card(folder, "me/agent", "cc0-1.0", facts)
+    assert (card.data.license, card.data.model_name, card.data.datasets) == ("cc0-1.0", "agent", None)
+    for text in (
+        "were 4% of all, by battle", "25.00% of the words unknown, 50.0% of the actions",
+        "Where the files came from was", f"120 steps in {duration(7200)}", "cost: $0.00", "commit `unknown`",
+        '"…/battles"',
+    ):  # fmt: skip
+        assert text in card.text, text
+    for text in ("forbids commercial use", "and it goes on", "~/mine"):
+        assert text not in card.text, text
+    facts.about["data"]["origins"] = [{"repo": "some/data", "revision": "v4", "licence": "cc-by-4.0"}]
+    facts.evaluation, facts.final, facts.rows = (
+        None,
+        False,
+        [*facts.rows, {"heldout/nll": "1.5", "heldout/accuracy": "0.25"}],
+    )
+    card = model_card(folder, "me/agent", None, facts)
+    for text in ("`some/data` at revision `v4`, licence cc-by-4.0", "likelihood 1.5000, top-1 25.0%", "and it goes on"):
+        assert text in card.text, text
+    assert "Where the files came from" not in card.text
+    assert beside_its_code(str(card), "me/other") == str(card)  # no packed model's
+
+
+def test_an_agent_is_taken_out_to_where_nothing_else_lies(tmp_path, monkeypatch):
+    source = tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "agents.py"):
+        (source / name).write_text("its own")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file: give a folder"):
+        take_out(source, tmp_path / "file")
+    target = tmp_path / "some" / "where"
+    for _ in range(2):  # over itself too, and what a push or a calibration adds goes
+        take_out(source, target)
+        assert {path.name for path in target.iterdir()} == {"config.json", *code_copies()}
+        assert (target / "agents.py").read_text() == "its own"
+        for name in ("README.md", "training_curve.png", "calibration.json"):
+            (target / name).touch()
+    monkeypatch.chdir(target)
+    (target.parent / ".where.tmp" / "half").mkdir(parents=True)  # of a copy that was killed
+    take_out(source, Path("."))
+    assert [path.name for path in target.parent.iterdir()] == ["where"]
+    monkeypatch.chdir(tmp_path)
+    (target / "thesis.txt").touch()
+    with pytest.raises(FileExistsError, match=r"holds thesis\.txt, which no agent does"):
+        take_out(source, target)
+    assert (target / "thesis.txt").exists()
+    (target / "thesis.txt").unlink()
+    (source / "lost").symlink_to("nowhere")
+    with pytest.raises(shutil.Error, match="lost"):
+        take_out(source, target)
+    assert [path.name for path in target.parent.iterdir()] == ["where"]  # as it was, and nothing of the half beside it
+    assert (target / "agents.py").read_text() == "its own"
 
 
 def test_what_is_not_there_is_said(hub, tmp_path, capsys):

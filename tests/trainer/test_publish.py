@@ -1,6 +1,8 @@
 """A run that pushes itself: during training and at its end, through faults of the Hub, by the real client."""
 
 import json
+import os
+import threading
 
 import pytest
 from huggingface_hub import ModelCard, constants
@@ -98,3 +100,88 @@ def test_where_nobody_is_signed_in_that_is_said_at_the_start_and_the_end_waits_f
     assert hub.refuse_commits == 0
     assert publisher.pushed == []
     assert "the push of step 120 to me/agent failed" in caplog.text
+
+
+@pytest.fixture
+def pushes(monkeypatch):
+    """What a publisher hands to the upload: the step its weights are of, how often their file is linked, the rest."""
+    made = []
+
+    def taken(model, *rest):
+        weights = model / "weights"
+        made.append((int(weights.read_text()), weights.stat().st_nlink, rest))
+        return "there"
+
+    monkeypatch.setattr(publish, "push", taken)
+    monkeypatch.setattr(publish, "get_token", lambda: "hf_test")
+    return made
+
+
+def checkpoint_of(output, step):
+    folder = output / f"step_{step}"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "weights").write_text(str(step))
+    return folder
+
+
+def offered(publisher, output, *steps):
+    for step in steps:
+        publisher.offer(checkpoint_of(output, step), step)
+        if publisher.thread is not None:
+            publisher.thread.join()
+    return publisher.pushed
+
+
+def test_a_checkpoint_is_pushed_every_so_many_steps_and_the_last_as_the_finished_agent(pushes, tmp_path, caplog):
+    config = HubConfig(push=True, to="me/agent", every=10, licence="cc0-1.0", private=True)
+    publisher = Publisher(config, tmp_path, start=100, total=140)
+    assert offered(publisher, tmp_path, 105, 110, 115) == [110]
+    publisher.offer(tmp_path / "pruned", 120)
+    assert "step 120 is not pushed: its model could not be staged" in caplog.text
+    assert offered(publisher, tmp_path, 129, 130, 140) == [110, 130]
+    publisher.finish(tmp_path / "step_140" / "model", 140)
+    assert publisher.pushed == [110, 130, 140]
+    assert not (tmp_path / publish.STAGED).exists()
+    for (step, links, rest), linked in zip(pushes, (2, 2, 1), strict=True):
+        assert links == linked
+        assert rest == ("me/agent", "cc0-1.0", True, tmp_path, f"Step {step}")
+
+
+def test_no_push_starts_beside_another_and_the_last_waits_for_it(pushes, tmp_path, monkeypatch):
+    free, taken = threading.Event(), publish.push
+
+    def slow(model, *rest):
+        assert free.wait(30)
+        return taken(model, *rest)
+
+    def none(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(publish, "push", slow)
+    monkeypatch.setattr(os, "link", none)
+    publisher = Publisher(HubConfig(push=True, to="me/agent", every=10), tmp_path)
+    for step in (10, 20):
+        publisher.offer(checkpoint_of(tmp_path, step), step)
+    threading.Timer(0.1, free.set).start()
+    monkeypatch.setattr(publisher.thread, "join", lambda join=publisher.thread.join: (join(), pushes.append("waited")))
+    publisher.finish(checkpoint_of(tmp_path, 30) / "model", 30)
+    assert [made if made == "waited" else made[0] for made in pushes] == [10, "waited", 30]
+
+
+def test_each_further_try_waits_longer_and_nothing_is_pushed_unasked(pushes, tmp_path, monkeypatch):
+    waited = []
+
+    def refused(*_):
+        raise OSError("busy")
+
+    for config in (HubConfig(to="me/agent", every=1), HubConfig(push=True, to="me/agent", every=0)):
+        publisher = Publisher(config, tmp_path / str(config.push))
+        assert offered(publisher, tmp_path / str(config.push), 5, 6) == []
+        assert publisher.thread is None
+    quiet = Publisher(HubConfig(to="me/agent"), tmp_path)
+    quiet.finish(tmp_path, 6)
+    assert quiet.pushed == pushes == []
+    monkeypatch.setattr(publish, "push", refused)
+    monkeypatch.setattr(publish.time, "sleep", waited.append)
+    Publisher(HubConfig(push=True, to="me/agent"), tmp_path).finish(tmp_path, 6)
+    assert tuple(waited) == publish.WAITS
