@@ -111,7 +111,7 @@ def immune(move: dict[str, Any], target: dict[str, Any], gen: int) -> bool:
 def damage(move: dict[str, Any], user: dict[str, Any], target: dict[str, Any], gen: int) -> float:
     """Expected share of the target's full HP that a hit takes, accuracy included; 0 for status moves."""
     name = move["name"]
-    if name in FIXED and not immune(move, target, gen):
+    if name in FIXED and (gen == 1 or not immune(move, target, gen)):  # the first generation asks no type for these
         amount = FIXED[name] * user["lvl"] / stat(target, "hp", gen)
         return amount or target["hp_pct"] / 2
     if move["category"] == "status" or immune(move, target, gen):

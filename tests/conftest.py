@@ -6,10 +6,10 @@ import os
 # One thread each: tests start processes of their own, and threads that wait for a busy core spin their time away.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-from filelock import FileLock  # noqa: E402
+import pytest
+from filelock import FileLock
 
-from tests.battle_files import Style, write_battles  # noqa: E402
+from tests.battle_files import Style, write_battles
 
 
 def pytest_addoption(parser):

@@ -89,11 +89,12 @@ def test_what_a_hit_takes(case):
 def test_hits_without_a_power_of_their_own():
     user, target = pokemon("user", "notype notype", lvl=50), pokemon("target", "normal notype", hp_pct=0.6)
 
-    def taken(name, kind="dark", power=0, **other):
-        return damage({**move(name, kind, 1), "base_power": power}, user, {**target, **other}, 9)
+    def taken(name, kind="dark", power=0, gen=9, **other):
+        return damage({**move(name, kind, 1), "base_power": power}, user, {**target, **other}, gen)
 
     assert taken("seismictoss") == taken("nightshade") == 50 / 362
     assert taken("seismictoss", "fighting", types="ghost notype") == 0
+    assert taken("seismictoss", "fighting", gen=1, types="ghost notype") > 0  # of whatever type
     assert taken("superfang") == taken("ruination") == 0.3
     # Its stat at level 50 is (200 + 52) / 2 + 5 = 131.
     for name, power in (("return", 102), ("grassknot", 60), ("heavyslam", 80), ("unheardof", 60)):
