@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 from battle import evaluate, players
 from battle.baselines import RandomAgent
 from battle.errors import BattleError
+from battle.evaluate import part_of
 from battle.play import play
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
@@ -322,6 +324,14 @@ def test_a_report_that_cannot_be_written_is_refused_before_play(tmp_path, capsys
             evaluate.main(["--agent", "random", "--against", "boss", "--json", str(place)])
         assert end.value.code == 2
         assert f"argument --json: '{place}': cannot be written: give another file" in capsys.readouterr().err
+
+
+def test_battles_are_noted_beside_the_report_where_a_folder_can_stand_there(tmp_path, monkeypatch):
+    assert part_of(tmp_path / "report.json") == tmp_path / "report.json.part"
+    assert part_of(None) is part_of(Path(os.devnull)) is None
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and mode == os.W_OK)
+    assert part_of(tmp_path / "report.json") is None
+    assert part_of(tmp_path / "other" / "report.json")
 
 
 @pytest.mark.parametrize("option", ["--battles", "--lanes", "--processes", "--turn-limit"])
