@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The model to start from, battle/starter, rebuilt from nothing: some six hours on two CPU cores.
+# The model to start from, battle/starter, rebuilt from nothing: some five hours on two CPU cores.
 #
 #   launch/starter.sh OUT [key=value overrides of every training run …]
 #
-# Battles between the baselines → imitation of the strongest of them → four more rounds, each from the model before,
+# Battles between the baselines → imitation of the strongest of them → three more rounds, each from the model before,
 # over more such battles and over battles that it played itself: there the planner shows what to do in the states that
-# the imitator's own mistakes lead to (DAgger: Ross et al. 2011), the last two in 32 formats instead of five → played with
+# the imitator's own mistakes lead to (DAgger: Ross et al. 2011), the last one in 32 formats instead of five → played with
 # teams that were never recorded → packed into battle/starter. A stage that is there already is not done again.
 # Environment: PYTHON, BATTLES and SEARCHED (to record in the first round), LATER_BATTLES (in a later one),
 # EVAL_BATTLES (per opponent and format), TARGET (folder to pack into), PROCESSES (that train together; 2).
@@ -50,11 +50,10 @@ if [ ! -e "$run/evaluation.json" ]; then
 fi
 
 sources=""
-for round in 2 3 4 5; do
-  case $round in
-    4) formats="$formats $others" later=$((later * 4 / 3)) sources="" ;;
-    5) later=$((later * 3 / 2)) sources="" ;;
-  esac
+for round in 2 3 4; do
+  if [ "$round" = 4 ]; then
+    formats="$formats $others" later=$((later * 4 / 3)) sources=""
+  fi
   here=$out/round$round
   if [ ! -e "$here/pool/cache/manifest.json" ]; then
     record "$here/pool" "1${round}1" "$((later / 2))" planner:weight=8 simple_heuristics:weight=3 type_switch:weight=3 \

@@ -131,8 +131,8 @@ def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
         path.name for path in (tmp_path / "packed").iterdir()
     }
     assert "| gen9ou | planner | 2 |" in (tmp_path / "packed" / "README.md").read_text()
-    last = json.loads((tmp_path / "out" / "round5" / "run" / "run_config.json").read_text())
-    assert last["model"]["init_from"] == str(tmp_path / "out" / "round4" / "run")
+    last = json.loads((tmp_path / "out" / "round4" / "run" / "run_config.json").read_text())
+    assert last["model"]["init_from"] == str(tmp_path / "out" / "round3" / "run")
     assert len(last["data"]["sources"]) == 2
 
 
@@ -148,11 +148,11 @@ def test_the_starters_script_knows_its_folder_whatever_its_name(tmp_path):
     commands = [json.loads(line) for line in noted.read_text().splitlines()]
     runs = [load_config(words[7], words[8:]) for words in commands if "trainer.train" in words]
     assert runs[0].data.path == f"{out}/cache"
-    outputs = [f"{out}/starter", *(f"{out}/round{n}/run" for n in (2, 3, 4, 5))]
+    outputs = [f"{out}/starter", *(f"{out}/round{n}/run" for n in (2, 3, 4))]
     assert [run.output for run in runs] == outputs
     assert [run.model.init_from for run in runs[1:]] == outputs[:-1]
-    # The third reads the second's battles too; the fourth and fifth, of all formats, only their own.
-    for run, rounds in zip(runs[1:], ((2,), (2, 3), (4,), (5,)), strict=True):
+    # The third reads the second's battles too; the fourth, of all formats, only its own.
+    for run, rounds in zip(runs[1:], ((2,), (2, 3), (4,)), strict=True):
         assert [source["path"] for source in run.data.sources] == [
             f"{out}/round{n}/{whose}/cache" for n in rounds for whose in ("pool", "own")
         ]
