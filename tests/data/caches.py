@@ -1,5 +1,6 @@
 """Token caches and archives made of a folder of battles, for tests."""
 
+import os
 import tarfile
 
 import numpy as np
@@ -43,3 +44,13 @@ def tar_of(folder, file, name, prefix=""):
     with tarfile.open(file, mode) as tar:
         for battle in sorted((folder / name).iterdir(), reverse=True):
             tar.add(battle, arcname=f"{prefix}{name}/{battle.name}")
+
+
+def age(root):
+    """Make every folder look long unchanged: an index of a folder changed just now is not trusted."""
+    for folder in [root, *root.iterdir()]:
+        os.utime(folder, (1, 1))
+
+
+def paths(parts):
+    return [path for part in parts for path in part.table["path"].to_pylist()]
