@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 
 from trainer.appending import whole_or_not
 from trainer.limits import positive, refuse_unless
@@ -70,9 +71,9 @@ class SpikeGuard:
 class SkipLedger:
     """Steps whose update was skipped, known a logging interval late: reading them earlier would wait for the device."""
 
-    def __init__(self, output: Path, config: GuardConfig, rank: int, path_of):
+    def __init__(self, output: Path, config: GuardConfig, accelerator, path_of):
         """path_of(row) → the file of a battle in the training set."""
-        self.file, self.config, self.rank, self.path_of = output / LOG, config, rank, path_of
+        self.file, self.config, self.accelerator, self.path_of = output / LOG, config, accelerator, path_of
         self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
         self.in_a_row, self.bad = 0, []
 
@@ -87,25 +88,36 @@ class SkipLedger:
         return bad
 
     def review(self) -> None:
-        """Waits for the device to say which updates were skipped; their battles are appended to
-        OUTPUT/skipped_batches.jsonl."""
+        """Waits for the device to say which updates were skipped; the battles of all processes are appended to
+        OUTPUT/skipped_batches.jsonl by the main one. All processes call it at the same steps."""
         if not self.pending:
             return
         flags = torch.stack([skipped.float() for _, skipped, _ in self.pending]).tolist()
+        rows = []
         for (step, _, windows), flag in zip(self.pending, flags, strict=True):
             self.in_a_row = self.in_a_row + 1 if flag > 0 else 0
             if flag > 0:
                 self.bad.append(step)
-                self._write(step, windows)
+                rows.append({"step": step, "process": self.accelerator.process_index, "battles": self._name(windows)})
         self.pending.clear()
+        if rows:
+            self._write(rows)
 
     @property
     def too_many(self) -> bool:
         return self.in_a_row >= self.config.skips_in_a_row
 
-    def _write(self, step: int, windows: list[torch.Tensor]) -> None:
+    def _name(self, windows: list[torch.Tensor]) -> list[dict]:
         rows = torch.cat(windows)
         rows = rows[rows[:, 0] >= 0].tolist()
-        battles = [{"file": str(self.path_of(row)), "start": start, "turns": turns} for row, start, turns in rows]
-        with whole_or_not(self.file), open(self.file, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"step": step, "process": self.rank, "battles": battles}) + "\n")
+        return [{"file": str(self.path_of(row)), "start": start, "turns": turns} for row, start, turns in rows]
+
+    def _write(self, rows: list[dict]) -> None:
+        # One process writes: what each of several adds to a file could fall into the others' rows, on a full disk or
+        # on a file system of several machines.
+        if self.accelerator.num_processes > 1:
+            rows = gather_object(rows)
+        if self.accelerator.is_main_process:
+            rows = sorted(rows, key=lambda row: (row["step"], row["process"]))
+            with whole_or_not(self.file), open(self.file, "a", encoding="utf-8") as handle:
+                handle.writelines(json.dumps(row) + "\n" for row in rows)

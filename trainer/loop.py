@@ -85,6 +85,8 @@ class Run:
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
+        # Which windows were trained on so far, as one number: equal for a run and its resumed twin.
+        self.order = 0
         self._prepare()
 
     def _prepare(self) -> None:
@@ -106,7 +108,7 @@ class Run:
         self.step = TrainStep(
             accelerator, *parts, config.optim, config.seed, self.course.total, self.spikes, self.average
         )
-        self.skips = SkipLedger(self.output, config.guard, accelerator.process_index, self.dataset.path)
+        self.skips = SkipLedger(self.output, config.guard, accelerator, self.dataset.path)
         self.saver = Saver(
             self.output, accelerator, (*parts, self.average), self.objective.network, self.tokenizer,
             config.checkpoint.keep, config.checkpoint.background,
@@ -146,7 +148,7 @@ class Run:
         progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
         self._tell(self.owed, csv_log, progress, start)
         warner = FilterWarning(config.objective)
-        clock, order = Clock(self.tokenizer.unknown_id), 0
+        clock = Clock(self.tokenizer.unknown_id)
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         while step < self.course.total:
             with clock.waiting():
@@ -161,17 +163,16 @@ class Run:
             self.skips.note(done, metrics["optim/skipped"], micro)
             clock.count(micro)
             for pack in micro:
-                order = zlib.crc32(pack["windows"].numpy().tobytes(), order)
+                self.order = zlib.crc32(pack["windows"].numpy().tobytes(), self.order)
             row = None
             if logging_step:
                 sums = metrics | clock.shares(accelerator)
                 row = reduce_to_host(accelerator, sums, self.objective.network.config.gammas)
                 row = of_the_policy(row, row.pop("_cloned"))
                 skipped = self.skips.take()
-                # Which windows were trained on since the last row, as one number: equal for a run and its resumed twin.
                 row = {
                     "step": done,
-                    "data/order_crc32": order,
+                    "data/order_crc32": self.order,
                     "optim/lr": learning_rate(step, self.course.total, config.optim),
                     **row,
                     "optim/skipped": len(skipped),
@@ -183,7 +184,6 @@ class Run:
                     self.course.say_what_is_dropped()
                 if skipped and self.main:
                     log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
-                order = 0
             stopping = self._stop_agreed(done)
             ends = done == self.course.total
             wants_eval = ends or (config.eval.every and done % config.eval.every == 0)
@@ -199,7 +199,7 @@ class Run:
             self._tell(row, csv_log, progress, done)
             if self.skips.too_many:
                 step = self._go_back(done)
-                csv_log, order = CsvLog(self.output / "training_log.csv", step) if self.main else None, 0
+                csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
                 clock.restart()
                 continue
             if due or stopping:
@@ -279,7 +279,7 @@ class Run:
             ) from error
         # An earlier version wrote the likelihood alone, beside a file that said where.
         self.best = run["best"] if isinstance(run["best"], dict) else None
-        self.skips.in_a_row = run.get("skipping", 0)
+        self.skips.in_a_row, self.order = run.get("skipping", 0), run.get("order", 0)
         if self.spikes is not None:
             self.spikes.forget()
             if run.get("spikes") is not None and not changed(run.get("asked", {}), self.asked):
@@ -303,6 +303,7 @@ class Run:
                 "owes_evaluation": owes_evaluation,
                 "data": {"files": self.data_report.files},
                 **self.course.record(step),
+                "order": self.order,
                 "skipping": self.skips.in_a_row,
                 "spikes": None if self.spikes is None else self.spikes.state.tolist(),
             },

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.planted import plant_in
@@ -63,7 +64,7 @@ def test_a_step_without_a_recorded_action_leaves_the_critics_scale_as_it_is(cach
 
 def test_skips_in_a_row_are_counted_anew_after_an_update(tmp_path):
     """And their battles written down, the first of the data set among them, what is no window not."""
-    ledger = SkipLedger(tmp_path, GuardConfig(skips_in_a_row=2), 3, "battle {}".format)
+    ledger = SkipLedger(tmp_path, GuardConfig(skips_in_a_row=2), Accelerator(), "battle {}".format)
     packs = [{"windows": torch.tensor([[0, 4, 9], [7, 0, 5], [-1, -1, -1]])}]
     for step, skipped in enumerate((1.0, 0.0, 1.0), 1):
         ledger.note(step, torch.tensor(skipped), packs)
@@ -78,15 +79,15 @@ def test_skips_in_a_row_are_counted_anew_after_an_update(tmp_path):
     noted = [json.loads(line) for line in (tmp_path / guard.LOG).read_text().splitlines()]
     mine = [{"file": "battle 0", "start": 4, "turns": 9}, {"file": "battle 7", "start": 0, "turns": 5}]
     assert [(one["step"], one["process"], one["battles"]) for one in noted] == [
-        (1, 3, mine),
-        (3, 3, mine),
-        (4, 3, mine * 2),
+        (1, 0, mine),
+        (3, 0, mine),
+        (4, 0, mine * 2),
     ]
 
 
 def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, caplog):
     (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
-    ledger = SkipLedger(tmp_path, GuardConfig(), 0, lambda row: f"battle {row}")
+    ledger = SkipLedger(tmp_path, GuardConfig(), Accelerator(), lambda row: f"battle {row}")
     ledger.note(3, torch.tensor(1.0), [{"windows": torch.tensor([[0, 0, 5]])}])
     assert ledger.take() == [3]
     assert "a row could not be written" in caplog.text

@@ -247,14 +247,32 @@ def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path, caplog):
 
 
 def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
-    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "eval.every=0"]
+    """Between two logged rows, too: what it trained on is told as of a run that was never stopped."""
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "eval.every=0", "log.every=4"]
     run = Run(load_config(None, [*settings, "resume=never"]))
     run.stop.asked = True
     assert run.train() == STOPPED
     assert "the same command and resume=auto to go on" in caplog.text
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
+    again = Run(load_config(None, settings))
+    again.step = stop_at(again, 3)
+    assert again.train() == STOPPED
     assert Run(load_config(None, settings)).train() == 0
     assert (tmp_path / "model" / "config.json").exists()
+    assert Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])).train() == 0
+    orders = [rows_of(folder)[-1]["data/order_crc32"] for folder in (tmp_path, tmp_path / "whole")]
+    assert orders[0] == orders[1]
+
+
+def stop_at(run, done):
+    """run's step, at which it is told to stop while it takes step `done`."""
+    step = run.step
+
+    def told(number, packs, **options):
+        run.stop.asked |= number == done - 1
+        return step(number, packs, **options)
+
+    return told
 
 
 @pytest.mark.parametrize(("every", "heard"), [(1, 14), (4, 16), (1000, 20)])
