@@ -43,6 +43,7 @@ from .token_cache import (
     PLACES,
     UNSTAMPED,
     VOCABULARY,
+    Manifest,
 )
 from .tokenizer import Tokenizer
 
@@ -53,7 +54,7 @@ REJECTS_KEPT = 10_000
 
 def make_cache(
     job: CacheJob, processes: int | None = None, shard: tuple[int, int] = (0, 1), progress: bool = True
-) -> dict | None:
+) -> Manifest | None:
     """Make a cache, or this machine's share of it.
 
     Args:
@@ -274,7 +275,7 @@ def _is_ours(vocabulary: Path, tokenizer: Tokenizer) -> bool:
         return False
 
 
-def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) -> dict:
+def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) -> Manifest:
     """Write the index over all shards, what `datasets` wants, and last the manifest."""
     parts = [Part(**json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))) for name in names]
     parts = [part for part in parts if part.battles or part.rejects]
@@ -314,7 +315,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     formats |= {row["values"]: row["counts"] for row in table["format"].value_counts().to_pylist()}
     rejects = [reject for part in parts for reject in part.rejects]
     reasons = Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)
-    manifest = {
+    manifest: Manifest = {
         "kind": KIND,
         "version": CACHE_VERSION,
         "schema": SCHEMA_VERSION,
@@ -360,7 +361,7 @@ def _without_repeats(table: pa.Table) -> pa.Table:
     return table.filter(pa.array(last))
 
 
-def _datasets_state(manifest: dict) -> dict:
+def _datasets_state(manifest: Manifest) -> dict:
     """What `datasets.load_from_disk` reads beside the shards."""
     return {
         "_data_files": [{"filename": shard["file"]} for shard in manifest["shards"] if shard["battles"]],

@@ -26,7 +26,7 @@ from .folders import DOWNLOADS, ENDINGS, DataError, format_folders, read_origins
 from .hub_errors import HUB_ERRORS, said_of
 from .replay_file import is_battle_file
 from .stats import folder_stats
-from .token_cache import is_cache, read_manifest
+from .token_cache import Manifest, is_cache, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ Schema: one `{{format}}.tar.gz` per format, of
 """
 
 
-def cache_card(repo: str, licence: str, manifest: dict[str, Any]) -> str:
+def cache_card(repo: str, licence: str, manifest: Manifest) -> str:
     """A dataset card for a token cache."""
     rows = "\n".join(f"| {name} | {count:,} |" for name, count in manifest["formats"].items())
     return f"""---

@@ -14,7 +14,9 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -45,6 +47,52 @@ PLACES = (
     ("row", pa.int32()),
 )
 INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
+
+
+class HashedFile(TypedDict):
+    """A file of a cache, by its name in it; the hash in hex."""
+
+    file: str
+    sha256: str
+
+
+class ShardFacts(HashedFile):
+    """A shard: how many battles and turns it holds, its size in bytes."""
+
+    battles: int
+    turns: int
+    bytes: int
+
+
+class Rejects(TypedDict):
+    """Files that were not taken: how many, how many by each field, and the first of them with their reasons."""
+
+    count: int
+    by_field: dict[str, int]
+    files: list[tuple[str, str]]
+
+
+class Manifest(TypedDict):
+    """`manifest.json`: what a cache holds and by which rules it was made. Older ones lack what is not required."""
+
+    kind: str
+    version: int
+    schema: int
+    space: str
+    vocabulary: str
+    rewards: NotRequired[dict[str, str]]
+    source: str
+    battles: int
+    turns: int
+    bytes: int
+    formats: dict[str, int]
+    unknown_words: int
+    words: int
+    dropped_tails: int
+    index: NotRequired[HashedFile]
+    rejects: Rejects
+    shards: list[ShardFacts]
+
 
 _BITS = 1 << np.arange(N_ACTIONS, dtype=np.uint16)
 _LEGAL = ((np.arange(1 << N_ACTIONS)[:, None] & _BITS) != 0).astype(bool)
@@ -287,7 +335,7 @@ class TokenCache:
             raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
 
 
-def read_manifest(path: Path) -> dict:
+def read_manifest(path: Path) -> Manifest:
     """A cache's manifest. Raises `DataError`: none there, unfinished, or of another version."""
     file = Path(path) / MANIFEST
     try:
@@ -303,7 +351,10 @@ def read_manifest(path: Path) -> dict:
     for key, ours in (("version", CACHE_VERSION), ("schema", SCHEMA_VERSION)):
         if manifest.get(key) != ours:
             raise DataError(f"{file}: {key} is {manifest.get(key)}, this program's is {ours}; make the cache again")
-    return manifest
+    try:
+        return msgspec.convert(manifest, Manifest)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
 
 
 def is_cache(path: Path) -> bool:

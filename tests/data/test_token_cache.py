@@ -285,6 +285,11 @@ def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, m
         ({"schema": 99}, "schema is 99"),
         ({"kind": "cake"}, "no token cache"),
         ([], "no token cache"),
+        (
+            {"shards": [{"file": "shard-gen1ou-00000.arrow", "battles": "ten"}]},
+            r"manifest\.json: cannot be read .*shards",
+        ),
+        ({"rejects": {"files": []}}, "cannot be read .*count"),
         (None, "cannot be read"),
     ],
 )
