@@ -96,7 +96,7 @@ def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts, us
         pipeline_tag="reinforcement-learning",
         datasets=sorted({o["repo"] for o in facts.origins}) or None,
         tags=["reinforcement-learning", "offline-rl", "pokemon-showdown", "turnwise"],
-        model_name=repo.split("/")[-1],
+        model_name=_short(repo),
         eval_results=_results(facts) or None,
     )
     parts = [
@@ -120,14 +120,22 @@ def model_card(folder: Path, repo: str, licence: str | None, facts: RunFacts, us
     return ModelCard("\n\n".join(parts) + "\n")
 
 
-def beside_its_code(text: str, repo: str) -> str:
-    """A packed model's card as it is true of `repo`, where the code lies beside the model; other cards as they are."""
-    title = re.search("^# (.+)$", text, re.M)
+def renamed_card(text: str, repo: str, use: str = USE) -> ModelCard:
+    """A card that `model_card` wrote, for another name or with the other `use`; anybody else's card as it is."""
+    card = ModelCard(text)
+    title = re.search("^# (.+)$", card.text, re.M)
     old = title[1] if title else ""
-    if (packed := USE_PACKED.format(repo=old)) not in text:
-        return text
-    renamed = text.replace(packed, USE.format(repo=repo)).replace(f"# {old}\n", f"# {repo}\n", 1)
-    return renamed.replace(f'from_pretrained("{old}"', f'from_pretrained("{repo}"')
+    known = next((form for form in (USE, USE_PACKED) if form.format(repo=old) in text), None)
+    if known is None:
+        return card
+    text = text.replace(known.format(repo=old), use.format(repo=repo)).replace(f"# {old}\n", f"# {repo}\n", 1)
+    card = ModelCard(text.replace(f'from_pretrained("{old}"', f'from_pretrained("{repo}"'))
+    card.data.model_name = _short(repo)
+    return card
+
+
+def _short(repo: str) -> str:
+    return repo.split("/")[-1]
 
 
 def _what_it_is(config: TurnwiseConfig) -> str:

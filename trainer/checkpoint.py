@@ -17,11 +17,8 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +34,7 @@ from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.export import export_model, take_out
 from trainer.optim import parameter_groups
 from trainer.state import TrainingState
+from trainer.versions import git_commit, versions
 
 log = logging.getLogger(__name__)
 PREFIX = "step_"
@@ -219,26 +217,6 @@ def load_network(folder: Path) -> TurnwiseForOfflineRL:
     return network
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that a run's numbers hang on. DeepSpeed is left out where it is not installed, as it
-    need not be for plain training."""
-    found = {
-        name: version(name) for name in ("torch", "accelerate", "transformers", "datasets", "numpy", "safetensors")
-    }
-    with suppress(PackageNotFoundError):
-        found["deepspeed"] = version("deepspeed")
-    return found
-
-
-def git_commit() -> str | None:
-    """Commit of this checkout, or None where there is no git."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
-
-
 def _write_manifest(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     entries = {}
@@ -307,10 +285,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         if arguments.verb == "export":
+            from trainer.card import run_of  # here: seconds of imports for one verb of three
+            from trainer.upload import documents, title_of
+
             source = model_folder(arguments.folder)
             if (source.parent / "manifest.json").exists():
                 verify(source.parent)
-            take_out(source, arguments.to)
+            take_out(source, arguments.to, documents(source, title_of(arguments.to), None, run_of(source)))
             print(f"{source} → {arguments.to}")
             return 0
         if not folders:

@@ -7,6 +7,7 @@ with its imports flattened (`from data.x import` → `from .x import`); a test c
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,9 +43,10 @@ def _say_dtype(file: Path, dtype: str) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def take_out(source: Path, target: Path) -> None:
-    """Copy a model folder, with what it lacks of the code that it acts by without this repository. An agent that lies
-    there gives way; raises FileExistsError where anything else does."""
+def take_out(source: Path, target: Path, documents: Mapping[str, bytes]) -> None:
+    """Copy a model folder, with what it lacks of the code that it acts by without this repository, and `documents`
+    (file name → content) beside it. An agent that lies there gives way; raises FileExistsError where anything else
+    does."""
     target = target.resolve()
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target}: is a file: give a folder")
@@ -55,6 +57,8 @@ def take_out(source: Path, target: Path) -> None:
     for name, text in code_copies().items():
         if not (target / name).exists():
             (target / name).write_text(text, encoding="utf-8")
+    for name, content in documents.items():
+        (target / name).write_bytes(content)
 
 
 def code_copies() -> dict[str, str]:

@@ -8,8 +8,8 @@ import torch
 
 from data.dataset import BattleDataset, DataReport
 from data.folders import download_note, read_origins
-from trainer.checkpoint import git_commit, versions
 from trainer.config import RunConfig, to_tree
+from trainer.versions import git_commit, versions
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
 

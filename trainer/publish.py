@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from huggingface_hub import get_token
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from trainer.config import HubConfig
 from trainer.errors import ConfigError
@@ -23,9 +24,15 @@ STAGED = ".pushing"
 
 
 def check(config: HubConfig) -> None:
-    """Raises ConfigError where pushing is asked for without a name; to be called before a run starts."""
+    """Raises ConfigError where pushing is asked for without a name, or with one that cannot be one; to be called before
+    a run starts."""
     if config.push and not config.to:
         raise ConfigError("hub.push is true and hub.to is null: give hub.to=NAME/MODEL")
+    if config.push:
+        try:
+            validate_repo_id(config.to)
+        except HFValidationError as error:
+            raise ConfigError(f"hub.to={config.to}: is no name on the Hub ({error}): give hub.to=NAME/MODEL") from error
 
 
 class Publisher:

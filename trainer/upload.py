@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors.torch import load_file, save_file
 
 from model.configuration_turnwise import TurnwiseConfig
-from trainer.card import USE, USE_PACKED, RunFacts, beside_its_code, model_card
+from trainer.card import USE, USE_PACKED, RunFacts, model_card, renamed_card
 from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies
 
 
@@ -17,7 +17,7 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     run: as in `push`. Every weight is rounded to bf16's 8 bits of precision; PopArt's statistics are not, whose
     differences are the scale of all values. Raises OSError.
     """
-    found = documents(folder, str(target), None, run, packed=True)  # first: where it fails, nothing is half written
+    found = documents(folder, title_of(target), None, run, USE_PACKED)  # first: where it fails, nothing is half written
     target.mkdir(parents=True, exist_ok=True)
     weights = load_file(folder / WEIGHTS)
     weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
@@ -30,13 +30,22 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
         (target / name).write_bytes(content)
 
 
-def documents(folder: Path, repo: str, licence: str | None, run: Path | None, packed: bool = False) -> dict[str, bytes]:
-    """File name → content of a model's card and the figure in it; arguments as in `push`. packed: without its code."""
+def title_of(target: Path) -> str:
+    """What a card calls a folder: how a machine's folders lie is nobody's business."""
+    return target.name if target.is_absolute() else str(target)
+
+
+def documents(folder: Path, repo: str, licence: str | None, run: Path | None, use: str = USE) -> dict[str, bytes]:
+    """File name → content of a model's card and the figure in it; arguments as in `push` and `model_card`."""
     from trainer.figures import training_curve  # here: a drawing library, which no training run need wait for
 
+    if run is None and (folder / CARD).exists():  # it knows more than can be found out now
+        card = renamed_card((folder / CARD).read_text(encoding="utf-8"), repo, use)
+        if licence:
+            card.data.license = licence
+        return {CARD: str(card).encode()} | {p.name: p.read_bytes() for p in folder.glob(CURVE)}
     facts = RunFacts.of(run, folder)
-    text = model_card(folder, repo, licence, facts, USE_PACKED if packed else USE)
-    found = {CARD: str(text).encode()}
+    found = {CARD: str(model_card(folder, repo, licence, facts, use)).encode()}
     gamma = TurnwiseConfig.from_pretrained(folder).act_gamma
     return found | ({CURVE: training_curve(facts.rows, gamma)} if facts.rows else {})
 
@@ -56,15 +65,7 @@ def push(
         name.as_posix(): path for name, path in files.items() if not any(part.startswith(".") for part in name.parts)
     }
     code = {name: text.encode() for name, text in code_copies().items()}
-    packed = run is None and (folder / CARD).exists()  # its card knows more than can be found out now
-    contents = code | contents | ({} if packed else documents(folder, repo, licence, run))
-    if packed:
-        text = beside_its_code((folder / CARD).read_text(encoding="utf-8"), repo)
-        if licence:
-            card = ModelCard(text)
-            card.data.license = licence
-            text = str(card)
-        contents[CARD] = text.encode()
+    contents = code | contents | documents(folder, repo, licence, run)
     # Win chances and the curve are of one agent: beside other weights they would be untrue.
     stale = {CALIBRATION, CURVE}.difference(contents).intersection(api.list_repo_files(repo))
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]

@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.packs import tiny_network
 from tests.trainer.conftest import SMALL, run_of
-from trainer import checkpoint, saver
+from trainer import checkpoint, saver, versions
 from trainer.export import export_model
 from trainer.state import TrainingState, gather, scatter
 from trainer.train import main as train_main
@@ -212,10 +212,10 @@ def test_a_machine_without_deepspeed_trains_and_says_its_versions(monkeypatch):
             raise PackageNotFoundError(name)
         return version(name)
 
-    assert checkpoint.versions()["deepspeed"] == version("deepspeed")
-    monkeypatch.setattr(checkpoint, "version", without)
-    assert "deepspeed" not in checkpoint.versions()
-    assert checkpoint.versions()["torch"] == version("torch")
+    assert versions.versions()["deepspeed"] == version("deepspeed")
+    monkeypatch.setattr(versions, "version", without)
+    assert "deepspeed" not in versions.versions()
+    assert versions.versions()["torch"] == version("torch")
 
 
 def test_command_line_of_checkpoints(trained, tmp_path, capsys):
@@ -228,7 +228,11 @@ def test_command_line_of_checkpoints(trained, tmp_path, capsys):
     checkpoint.load_network(tmp_path / "out" / "agent")
     # The run's own agent, which need not be its newest checkpoint's, with all that it needs.
     ours = {path.name: path.read_bytes() for path in (trained / "model").iterdir() if path.is_file()}
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "agent").iterdir() if path.is_file()} == ours
+    theirs = {path.name: path.read_bytes() for path in (tmp_path / "out" / "agent").iterdir() if path.is_file()}
+    assert {name: theirs[name] for name in ours} == ours
+    assert theirs.keys() - ours == {"README.md", "training_curve.png"}
+    assert theirs["README.md"].decode().split("---\n")[2].startswith("\n# agent\n")  # and not where it lies
+    assert b"top-1" in theirs["README.md"]
     assert "calibration.json" in ours
     modes = {path.stat().st_mode for path in (trained / "model").iterdir() if path.is_file()}
     assert len(modes) == 1

@@ -80,7 +80,7 @@ def test_the_licence_of_the_battles_goes_wherever_the_model_goes(battles, traine
     sizes = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
     upload.pack(model, tmp_path / "packed", None)
-    export.take_out(model, tmp_path / "exported")
+    export.take_out(model, tmp_path / "exported", {})
     for folder in (model, tmp_path / "packed", tmp_path / "exported"):
         assert model_card(folder, "me/agent", None, RunFacts()).data.license == "cc-by-nc-4.0"
         assert licence_of_a_run(battles, tmp_path / "tuned", f"model.init_from={folder}") == "cc-by-nc-4.0"

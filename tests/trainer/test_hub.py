@@ -21,7 +21,7 @@ from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack, tiny_network
 from tests.trainer.test_run import rows_of
 from trainer import upload
-from trainer.card import RunFacts, beside_its_code, model_card, run_of
+from trainer.card import RunFacts, model_card, renamed_card, run_of
 from trainer.export import code_copies, take_out
 from trainer.hub import main as hub_main
 from trainer.train import log_plainly
@@ -94,7 +94,12 @@ def test_a_pushed_agent_comes_back_byte_for_byte(trained, exchanged, hub):
 
 def test_a_pulled_agent_is_pushed_again_without_what_the_pull_left_beside_it(exchanged, hub):
     assert (exchanged / "pulled" / ".cache").is_dir()
-    assert hub.uploads["me/again"] == hub.uploads["me/agent"]
+    again, first = ({**hub.uploads[name]} for name in ("me/again", "me/agent"))
+    # Under its new name, by which its lines for use fetch it.
+    assert again.pop("README.md") == first.pop("README.md").replace(b"me/agent", b"me/again").replace(
+        b"name: agent", b"name: again"
+    )
+    assert again == first
 
 
 def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained, exchanged, hub, tmp_path):
@@ -256,7 +261,12 @@ def test_the_card_tells_shares_times_and_costs_as_they_are(trained):
     for text in ("`some/data` at revision `v4`, licence cc-by-4.0", "likelihood 1.5000, top-1 25.0%", "and it goes on"):
         assert text in card.text, text
     assert "Where the files came from" not in card.text
-    assert beside_its_code(str(card), "me/other") == str(card)  # no packed model's
+    other = renamed_card(str(card), "me/other")
+    assert other.text == card.text.replace("me/agent", "me/other")
+    assert other.data.model_name == "other"
+    assert "me/agent" not in str(other)
+    foreign = str(card).replace("agent = Agent.from", "mine = Agent.from")
+    assert str(renamed_card(foreign, "me/other")) == foreign  # rewritten by hand
 
 
 def test_an_agent_is_taken_out_to_where_nothing_else_lies(tmp_path, monkeypatch):
@@ -266,27 +276,28 @@ def test_an_agent_is_taken_out_to_where_nothing_else_lies(tmp_path, monkeypatch)
         (source / name).write_text("its own")
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file: give a folder"):
-        take_out(source, tmp_path / "file")
+        take_out(source, tmp_path / "file", {})
     target = tmp_path / "some" / "where"
     for _ in range(2):  # over itself too, and what a push or a calibration adds goes
-        take_out(source, target)
+        take_out(source, target, {})
         assert {path.name for path in target.iterdir()} == {"config.json", *code_copies()}
         assert (target / "agents.py").read_text() == "its own"
         for name in ("README.md", "training_curve.png", "calibration.json"):
             (target / name).touch()
     monkeypatch.chdir(target)
     (target.parent / ".where.tmp" / "half").mkdir(parents=True)  # of a copy that was killed
-    take_out(source, Path("."))
+    take_out(source, Path("."), {"README.md": b"a card"})
+    assert (target / "README.md").read_text() == "a card"
     assert [path.name for path in target.parent.iterdir()] == ["where"]
     monkeypatch.chdir(tmp_path)
     (target / "thesis.txt").touch()
     with pytest.raises(FileExistsError, match=r"holds thesis\.txt, which no agent does"):
-        take_out(source, target)
+        take_out(source, target, {})
     assert (target / "thesis.txt").exists()
     (target / "thesis.txt").unlink()
     (source / "lost").symlink_to("nowhere")
     with pytest.raises(shutil.Error, match="lost"):
-        take_out(source, target)
+        take_out(source, target, {})
     assert [path.name for path in target.parent.iterdir()] == ["where"]  # as it was, and nothing of the half beside it
     assert (target / "agents.py").read_text() == "its own"
 

@@ -84,9 +84,11 @@ def test_a_push_that_never_succeeds_ends_no_run(hub, cached, tmp_path, caplog):
     assert json.loads((tmp_path / "evaluation.json").read_text())["policy"]
 
 
-def test_a_run_without_a_name_to_push_to_is_refused(cached, tmp_path, capsys):
-    assert train_main([*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=1", "hub.push=true"]) == 1
-    assert "hub.to" in capsys.readouterr().err
+@pytest.mark.parametrize(("name", "said"), [("null", "hub.to is null"), ("me/my/agent", "is no name on the Hub")])
+def test_a_run_without_a_name_to_push_to_is_refused(cached, tmp_path, capsys, name, said):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=1", "hub.push=true", f"hub.to={name}"]
+    assert train_main(settings) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_where_nobody_is_signed_in_that_is_said_at_the_start_and_the_end_waits_for_no_further_try(
