@@ -18,6 +18,18 @@ log = logging.getLogger(__name__)
 PACKAGE = ROOM / "node_modules" / "pokemon-showdown"
 LEASH = ROOM / "node" / "leash.js"
 FOLDERS = ("logs/repl", "logs/chat", "logs/modlog", "config/chat-plugins", "databases")
+# This machine alone; one process, no database, no debugging sockets, no throttling of the bots that play here.
+CONFIG = """\
+exports.bindaddress = '127.0.0.1';
+exports.usesqlite = false;
+exports.repl = false;
+exports.subprocesses = 0;
+exports.nothrottle = true;
+exports.noipchecks = true;
+exports.reportbattles = false;
+exports.loginserver = null;
+exports.ofe = false;
+"""
 
 
 class ServerTrouble(BattleError):  # noqa: N818
@@ -46,8 +58,12 @@ class LocalServer:
         node = node_command()[0]
         for folder in FOLDERS:
             (PACKAGE / folder).mkdir(parents=True, exist_ok=True)
-        (PACKAGE / "config" / "config.js").write_text(self.config(), encoding="utf-8")
-        self.log = (PACKAGE / "logs" / "turnwise-server.log").open("wb")
+        # The same for every port, and never half written: another server may be about to read it.
+        config = PACKAGE / "config" / "config.js"
+        new = config.with_name(f"config-{self.port}.tmp")
+        new.write_text(CONFIG, encoding="utf-8")
+        new.replace(config)
+        self.log = (PACKAGE / "logs" / f"turnwise-server-{self.port}.log").open("wb")
         command = [node, "--require", str(LEASH), "pokemon-showdown", "start", "--no-security", "--skip-build"]
         self.process = subprocess.Popen(
             [*command, str(self.port)],
@@ -76,25 +92,6 @@ class LocalServer:
                 self.process.wait()
             self.process.stdin.close()
         self.log.close()
-
-    def config(self) -> str:
-        settings = {"port": self.port, "bindaddress": "127.0.0.1"}
-        lines = [f"exports.{key} = {value!r};" for key, value in settings.items()]
-        # One process, no database, no debugging sockets, no throttling of the bots that play here.
-        return "\n".join(
-            [
-                *lines,
-                "exports.usesqlite = false;",
-                "exports.repl = false;",
-                "exports.subprocesses = 0;",
-                "exports.nothrottle = true;",
-                "exports.noipchecks = true;",
-                "exports.reportbattles = false;",
-                "exports.loginserver = null;",
-                "exports.ofe = false;",
-                "",
-            ]
-        )
 
 
 def measure_poke_env(battle_format: str, battles: int, port: int = 8021) -> dict[str, float]:
