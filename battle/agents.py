@@ -216,7 +216,7 @@ class TurnwiseAgent:
         return chosen
 
     def note_action(self, lane: Any, action: int) -> None:
-        """Tell which action a lane really took, where another than the chosen one was played."""
+        """Tell which action a lane really took, where another than the chosen one was played; −1: nobody knows."""
         self._lanes[lane][1].action = action
 
     def end(self, lane: Any) -> None:

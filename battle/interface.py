@@ -60,8 +60,9 @@ class Agent(Protocol):
     """A player. Optional attributes, used where they are there:
 
     wants_requests, wants_lines (bool): what observations shall carry. `end(lane)`: the battle is over, free its caches.
-    `note_action(lane, action)`: another action than the chosen one was played. `refused_mass`: for each observation of
-    the last call the probability that the policy had put on choices which the state allows and the request refuses.
+    `note_action(lane, action)`: another action than the chosen one was played (−1: nobody knows which). `refused_mass`:
+    for each observation of the last call the probability that the policy had put on choices which the state allows and
+    the request refuses.
     """
 
     name: str

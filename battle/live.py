@@ -201,11 +201,21 @@ class LivePlayer(ConnectedPlayer):
             self._note(room, "the agent failed, the default is played", error)
             self._end(room)  # nobody knows what it has taken in: it begins anew
         else:
+            view.actions[-1] = action
             if action not in choices or (event.legal and choices[action] is None):
                 self._note(room, f"action {action} is not legal here, the default is played")
                 action = -1
-        view.actions[-1] = action
+                self._correct(room)
         return choices.get(action) or "default"
+
+    def _correct(self, room: Room) -> None:
+        """Another action than the agent's is played: nobody knows which, neither the file nor the agent."""
+        room.view.actions[-1] = -1
+        if room.met and hasattr(self.agent, "note_action"):
+            try:
+                self.agent.note_action(room.name, -1)
+            except Exception as error:
+                log.error("%s: the agent failed to take note of another action", room.tag, exc_info=error)
 
     @staticmethod
     def _note(room: Room, words: str, error: Exception | None = None) -> None:
@@ -245,7 +255,7 @@ class LivePlayer(ConnectedPlayer):
         if message.startswith("[Invalid choice]") and not message.startswith(MADE):
             room.refused.append(message)
             if room.view.actions:
-                room.view.actions[-1] = -1  # another one is played
+                self._correct(room)
             await self.ps_client.send_message("/choose default", room.tag)
 
     async def _finish(self, room: Room) -> None:

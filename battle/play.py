@@ -161,17 +161,23 @@ class _Table:
 
     def take(self, side: int, action: int) -> None:
         """Notes an agent's action, or the random one that stands in its place."""
-        view, agent = self.views[side], self.match.agents[side]
+        view = self.views[side]
         if self.rngs and self.rngs[side].random() < self.match.explore[side]:
             legal = [a for a in range(13) if view.legal[-1] >> a & 1]
             if legal:
                 action = int(self.rngs[side].choice(legal))
                 view.explored.append(len(view.states) - 1)
-                if hasattr(agent, "note_action"):
-                    agent.note_action(self.lanes[side], action)
+                self.correct(side, action)
         view.actions[-1] = action
         self.waiting[side] = action
         self.seated[side] = True
+
+    def correct(self, side: int, action: int) -> None:
+        """Tells an agent that another action than its own was played, −1: nobody knows which. It sees it as its
+        previous one from now on, as the battle's file has it."""
+        agent = self.match.agents[side]
+        if hasattr(agent, "note_action"):
+            agent.note_action(self.lanes[side], action)
 
     def outcome(self, kind: str, winner: int, turns: int, last: list[bytes] | None, message: str = "") -> Outcome:
         for side, view in enumerate(self.views):
@@ -217,6 +223,7 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
         elif event.event == "refused":
             table.refused.append(f"{event.message} (chose {event.choice!r})")
             table.views[event.side].actions[-1] = -1
+            table.correct(event.side, -1)
             log.warning("%s side %d: refused: %s (chose %r)", event.lane, event.side, event.message, event.choice)
         elif event.event == "end":
             del tables[event.lane]

@@ -181,17 +181,23 @@ def test_where_an_agent_fails_the_default_is_played_and_said(server, tmp_path, c
             action = super().choose(observations)
             return [99] if self.asked == 6 else action
 
+        def note_action(self, lane, action):
+            told.append((self.asked, action))
+            raise KeyError(lane)
+
         def end(self, lane):
             raise KeyError(lane)
 
     def fail():
         raise RuntimeError("on purpose")
 
+    told = []
     agent = Fails({1, 4}, fail)
     results = against(server.port, server.port, agent, tmp_path)
     assert {results["a"][0], results["b"][0]} in ({"won", "lost"}, {"tie"})
     battle, meta = recorded(tmp_path)
     assert meta["refused"] == 3
+    assert told == [(6, -1)]
     assert len(battle.states) == agent.asked + 1
     assert [place for place, action in enumerate(battle.actions[:-1]) if action < 0] == [0, 3, 5]
     assert "on purpose" in caplog.text

@@ -201,15 +201,20 @@ def test_a_choice_that_is_refused_is_counted_and_the_battle_goes_on(simulator):
             return int(np.flatnonzero(~observation.legal)[0])
 
     class Once(RandomAgent):
-        asked = 0
+        asked, told = 0, ()
+
+        def note_action(self, lane, action):
+            self.told += ((lane.split("/")[-1], self.asked, action),)
 
         def pick(self, observation, legal):
             self.asked += 1
             illegal = np.flatnonzero(~observation.legal)
             return int(illegal[0]) if self.asked == 1 and len(illegal) else super().pick(observation, legal)
 
-    outcome = battles(simulator, "gen1ou", 1, (Once(), RandomAgent()))[0]
+    once = Once()
+    outcome = battles(simulator, "gen1ou", 1, (once, RandomAgent()))[0]
     assert outcome.kind == "won"
+    assert once.told == (("0", 1, -1),)  # before it decides again: nobody knows what the default was
     assert len(outcome.refused) == facts_of(outcome)["refused"] == 1
     assert outcome.views[0].actions[0] == -1
 
