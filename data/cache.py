@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import archive
+from .cache_manifest import CACHE_VERSION, KIND, Manifest
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
 from .folders import DOWNLOADS, FORMAT, JOB, MANIFEST, DataError, download_note, format_folders
 from .index import scan_format
@@ -35,16 +36,7 @@ from .progress import progress_bar
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
-from .token_cache import (
-    CACHE_VERSION,
-    INDEX,
-    INDEX_SCHEMA,
-    KIND,
-    PLACES,
-    UNSTAMPED,
-    VOCABULARY,
-    Manifest,
-)
+from .token_cache import INDEX, INDEX_SCHEMA, PLACES, UNSTAMPED, VOCABULARY
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)

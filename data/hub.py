@@ -21,12 +21,12 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 
 from .archive import unpack_archive
+from .cache_manifest import Manifest, is_cache, read_manifest
 from .cache_shard import write_json
 from .folders import DOWNLOADS, ENDINGS, DataError, format_folders, read_origins
 from .hub_errors import HUB_ERRORS, said_of
 from .replay_file import is_battle_file
 from .stats import folder_stats
-from .token_cache import Manifest, is_cache, read_manifest
 
 log = logging.getLogger(__name__)
 

@@ -307,8 +307,8 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from .cache_manifest import is_cache
     from .parallel import map_pieces
-    from .token_cache import is_cache
     from .verify import verify_cache, verify_files
 
     if is_cache(options.dir):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from .archive import archives_under
 from .cache import CacheJob, make_cache
+from .cache_manifest import CACHE_VERSION, is_cache
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
@@ -29,7 +30,7 @@ from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .reward import digests
 from .schema import BadBattle
-from .token_cache import CACHE_VERSION, INDEX, VOCABULARY, TokenCache, is_cache
+from .token_cache import INDEX, VOCABULARY, TokenCache
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)

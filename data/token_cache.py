@@ -11,24 +11,20 @@ every cache of a version. A value that is on no table (a level of 300, say) is k
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
-from .folders import MANIFEST, DataError
+from .cache_manifest import read_manifest
+from .folders import DataError
 from .index_table import SCHEMA
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS, digests
-from .schema import N_ACTIONS, SCHEMA_VERSION
+from .schema import N_ACTIONS
 from .tokenizer import UNKNOWN_ID, Tokenizer
 
-CACHE_VERSION = 1
-KIND = "turnwise-token-cache"
 VOCABULARY = "vocabulary.json"
 ILLEGAL = " is illegal in its state"  # in the encoder's reason to reject a battle, by one of its two rules
 INDEX = "index.bin"
@@ -47,52 +43,6 @@ PLACES = (
     ("row", pa.int32()),
 )
 INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
-
-
-class HashedFile(TypedDict):
-    """A file of a cache, by its name in it; the hash in hex."""
-
-    file: str
-    sha256: str
-
-
-class ShardFacts(HashedFile):
-    """A shard: how many battles and turns it holds, its size in bytes."""
-
-    battles: int
-    turns: int
-    bytes: int
-
-
-class Rejects(TypedDict):
-    """Files that were not taken: how many, how many by each field, and the first of them with their reasons."""
-
-    count: int
-    by_field: dict[str, int]
-    files: list[tuple[str, str]]
-
-
-class Manifest(TypedDict):
-    """`manifest.json`: what a cache holds and by which rules it was made. Older ones lack what is not required."""
-
-    kind: str
-    version: int
-    schema: int
-    space: str
-    vocabulary: str
-    rewards: NotRequired[dict[str, str]]
-    source: str
-    battles: int
-    turns: int
-    bytes: int
-    formats: dict[str, int]
-    unknown_words: int
-    words: int
-    dropped_tails: int
-    index: NotRequired[HashedFile]
-    rejects: Rejects
-    shards: list[ShardFacts]
-
 
 _BITS = 1 << np.arange(N_ACTIONS, dtype=np.uint16)
 _LEGAL = ((np.arange(1 << N_ACTIONS)[:, None] & _BITS) != 0).astype(bool)
@@ -333,33 +283,6 @@ class TokenCache:
                 return [_views(batch, self._codes, str(file), self._words) for batch in reader]
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
-
-
-def read_manifest(path: Path) -> Manifest:
-    """A cache's manifest. Raises `DataError`: none there, unfinished, or of another version."""
-    file = Path(path) / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: holds no {MANIFEST}: no token cache, or not finished; run the same `data.prepare cache` again"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise DataError(f"{file}: is no token cache's manifest; give another folder")
-    for key, ours in (("version", CACHE_VERSION), ("schema", SCHEMA_VERSION)):
-        if manifest.get(key) != ours:
-            raise DataError(f"{file}: {key} is {manifest.get(key)}, this program's is {ours}; make the cache again")
-    try:
-        return msgspec.convert(manifest, Manifest)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
-
-
-def is_cache(path: Path) -> bool:
-    """Whether a folder is meant as a token cache."""
-    return (Path(path) / MANIFEST).is_file()
 
 
 def _views(batch: pa.RecordBatch, codes: Codes, file: str, vocabulary: int) -> _Batch:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from data import token_cache
 from data.cache import CacheJob, make_cache
+from data.cache_manifest import CACHE_VERSION
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
 from data.encode import Encoder
 from data.folders import DataError
@@ -82,7 +83,7 @@ def test_what_older_caches_hold_is_read_as_it_was_written(space, digest):
     kept = hashlib.sha256(codes.slots.astype("<i4").tobytes() + codes.tables.astype("<f4").tobytes())
     assert kept.hexdigest()[:12] == digest
     assert (token_cache.WON, token_cache.LOST, token_cache.NO_RESULT) == (1, 0, -1)
-    assert (token_cache.FORCED_BIT, token_cache.EMPTY_CODE, token_cache.CACHE_VERSION) == (15, 255, 1)
+    assert (token_cache.FORCED_BIT, token_cache.EMPTY_CODE, CACHE_VERSION) == (15, 255, 1)
 
 
 @settings(max_examples=40, deadline=None)
