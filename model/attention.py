@@ -40,6 +40,7 @@ if torch.backends.cuda.is_built():  # it draws in all of torch's compiler, which
     except ImportError:  # torch before 2.10
         pass
 
+AMPERE = (8, 0)  # compute capability
 BLOCK = 64
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "varlen_attn", "flex_attention")
 
@@ -63,9 +64,10 @@ class PackedLayout:
 
 
 def available_implementations(device: torch.device | str) -> list[str]:
-    """Implementations that can run on `device` with the packages present, fastest first."""
+    """Implementations that can run on `device` with the packages present, fastest first. Flash and flex kernels are
+    for NVIDIA's GPUs from Ampere on; older ones (T4, V100) have none that multiplies bf16."""
     found = []
-    if torch.device(device).type == "cuda":
+    if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE:
         if "flash_attention_2" in _FLASH:
             found.append("flash_attention_2")
         if varlen_attn is not None:

@@ -61,7 +61,7 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     if asked > 1 and not cuda and not wants_deepspeed:
         # Read by accelerate where no launcher of its own has set it; without, it quietly runs a world of one.
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    wants_bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(cuda))
+    wants_bf16 = computes_in_bf16(config, cuda)
     precision = "bf16" if wants_bf16 else "no"
     # Named on the CPU alone: accelerate would quietly run a world of one beside DeepSpeed's.
     backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
@@ -90,10 +90,15 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     return accelerator, config
 
 
-def multiplies_bf16(cuda: bool) -> bool:
-    """Whether bf16 is the faster precision: on CUDA, and on CPUs with AVX-512 BF16; others work it out in fp32."""
+def computes_in_bf16(config: RunConfig, cuda: bool) -> bool:
+    """Whether `precision` means bf16 here: by default where the chip multiplies it, which are CUDA GPUs from Ampere on
+    and CPUs with AVX-512 BF16; the others work it out in fp32, slower than fp32 itself."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if cuda:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)  # absent from older PyTorch
-    return cuda or bool(capabilities().get("avx512_bf16"))
+    return bool(capabilities().get("avx512_bf16"))
 
 
 def compiles(config: RunConfig, accelerator: Accelerator) -> bool:
@@ -235,7 +240,9 @@ def build_network(
         network = TurnwiseForOfflineRL(sizes).to(device)
     else:
         network = start.network().to(device)
-    network.attention = choose_implementation(config.model.attention, device, config.precision == "fp32")
+    network.attention = choose_implementation(
+        config.model.attention, device, fp32=not computes_in_bf16(config, device.type == "cuda")
+    )
     if config.model.gradient_checkpointing:
         network.gradient_checkpointing_on()
     return network

@@ -207,10 +207,24 @@ def test_a_name_that_leads_to_no_kernel_is_an_error_that_says_what_is_present(mo
         attention.choose_implementation("kernels-community/flash-attn2", "cpu")
 
 
+def test_a_gpu_older_than_ampere_computes_attention_without_flash_kernels(monkeypatch):
+    """Which refuse it, at the first step."""
+    monkeypatch.setitem(attention._FLASH, "flash_attention_2", varlen_kernel.flash_attn_varlen_func)
+    for capability, auto in (((7, 5), "sdpa"), ((8, 0), "flash_attention_2"), ((12, 0), "flash_attention_2")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        assert attention.choose_implementation("auto", "cuda") == auto
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    with pytest.raises(
+        ValueError, match=r"model\.attention='flash_attention_2' cannot run on cuda: present are sdpa, "
+    ):
+        attention.choose_implementation("flash_attention_2", "cuda")
+
+
 @pytest.mark.parametrize("name", ["flash_attention_2", "kernels-community/flash-attn2"])
 def test_a_run_in_fp32_computes_attention_in_fp32(kernel_of_the_hub, monkeypatch, name):
     """Also where the kernels are there that know bf16 alone: they are not taken unasked, and refused when asked for."""
     monkeypatch.setitem(attention._FLASH, "flash_attention_2", varlen_kernel.flash_attn_varlen_func)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert attention.choose_implementation("auto", "cuda") == "flash_attention_2"
     assert attention.choose_implementation("auto", "cuda", fp32=True) == "sdpa"
     assert attention.choose_implementation("flex_attention", "cuda", fp32=True) == "flex_attention"

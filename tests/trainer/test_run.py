@@ -208,6 +208,16 @@ def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies
     assert accelerator.mixed_precision == chosen
 
 
+@pytest.mark.parametrize(
+    ("asked", "native", "bf16"), [("auto", True, True), ("auto", False, False), ("bf16", False, True)]
+)
+def test_a_gpu_that_emulates_bf16_computes_in_fp32_unless_told(asked, native, bf16, monkeypatch):
+    """A T4, say. Attention is chosen for what the run computes in, not for what `auto` might have meant."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    config = load_config(None, [f"precision={asked}"])
+    assert setup.computes_in_bf16(config, cuda=True) == bf16
+
+
 def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, capsys, caplog):
     """The same command finishes again; other settings are refused, or listed where there is something left to train."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=2"]
