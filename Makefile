@@ -1,4 +1,4 @@
-# Everything a person runs. Each target sets up what it needs on a machine that has Python 3.11+ (and Node 20 for play).
+# Everything a person runs. Each target sets up what it needs on a Linux machine that has Python 3.11+ (and Node 20 for play).
 PYTHON ?= python3
 VENV := .venv
 CUDA_VENV := .venv-cuda
