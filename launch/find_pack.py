@@ -21,6 +21,7 @@ from launch.machine import peak_rss
 from trainer.config import load_config
 from trainer.errors import ConfigError
 from trainer.loop import Run
+from trainer.memory import out_of_memory
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30
@@ -78,12 +79,6 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
         run.watchdog.stop()
         peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
     return {"battles": battles, "turns": turns, "peak": peak}
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory was short: PyTorch's for a tensor, or what CUDA, cuBLAS or cuDNN take past its allocator."""
-    short = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in short)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
