@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _is_ours(error):
             print(f"error: {error}", file=sys.stderr)
             return 1
-        from trainer.memory import said_of, out_of_memory
+        from trainer.memory import out_of_memory, said_of
 
         if out_of_memory(error):
             print(f"error: {said_of(error, config)}", file=sys.stderr)
