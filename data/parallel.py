@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -12,19 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import TypeVar
 
 from .progress import progress_bar
 
 T = TypeVar("T")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core's time in so many (Linux's cgroups, version 2)
 PIECE = 256
 ALONE_UP_TO = 2_000
 BAR_FROM = 500
 
 
 def cores() -> int:
-    """Cores that this process may use: a scheduler or a container gives some of a machine's, and memory for as many."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: a scheduler or a container gives some of a machine's, and memory for as many;
+    some by naming them, some (docker run --cpus, Kubernetes) by a share of everybody's time."""
+    given = len(os.sched_getaffinity(0))
+    try:
+        quota, period = QUOTA.read_text(encoding="utf-8").split()
+        return min(given, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container of this kind, or "max": as much as there is
+        return given
 
 
 class WorkerLost(RuntimeError):  # noqa: N818 (names the finding)

@@ -8,6 +8,7 @@ import torch
 
 from data.dataset import BattleDataset, DataReport
 from data.folders import download_note, read_origins
+from data.parallel import cores
 from trainer.config import RunConfig, to_tree
 from trainer.versions import git_commit, versions
 
@@ -30,7 +31,7 @@ def system(processes: int, device: torch.device) -> dict:
     found = {
         "platform": platform.system(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "processes": processes,
         "device": device.type,

@@ -21,6 +21,7 @@ from data.dataset import BattleDataset, DataConfig
 from data.folders import DataError
 from data.index import folder_for, open_index, scan_format
 from data.index_table import map_table
+from data.parallel import cores
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
 from data.tokenizer import Tokenizer
@@ -251,6 +252,19 @@ def test_no_more_processes_than_the_cores_that_were_given(tmp_path, monkeypatch)
     for command in (["index"], ["verify"], ["cache", "--out", str(tmp_path / "d"), "--from"]):
         assert main([*command, str(tmp_path / "b")]) == 1
     assert asked == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("200000 100000\n", 2), ("250000 100000\n", 3), ("max 100000\n", 8), ("9900000 100000\n", 8), (None, 8)],
+)
+def test_a_containers_share_of_time_is_so_many_cores(quota, expected, tmp_path, monkeypatch):
+    """Docker's --cpus leaves every core in sight."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("data.parallel.QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    assert cores() == expected
 
 
 def test_a_killed_process_is_not_waited_for(tmp_path, monkeypatch, capsys):
