@@ -20,8 +20,8 @@ import torch
 from launch.machine import peak_rss
 from trainer.config import load_config
 from trainer.errors import ConfigError
+from trainer.faults import out_of_memory
 from trainer.loop import Run
-from trainer.memory import out_of_memory
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30

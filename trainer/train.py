@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data_path:
         # As a text of YAML, which JSON's is: a path may hold what means something there.
         settings.append(f"data.path={json.dumps(arguments.data_path, ensure_ascii=False)}")
+    config = None
     try:
         with StopRequest().listen() as stop:
             config = load_config(arguments.config, settings)
@@ -39,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _is_ours(error):
             print(f"error: {error}", file=sys.stderr)
             return 1
-        from trainer.memory import out_of_memory, said_of
+        from trainer.faults import said_of
 
-        if out_of_memory(error):
-            print(f"error: {said_of(error, config)}", file=sys.stderr)
+        if config and (known := said_of(error, config)):
+            print(f"error: {known}", file=sys.stderr)
             return 1
         raise
 

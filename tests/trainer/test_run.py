@@ -218,31 +218,6 @@ def test_a_gpu_that_emulates_bf16_computes_in_fp32_unless_told(asked, native, bf
     assert setup.computes_in_bf16(config, cuda=True) == bf16
 
 
-@pytest.mark.parametrize(
-    ("error", "turns"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …"), None),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 256),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
-    ],
-)
-def test_memory_that_is_too_short_is_told_with_what_needs_less(error, turns, cached, tmp_path, monkeypatch, capsys):
-    def fails(*_):
-        raise error
-
-    monkeypatch.setattr(Run, "_to_device", fails)
-    settings = [f"data.path={cached}", f"output={tmp_path}", "max_steps=1", f"batch.turns={turns or 'null'}"]
-    if "shapes" in str(error):  # a fault, which keeps its traceback
-        with pytest.raises(RuntimeError, match="shapes"):
-            train_main([*SMALL, *settings])
-        return
-    assert train_main([*SMALL, *settings]) == 1
-    said = capsys.readouterr().err
-    assert str(error).split("\n")[0] in said
-    assert "GPU 0" not in said
-    assert "batch.battles=2 batch.accumulate=2" + (" batch.turns=128 is" if turns else " is") in said
-
-
 def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, capsys, caplog):
     """The same command finishes again; other settings are refused, or listed where there is something left to train."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=2"]

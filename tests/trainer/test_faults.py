@@ -1,0 +1,60 @@
+"""What the machine lacks, memory or a compiler: said in a line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import SMALL
+from trainer.loop import Run
+from trainer.train import main as train_main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "turns", "mend"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …"), None,
+            "batch.battles=2 batch.accumulate=2 is",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), 256,
+            "batch.battles=2 batch.accumulate=2 batch.turns=128 is",
+        ),
+        (RuntimeError("Failed to find C compiler. Please specify via CC"), None, "set compile=false"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None, None),
+    ],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_told_with_what_to_set(error, turns, mend, cached, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Run, "_to_device", fails)
+    settings = [f"data.path={cached}", f"output={tmp_path}", "max_steps=1", f"batch.turns={turns or 'null'}"]
+    if mend is None:  # a fault, which keeps its traceback
+        with pytest.raises(RuntimeError, match="shapes"):
+            train_main([*SMALL, *settings])
+        return
+    assert train_main([*SMALL, *settings]) == 1
+    said = capsys.readouterr().err
+    assert str(error).split("\n")[0] in said
+    assert "GPU 0" not in said
+    assert mend in said
+
+
+@pytest.mark.slow
+def test_without_a_compiler_that_is_said(cached, tmp_path):
+    """As PyTorch raises it: several hundred lines down, wrapped twice."""
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path / 'run'}", "max_steps=1", "compile=true"]
+    environment = {**os.environ, "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.train", *settings], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: torch.compile lacks a compiler or Python's headers (Invalid")
+    assert "Traceback" not in done.stderr
