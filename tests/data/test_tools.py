@@ -183,7 +183,7 @@ def test_cache_command(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "command", ["cache --from b --out c", "download --to c", "push --from b --to me/b --licence x"]
 )
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, command, number):
     def full(*_, **__):
         error = OSError(number, os.strerror(number))
@@ -198,7 +198,7 @@ def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, comma
     assert main(command.split()) == 1
     said = capsys.readouterr().err
     place = tmp_path if command.startswith("push") else "c"
-    assert (f"{place}: No space left on device: make room there" in said) == (number == errno.ENOSPC)
+    assert (f"{place}: {os.strerror(number)}: make room there" in said) == (number != errno.EIO)
 
 
 @pytest.mark.parametrize("command", ["stats", "index", "cache --out d --from"])
