@@ -112,7 +112,8 @@ def _pokemon_faults(pokemon: Pokemon) -> Iterator[tuple[str, str]]:
     if pokemon.status not in STATUSES:
         yield "status", f"{pokemon.status!r} is none of {', '.join(sorted(STATUSES))}"
     types = pokemon.types.split(" ")
-    if len(types) != 2 or types != sorted(types) or not all(map(_WORD.fullmatch, types)):
+    # That they are two the encoder has seen to.
+    if types != sorted(types) or not all(map(_WORD.fullmatch, types)):
         yield "types", f"{pokemon.types!r} is not two words in alphabetical order"
     for place, move in enumerate(pokemon.moves):
         for field, reason in _move_faults(move):
