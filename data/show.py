@@ -25,7 +25,8 @@ def show_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[str]:
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
     result = "won" if encoded.won else "lost" if encoded.lost else "cut short: no result"
     yield f"{name.format}  {name.battle_id}  {name.date}"
-    yield f"{name.player} ({name.rating}) against {name.opponent}: {result} (the name says {name.result})"
+    rating = name.rating if name.rated else "unrated"
+    yield f"{name.player} ({rating}) against {name.opponent}: {result} (the name says {name.result})"
     if encoded.dropped_tail:
         yield "the last state was the next battle's first: dropped"
     for turn in range(len(encoded)):

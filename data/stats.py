@@ -70,7 +70,7 @@ def folder_stats(
             "max": int(lengths.max()),
             "histogram": {
                 "edges": edges.tolist(),
-                "counts": np.histogram(lengths, [*edges, edges[-1] + 10])[0].tolist(),
+                "counts": np.histogram(turns, [*edges, edges[-1] + 10])[0].tolist(),
             },
         },
         "actions": actions,
