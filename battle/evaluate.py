@@ -313,7 +313,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                             journal.note(notes, outcome.match.id, **facts)
                         bar.update()
                 except (BattleError, OSError, ValueError) as error:  # hours of battles may lie before it
-                    failure = str(error)
+                    failure = str(error) or type(error).__name__
                     break
         version = sim.version
     report = arena.report(time.monotonic() - started)
