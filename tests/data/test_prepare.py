@@ -12,6 +12,8 @@ from data.prepare import main
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
+from .caches import age
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
@@ -109,6 +111,17 @@ def test_an_index_tells_what_it_leaves_out_and_rejects(folder, capsys):
     said = capsys.readouterr().out
     assert "gen1ou: 4 battles, 3 of known length" in said
     assert "  rejected gen1ou/x_1_a_vs_b_01-01-2024_WIN.json.lz4: lz4: " in said
+
+
+def test_a_rescan_trusts_no_folders_time(folder, capsys):
+    age(folder)
+    assert main(["index", str(folder)]) == 0
+    write_battle(folder, make_battle(40, "gen1ou", Style(max_turns=6)))
+    age(folder)
+    capsys.readouterr()
+    for more, found in (([], 3), (["--rescan"], 4)):
+        assert main(["index", str(folder), *more]) == 0
+        assert f"gen1ou: {found} battles" in capsys.readouterr().out
 
 
 def test_stats_count_unknown_words_by_the_vocabulary_named(folder, tmp_path, capsys):
