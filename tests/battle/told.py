@@ -7,9 +7,10 @@ from battle.play import Outcome, View
 from battle.teams import Team
 
 
-def tell(monkeypatch, module, *ends, refused=0):
+def tell(monkeypatch, module, *ends, refused=0, views=None):
     """Every battle of `module`'s command ends as the next of `ends` says, in turn: (kind, winner), or an error that is
-    raised there. What the command asked for stands in the answer."""
+    raised there. views: of its two players, the same of each battle. What the command asked for stands in the
+    answer."""
     asked = SimpleNamespace(matches=[], loaded=[], checked=[], options=None, processes=None)
 
     class Simulator:
@@ -40,8 +41,8 @@ def tell(monkeypatch, module, *ends, refused=0):
             if isinstance(end, Exception):
                 raise end
             kind, winner = end
-            views = tuple(View([b"{}", b"{}"], [0, -1], [1, 0]) for _ in range(2))
-            yield Outcome(match, kind, winner, 10 + len(asked.matches), views, ["no"] * refused)
+            seen = views or tuple(View([b"{}", b"{}"], [0, -1], [1, 0]) for _ in range(2))
+            yield Outcome(match, kind, winner, 10 + len(asked.matches), seen, ["no"] * refused)
 
     for thing in (Simulator, load_teams, play):
         monkeypatch.setattr(module, thing.__name__, thing)
