@@ -76,6 +76,10 @@ def test_the_same_command_goes_on_behind_a_failure(tmp_path, monkeypatch, capsys
     noted = next((tmp_path / "battles" / "gen1ou").glob("*0.1.0a*"))
     left = noted.with_name(re.sub(r"0.1.0a(.*)_..-..-....", r"0.1.1b\1_01-01-2020", noted.name))
     noted.rename(left)
+    # Another format's battle of a noted one's id.
+    other = tmp_path / "battles" / "gen9ou" / left.name.replace("gen1ou", "gen9ou").replace("0.1.1b", "0.1.0a")
+    other.parent.mkdir()
+    other.touch()
     asked = tell(monkeypatch, evaluate, ("won", 1), refused=1)
     assert evaluate.main(asked_for(place, *recorded)) == 0
     assert [match.id for match in asked.matches][:2] == ["0.1.0b", "0.1.1b"]
@@ -88,6 +92,7 @@ def test_the_same_command_goes_on_behind_a_failure(tmp_path, monkeypatch, capsys
     names = {path.name.split("_")[0] for path in (tmp_path / "battles").rglob("*.lz4")}
     assert len(names) == 8
     assert not left.exists()
+    assert not other.exists()
 
 
 def test_a_failure_without_a_word_is_none_the_less_one(tmp_path, monkeypatch, capsys):

@@ -87,12 +87,13 @@ def test_what_a_cache_is_asked_to_be_it_is(folder, tmp_path, capsys):
     assert "7 battles" not in (said := capsys.readouterr().out)
     assert said.count("actions[1]: 12 is illegal") == 1
     assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "e"), "--shard", "0/x"]) == 1
+    assert "--shard is '0/x'; give i/n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["index", "stats"])
+@pytest.mark.parametrize("command", [["index"], ["index", "--turns"], ["stats"]])
 def test_formats_and_the_place_of_the_index_are_as_asked(folder, tmp_path, command, capsys):
     place = tmp_path / "elsewhere"
-    assert main([command, str(folder), "--formats", "gen2ou", "--cache-dir", str(place)]) == 0
+    assert main([*command, str(folder), "--formats", "gen2ou", "--cache-dir", str(place)]) == 0
     said = capsys.readouterr().out
     assert "gen2ou" in said
     assert "gen1ou" not in said

@@ -23,11 +23,12 @@ def made(tmp_path_factory):
     forfeit.states[-1].update(battle_won=True, battle_lost=False, opponents_remaining=1)
     for beaten in battles[1:3]:
         beaten.states[-1].update(battle_won=False, battle_lost=True)
+    battles[-1].states[-2].update(battle_won=True, battle_lost=False, opponents_remaining=0)
     for place, state in enumerate(wordy.states[:25]):
         state["weather"] = "frog" + chr(ord("a") + place)
     wordy.states[3]["weather"] = "froga"
-    wordy.states[0]["opponent_active_pokemon"]["moves"] = [{**wordy.states[0]["player_active_pokemon"]["moves"][0]}]
-    wordy.states[0]["opponent_active_pokemon"]["moves"][0]["name"] = "frogleap"
+    for state in wordy.states[:3]:
+        state["opponent_active_pokemon"]["moves"] = [{**state["player_active_pokemon"]["moves"][0], "name": "frogleap"}]
     bad = make_battle(99, "gen1ou", Style(max_turns=6))
     bad.actions[1] = 12
     root = tmp_path_factory.mktemp("made")
@@ -84,9 +85,9 @@ def test_how_battles_ended(made):
 def test_unknown_words_and_rejects(made):
     _, stats = made
     unknown = stats["unknown_words"]
-    assert unknown["count"] == 25 + 1  # the opponent's move is a word of the largest space alone
-    assert unknown["share"] == 26 / (stats["turns"]["total"] * SPACES["opponentmove"].n_words)
-    assert next(iter(unknown["most"].items())) == ("froga", 2)
+    assert unknown["count"] == 25 + 3  # the opponent's moves are words of the largest space alone
+    assert unknown["share"] == 28 / (stats["turns"]["total"] * SPACES["opponentmove"].n_words)
+    assert list(unknown["most"].items())[:2] == [("frogleap", 3), ("froga", 2)]
     assert len(unknown["most"]) == 20
     assert all(word.startswith("frog") for word in unknown["most"])
     assert stats["rejects"]["by_reason"] == {"name": 1, "actions": 1, "lz4": 1}
