@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,24 @@ def test_stats_count_unknown_words_by_the_vocabulary_named(folder, tmp_path, cap
     Tokenizer([*Tokenizer.load().words[2:], "frogs"]).save(tmp_path / "v.json")
     assert main(["stats", str(folder), "--vocabulary", str(tmp_path / "v.json")]) == 0
     assert "unknown words 0 (" in capsys.readouterr().out
+
+
+def test_what_is_fetched_and_pushed_is_as_asked(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("data.hub.download", lambda *told: asked.append(told))
+    monkeypatch.setattr("data.hub.push", lambda *told, **more: asked.append((*told, more)) or "its address")
+    assert main(["download", "--to", "d"]) == 0
+    words = ["--repo", "me/x", "--revision", "v4", "--formats", "gen1ou", "gen9ou", "--subset", "s", "--unpack"]
+    assert main(["download", *words, "--to", "d"]) == 0
+    assert asked == [
+        ("jakegrigsby/metamon-parsed-replays", "main", [], Path("d"), "", False),
+        ("me/x", "v4", ["gen1ou", "gen9ou"], Path("d"), "s", True),
+    ]
+    asked.clear()
+    for more in ([], ["--public"]):
+        assert main(["push", "--from", "d", "--to", "me/x", "--licence", "mit", *more]) == 0
+    assert asked == [(Path("d"), "me/x", "mit", {"private": private}) for private in (True, False)]
+    assert capsys.readouterr().out == "its address\n" * 2
 
 
 def test_nothing_to_verify_is_no_success(tmp_path, capsys):
