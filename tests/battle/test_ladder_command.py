@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -189,14 +190,26 @@ def test_a_lead_by_value_wants_an_agent_that_tells_values(fake, capsys):
     assert not fake.made
 
 
-def test_a_stop_plays_out_what_is_under_way_and_is_told_by_the_status(fake, monkeypatch, caplog, capsys):
-    class Stopped(Stop):
-        asked = True
+class Stopped(Stop):
+    asked = True
 
-    monkeypatch.setattr(ladder, "listen", lambda: ladder.contextlib.nullcontext(Stopped()))
+
+def test_a_stop_plays_out_what_is_under_way_and_is_told_by_the_status(fake, monkeypatch, caplog):
+    monkeypatch.setattr(ladder, "listen", lambda: contextlib.nullcontext(Stopped()))
     assert ladder.main(["--battles", "9"]) == 130
     assert fake.made[0].done == ["accept", "play out", "close"]
     assert caplog.text.count("stopped; battles that are played out: 1") == 1
+
+
+def test_a_second_ctrl_c_waits_for_no_battle(fake, monkeypatch, caplog, capsys):
+    async def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ladder, "listen", lambda: contextlib.nullcontext(Stopped()))
+    monkeypatch.setattr(Fake, "play_out", interrupted)
+    assert ladder.main(["--battles", "9"]) == 130
+    assert "stopped at once; battles without a result: 1" in caplog.text
+    assert '"won": 2' in capsys.readouterr().out
 
 
 def test_what_ends_the_connection_ends_the_command(fake, monkeypatch, capsys):
