@@ -82,6 +82,8 @@ def test_the_same_command_goes_on_behind_a_failure(tmp_path, monkeypatch, capsys
     other.touch()
     asked = tell(monkeypatch, evaluate, ("won", 1), refused=1)
     assert evaluate.main(asked_for(place, *recorded)) == 0
+    assert "| 2/8 [" in (bar := capsys.readouterr().err)
+    assert "| 8/8 [" in bar
     assert [match.id for match in asked.matches][:2] == ["0.1.0b", "0.1.1b"]
     assert len(asked.matches) == 2 + 4
     report = json.loads(place.read_text())

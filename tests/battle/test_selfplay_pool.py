@@ -95,6 +95,7 @@ def test_the_report_tells_of_each_battle_and_a_void_one_is_played_again(tmp_path
     again = tell(monkeypatch, selfplay, ("won", 0))
     assert selfplay.main(command(tmp_path)) == 0
     assert [match.id for match in again.matches] == ["0-0000003"]
+    assert "| 5/6 [" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
