@@ -153,7 +153,8 @@ def _vocabulary(options: argparse.Namespace) -> int:
     tokenizer = Tokenizer(vocabulary.build(kept, *sources, corpus))
     tokenizer.save(options.out)
     print(
-        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept from {base}), {files} battle files, {bad} bad, "
+        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept{f' from {base}' if base else ''}), "
+        f"{files} battle files, {bad} bad, "
         f"hash {tokenizer.hash[:12]}"
     )
     return 0

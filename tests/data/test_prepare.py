@@ -160,16 +160,16 @@ def test_nothing_to_verify_is_no_success(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "words", "kept"),
     [
-        ([], ["old", "pikachu"]),
-        (["--fresh"], ["pikachu"]),
-        (["--base", "base.json"], ["based", "pikachu"]),
-        (["--base", "base.json", "--fresh"], ["based", "pikachu"]),
-        (["--showdown", "package"], ["old", "leftovers", "pikachu"]),
+        ([], ["old", "pikachu"], "1 kept from v.json"),
+        (["--fresh"], ["pikachu"], "0 kept"),
+        (["--base", "base.json"], ["based", "pikachu"], "1 kept from base.json"),
+        (["--base", "base.json", "--fresh"], ["based", "pikachu"], "1 kept from base.json"),
+        (["--showdown", "package"], ["old", "leftovers", "pikachu"], "1 kept from v.json"),
     ],
 )
-def test_whose_ids_a_vocabulary_keeps_and_whose_words_it_gets(tmp_path, monkeypatch, options, words):
+def test_whose_ids_a_vocabulary_keeps_and_whose_words_it_gets(tmp_path, monkeypatch, capsys, options, words, kept):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(vocabulary, "poke_env_words", lambda: {"pikachu"})
     monkeypatch.setattr(vocabulary, "showdown_words", lambda folder: {"leftovers"} if str(folder) == "package" else {})
@@ -178,6 +178,7 @@ def test_whose_ids_a_vocabulary_keeps_and_whose_words_it_gets(tmp_path, monkeypa
     Tokenizer(["based"]).save("base.json")
     assert main(["vocabulary", "--out", "v.json", *options]) == 0
     assert Tokenizer.load("v.json").words[2:] == words
+    assert f"v.json: {len(words) + 2} words ({kept}), 0 battle files" in capsys.readouterr().out
 
 
 def test_every_corpus_gives_its_words_and_its_bad_files(tmp_path, monkeypatch, capsys, caplog):
