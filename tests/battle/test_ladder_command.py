@@ -116,6 +116,9 @@ class Fake:
         if battles > 1:
             await asyncio.sleep(30)
 
+    async def seek(self):
+        self.done.append("seek")
+
     async def play_out(self):
         self.done.append("play out")
 
@@ -182,6 +185,8 @@ def test_a_server_is_started_only_where_none_is(fake, monkeypatch, capsys):
     assert fake.served == [8000]
     assert "waits for challenges" not in (said := capsys.readouterr().out)
     assert "secret" not in said
+    assert ladder.main(["--mode", "ladder"]) == 0
+    assert "waits for challenges" not in capsys.readouterr().out
 
 
 def test_a_lead_by_value_wants_an_agent_that_tells_values(fake, capsys):

@@ -139,6 +139,12 @@ def test_the_origin_of_a_subset_and_of_one_format_is_found(hub, tmp_path, unpack
     assert download_note(to / "pac-base" / "recorded") is None
 
 
+def test_each_origin_is_noted_once(tmp_path):
+    for repo in ("me/a", "me/b", "me/a"):
+        module._note_download(tmp_path / "new" / "d", {"repo": repo})
+    assert json.loads((tmp_path / "new" / "d" / DOWNLOADS).read_text()) == [{"repo": "me/a"}, {"repo": "me/b"}]
+
+
 def test_a_note_that_a_full_disk_cut_is_named(hub, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / DOWNLOADS).write_text("")

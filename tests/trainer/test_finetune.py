@@ -116,7 +116,8 @@ def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_
     assert Run(config_of(battles, output, *settings)).train() == 0
     words = Tokenizer.load(output / "model" / "vocabulary.json").words
     assert words == [*own.words, "<gen10ou>", "sproutling"]
-    assert TurnwiseConfig.from_pretrained(output / "model").vocab_size == len(words)
+    saved = TurnwiseConfig.from_pretrained(output / "model")
+    assert (saved.vocab_size, saved.vocabulary_hash) == (len(words), Tokenizer(words[2:]).hash)
     before = load_file(trained / "model" / "model.safetensors")[WORDS]
     start = starting_model(config_of(battles, tmp_path / "again", *settings))
     rows = start.network().state_dict()[WORDS]
