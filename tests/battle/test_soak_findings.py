@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from battle import soak
-from battle.play import View
+from battle.play import Outcome, View
 from battle.teams import Team
 from tests.battle.told import tell
-from tests.battle_files import Style, make_battle
+from tests.battle_files import Style, make_battle, write_battle
 
 
 def views_of(*battles):
@@ -109,6 +109,18 @@ def test_a_file_that_cannot_be_read_back_is_a_finding(tmp_path, monkeypatch, cap
     report = json.loads(place.read_text())
     assert [report[name]["sound"] for name in ("gen1ou", "gen9ou")] == [False, True]
     assert (report["gen1ou"]["files"], report["gen1ou"]["outcomes"]) == (0, {"void": 3})
+
+
+def test_a_name_that_readers_refuse_is_a_finding_and_a_choice_made_again_is_none(tmp_path, views):
+    file = write_battle(tmp_path, make_battle(3, "gen1ou", Style(max_turns=6)))
+    odd = file.rename(file.with_name("odd.json.lz4"))
+    findings, encoder = soak.Findings(), soak.Encoder("default", soak.Tokenizer.load())
+    outcome = Outcome(SimpleNamespace(id="0a"), "won", 0, 5, views, unavailable=2)
+    soak.examine(outcome, SimpleNamespace(record=lambda outcome: [odd]), encoder, findings)
+    assert "odd.json.lz4: " in findings.invalid[0]
+    assert findings.report()["choices_made_again"] == 2
+    soak.examine(outcome, SimpleNamespace(record=lambda outcome: []), encoder, sound := soak.Findings())
+    assert sound.sound
 
 
 def test_a_refused_choice_is_told_with_its_battle(monkeypatch, capsys, views):
