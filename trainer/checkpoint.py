@@ -19,8 +19,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import msgspec
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
@@ -213,10 +213,25 @@ def load_network(folder: Path) -> TurnwiseForOfflineRL:
     """The network of a saved model folder, on CPU in fp32.
 
     Not by `from_pretrained`: under ZeRO-3 that would share the weights out among processes that are not all here.
+    Raises CheckpointError where its files did not come whole.
     """
-    network = TurnwiseForOfflineRL(TurnwiseConfig.from_pretrained(folder))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+    with come_whole(folder):
+        config = TurnwiseConfig.from_pretrained(folder)
+        weights = load_file(folder / "model.safetensors")
+    network = TurnwiseForOfflineRL(config)
+    with come_whole(folder):
+        network.load_state_dict(weights)
     return network
+
+
+@contextmanager
+def come_whole(folder: Path) -> Iterator[None]:
+    """Around the reading of a saved model's files: CheckpointError where one is cut, gone, or lacks weights."""
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torch lists the weights that are lacking line by line
+        raise CheckpointError(f"{folder}: is cut or spoilt ({reason}): save or fetch the model again") from error
 
 
 def versions() -> dict[str, str]:
