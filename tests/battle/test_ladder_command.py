@@ -113,8 +113,11 @@ class Fake:
 
     async def accept(self, opponent, battles):
         self.done.append("accept")
-        if battles > 1:
-            await asyncio.sleep(30)
+        try:
+            await asyncio.sleep(30 if battles > 1 else 0)
+        except asyncio.CancelledError:
+            self.done.append("accept no more")
+            raise
 
     async def seek(self):
         self.done.append("seek")
@@ -202,7 +205,7 @@ class Stopped(Stop):
 def test_a_stop_plays_out_what_is_under_way_and_is_told_by_the_status(fake, monkeypatch, caplog):
     monkeypatch.setattr(ladder, "listen", lambda: contextlib.nullcontext(Stopped()))
     assert ladder.main(["--battles", "9"]) == 130
-    assert fake.made[0].done == ["accept", "play out", "close"]
+    assert fake.made[0].done == ["accept", "accept no more", "play out", "close"]
     assert caplog.text.count("stopped; battles that are played out: 1") == 1
 
 
@@ -215,6 +218,12 @@ def test_a_second_ctrl_c_waits_for_no_battle(fake, monkeypatch, caplog, capsys):
     assert ladder.main(["--battles", "9"]) == 130
     assert "stopped at once; battles without a result: 1" in caplog.text
     assert '"won": 2' in capsys.readouterr().out
+
+
+def test_what_is_wrong_with_the_options_is_said_at_the_end_too(fake, capsys):
+    assert ladder.main(["--mode", "challenge"]) == 1
+    assert "error: --mode challenge: name the --opponent" in capsys.readouterr().err
+    assert fake.made[0].done == ["close"]
 
 
 def test_what_ends_the_connection_ends_the_command(fake, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import lz4.frame
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import filter_repo_objects
 
 from data import hub as module
 from data.cache import CacheJob, make_cache
@@ -244,6 +245,47 @@ def test_a_push_that_the_hub_refuses_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "HfApi", lambda: SimpleNamespace(create_repo=refused))
     with pytest.raises(DataError, match="me/b"):
         module.push(tmp_path / "b", "me/b", "mit")
+
+
+class Repositories:
+    """Of the Hub's client, what a push asks of it; `held` is what lies in each repository then, by name."""
+
+    def __init__(self):
+        self.held, self.private = {}, {}
+
+    def create_repo(self, repo, repo_type, private, exist_ok):
+        if repo in self.held and not exist_ok:
+            raise HfHubHTTPError("409", response=SimpleNamespace(headers={}, request=None, status_code=409))
+        self.private.setdefault(repo, private)
+        self.held.setdefault(repo, set())
+        return "its address"
+
+    def upload_folder(self, repo_id, repo_type, folder_path, allow_patterns=None, delete_patterns=None):
+        names = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+        if delete_patterns:
+            self.held[repo_id] -= set(filter_repo_objects(list(self.held[repo_id]), allow_patterns=delete_patterns))
+        self.held[repo_id].update(filter_repo_objects(names, allow_patterns=allow_patterns))
+
+
+def test_what_a_reader_of_a_cache_needs_is_pushed_and_no_more(tmp_path, monkeypatch):
+    """With the note of where its battles were fetched: their licence hangs on it. Pushed again, it has none of the
+    shards of before."""
+    cache, api = tmp_path / "c", Repositories()
+    monkeypatch.setattr(module, "HfApi", lambda: api)
+    write_battles(tmp_path / "b", 6, formats=("gen1ou", "gen2ou"), style=Style(max_turns=4))
+    (tmp_path / "b" / DOWNLOADS).write_text(json.dumps([{"repo": PILE, "revision": "main", "licence": "mit"}]))
+    others = {"README.md", "index.bin", "manifest.json", "vocabulary.json", DOWNLOADS}
+    others |= {"state.json", "dataset_info.json"}  # by which `datasets` reads the folder
+    for shards in (2, 1):
+        make_cache(CacheJob(str(tmp_path / "b"), str(cache)), processes=1, progress=False)
+        (cache / "notes.txt").write_text("one's own")
+        assert module.push(cache, "me/c", "mit", private=shards == 1) == "its address"
+        manifest = json.loads((cache / "manifest.json").read_text())
+        assert api.held["me/c"] == others | {shard["file"] for shard in manifest["shards"]}
+        assert len(manifest["shards"]) == shards
+        shutil.rmtree(tmp_path / "b" / "gen1ou")
+        (tmp_path / "b" / "gen1ou").mkdir()
+    assert api.private == {"me/c": False}
 
 
 def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
