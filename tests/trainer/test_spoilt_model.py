@@ -13,6 +13,7 @@ from trainer.config import load_config
 from trainer.evaluate import main as evaluate_main
 from trainer.export import export_model
 from trainer.finetune import starting_model
+from trainer.hub import main as hub_main
 from trainer.train import main as train_main
 
 
@@ -63,12 +64,17 @@ def test_no_run_starts_from_it_and_no_figure_is_of_it(saved, tmp_path, name, spo
         load_network(folder)
 
 
-def test_both_commands_say_it_in_a_line(saved, battles, tmp_path, capsys):
+def test_every_command_says_it_in_a_line(saved, battles, tmp_path, capsys):
     """They ended in a traceback."""
     folder = shutil.copytree(saved, tmp_path / "model")
     cut(folder / "model.safetensors")
     settings = [f"data.path={battles}", f"output={tmp_path / 'run'}", "max_steps=1", f"model.init_from={folder}"]
     assert train_main([*settings, "precision=fp32"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {folder}: is cut or spoilt (")
-    assert evaluate_main(["--checkpoint", str(folder), "--data", str(battles)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {folder}: is cut or spoilt (")
+    for main, command in (
+        (evaluate_main, ["--checkpoint", str(folder), "--data", str(battles)]),
+        (hub_main, ["pack", str(folder), "--to", str(tmp_path / "packed")]),
+    ):
+        assert main(command) == 1
+        assert capsys.readouterr().err.startswith(f"error: {folder}: is cut or spoilt (")
+    assert not (tmp_path / "packed").exists()
