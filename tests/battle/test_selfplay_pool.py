@@ -92,8 +92,13 @@ def test_the_report_tells_of_each_battle_and_a_void_one_is_played_again(tmp_path
         (0, "won", 11), (1, "won", 12), (2, "tie", 13), (4, "cut", 15), (5, "won", 16),
     ]  # fmt: skip
     assert head["simulator"] == "1.2"
+    # What a kill left recorded and not noted would stand twice, under two dates.
+    left = [tmp_path / "gen9ou" / f"gen9ou-{head['run']}-0-000000{n}_x_01-01-2020_WIN.json.lz4" for n in (1, 3)]
+    for file in left:
+        file.touch()
     again = tell(monkeypatch, selfplay, ("won", 0))
     assert selfplay.main(command(tmp_path)) == 0
+    assert [file.exists() for file in left] == [True, False]
     assert [match.id for match in again.matches] == ["0-0000003"]
     assert "| 5/6 [" in capsys.readouterr().err
 
