@@ -300,7 +300,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             arena.count(**note)
         bar = progress_bar(sum(map(len, plans.values())), done=len(before))
         with bar, open_journal(journal.path) if journal else nullcontext() as notes:
-            for battle_format in stop.upto(formats):
+            for battle_format in formats:
                 todo = (match for match in plans[battle_format] if (battle_format, match.id) not in done)
                 try:
                     for outcome in play(sim, stop.upto(todo), lanes=args.lanes, turn_limit=args.turn_limit):
@@ -313,7 +313,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                             journal.note(notes, outcome.match.id, **facts)
                         bar.update()
                 except (BattleError, OSError, ValueError) as error:  # hours of battles may lie before it
-                    failure = str(error)
+                    failure = str(error) or type(error).__name__
                     break
         version = sim.version
     report = arena.report(time.monotonic() - started)

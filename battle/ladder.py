@@ -25,7 +25,7 @@ from poke_env import AccountConfiguration, ServerConfiguration
 from battle.errors import BattleError
 from battle.interface import Agent
 from battle.live import LivePlayer
-from battle.local_server import LocalServer
+from battle.local_server import LocalServer, listening
 from battle.players import make_player, parse_player
 from battle.recorder import CannotRecord
 from battle.schedule import at_least_one
@@ -170,8 +170,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        from battle.local_server import listening
-
         own = args.server == "local" and not listening(args.port)
         with listen() as stop, LocalServer(args.port) if own else contextlib.nullcontext():
             results = live(args, stop=stop)

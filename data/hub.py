@@ -38,7 +38,7 @@ _PARTS_OF_CACHE = (
 
 def download(
     repo: str, revision: str, formats: Sequence[str], to: Path, subset: str = "", unpack: bool = False
-) -> list[Path]:
+) -> None:
     """Fetch the archives of some formats; what is there already, whole, is not fetched again.
 
     Args:
@@ -48,9 +48,6 @@ def download(
         to: folder; archives land there as the repository has them.
         subset: folder in the repository (`pac-base` of the pile, `competitive` of the teams).
         unpack: also unpack each, to `to/[subset/]{format}/`.
-
-    Returns:
-        the archives.
 
     Raises:
         DataError: no such repository, revision or format; a file of the wrong size; a network fault.
@@ -66,7 +63,6 @@ def download(
         licence = licence_of(api, repo, revision)
         print(f"{repo}@{revision}: licence {licence}")
         _note_download(to / subset, {"repo": repo, "revision": revision, "licence": licence})
-        found = []
         for name, file in chosen.items():
             path = Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset", local_dir=to))
             size = path.stat().st_size
@@ -74,13 +70,11 @@ def download(
                 path.unlink()
                 raise DataError(f"{path}: has {size} bytes, the Hub says {sizes[file]}; it was removed, fetch it again")
             print(f"{path}: {size:,} bytes")
-            found.append(path)
             if unpack:
                 written, left_out = unpack_archive(path, path.parent, wanted=_is_data)
                 print(f"{path.parent / name}: {written:,} files, {left_out} left out")
     except HUB_ERRORS as error:
         raise DataError(said_of(error, f"{repo}@{revision}")) from error
-    return found
 
 
 def _note_download(to: Path, entry: dict[str, str]) -> None:

@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()  # not at exit, where a reader that went away is an error
+        return status
     except BrokenPipeError:
         # The reader of our output (a pager, `head`) went away: nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = "what `cache`, `index --turns` and `download` have is kept, the same command goes on"
         print(f"stopped; {kept}", file=sys.stderr)
         return 130
-    except (BadBattle, ValueError, OSError, WorkerLost) as error:
+    except (ValueError, OSError, WorkerLost) as error:  # a `BadBattle` is a ValueError
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -97,8 +99,6 @@ def encode_report(path: Path, space: str, max_bytes: int = MAX_BYTES) -> dict:
     battle = read_lean(path, max_bytes)
     try:
         encoded = Encoder(space, tokenizer).encode(battle.states, battle.actions)
-    except BadBattleFile:
-        raise
     except BadBattle as error:
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
     return {
@@ -153,7 +153,8 @@ def _vocabulary(options: argparse.Namespace) -> int:
     tokenizer = Tokenizer(vocabulary.build(kept, *sources, corpus))
     tokenizer.save(options.out)
     print(
-        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept from {base}), {files} battle files, {bad} bad, "
+        f"{options.out}: {len(tokenizer)} words ({len(kept)} kept{f' from {base}' if base else ''}), "
+        f"{files} battle files, {bad} bad, "
         f"hash {tokenizer.hash[:12]}"
     )
     return 0

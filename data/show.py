@@ -6,23 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .encode import Encoder
-from .replay_file import MAX_BYTES, decode_full, decode_lean, parse_name, read_json_bytes
-from .schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, Pokemon, State
+from .replay_file import MAX_BYTES, BadBattleFile, decode_full, decode_lean, parse_name, read_json_bytes
+from .schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, BadBattle, Pokemon, State
 from .tokenizer import Tokenizer
 
 BAR = 12
 
 
 def show_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[str]:
-    """The lines of a battle. Raises `BadBattleFile`, or `BadBattle` for states that don't hold together."""
+    """The lines of a battle. Raises `BadBattleFile`."""
     text = read_json_bytes(path, max_bytes)  # first: of a file that is not there the name is no matter
     name = parse_name(path)
     record = decode_full(text, path)
     battle = decode_lean(text, path)
-    encoded = Encoder("default", Tokenizer(())).encode(battle.states, battle.actions)
+    try:
+        encoded = Encoder("default", Tokenizer(())).encode(battle.states, battle.actions)
+    except BadBattle as error:
+        raise BadBattleFile(path, error.field, error.reason, error.mend) from error
     result = "won" if encoded.won else "lost" if encoded.lost else "cut short: no result"
     yield f"{name.format}  {name.battle_id}  {name.date}"
-    yield f"{name.player} ({name.rating}) against {name.opponent}: {result} (the name says {name.result})"
+    rating = name.rating if name.rated else "unrated"
+    yield f"{name.player} ({rating}) against {name.opponent}: {result} (the name says {name.result})"
     if encoded.dropped_tail:
         yield "the last state was the next battle's first: dropped"
     for turn in range(len(encoded)):

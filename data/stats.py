@@ -14,7 +14,7 @@ import numpy as np
 from .encode import Encoder
 from .index import open_index
 from .parallel import map_pieces
-from .replay_file import BadBattleFile, parse_name, read_lean
+from .replay_file import parse_name, read_lean
 from .schema import FIRST_SWITCH, FIRST_TERA, BadBattle
 from .tokenizer import GrowingTokenizer, Tokenizer
 
@@ -70,7 +70,7 @@ def folder_stats(
             "max": int(lengths.max()),
             "histogram": {
                 "edges": edges.tolist(),
-                "counts": np.histogram(lengths, [*edges, edges[-1] + 10])[0].tolist(),
+                "counts": np.histogram(turns, [*edges, edges[-1] + 10])[0].tolist(),
             },
         },
         "actions": actions,
@@ -104,9 +104,6 @@ def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> tuple[Cou
             name = parse_name(file)
             battle = read_lean(file)
             encoded = encoder.encode(battle.states, battle.actions)
-        except BadBattleFile as error:
-            rejects.append((path, f"{error.field}: {error.reason}"))
-            continue
         except BadBattle as error:
             rejects.append((path, f"{error.field}: {error.reason}"))
             continue

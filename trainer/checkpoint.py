@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
+from trainer.errors import CheckpointError, come_whole
 from trainer.export import export_model, take_out
 from trainer.optim import parameter_groups
 from trainer.state import TrainingState
@@ -39,10 +40,6 @@ from trainer.versions import git_commit, versions
 log = logging.getLogger(__name__)
 PREFIX = "step_"
 SCHEMA = 3  # 3: there may be an online.safetensors
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message names the folder, what is wrong and the mend."""
 
 
 def step_folder(output: Path, step: int) -> Path:
@@ -211,9 +208,14 @@ def load_network(folder: Path) -> TurnwiseForOfflineRL:
     """The network of a saved model folder, on CPU in fp32.
 
     Not by `from_pretrained`: under ZeRO-3 that would share the weights out among processes that are not all here.
+    Raises CheckpointError where its files did not come whole.
     """
-    network = TurnwiseForOfflineRL(TurnwiseConfig.from_pretrained(folder))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+    with come_whole(folder):
+        config = TurnwiseConfig.from_pretrained(folder)
+        weights = load_file(folder / "model.safetensors")
+    network = TurnwiseForOfflineRL(config)
+    with come_whole(folder):
+        network.load_state_dict(weights)
     return network
 
 

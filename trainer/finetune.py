@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from data.data_config import DataConfig
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
-from trainer.checkpoint import CheckpointError, find_model
+from trainer.checkpoint import find_model
 from trainer.config import ModelChoice, RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import CheckpointError, ConfigError, come_whole
 from trainer.export import CARD, VOCABULARY
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class Start:
         return self.saved.licence or ((metadata_load(card) or {}).get("license") if card.exists() else None)
 
     def network(self) -> TurnwiseForOfflineRL:
-        """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator."""
+        """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator.
+        Raises CheckpointError where the model's files did not come whole."""
         data, model = self.config.data, self.config.model
         changed = {
             "dropout": model.dropout,
@@ -61,12 +62,15 @@ class Start:
         for name, value in changed.items():
             setattr(config, name, value)
         network = TurnwiseForOfflineRL(config)
-        weights = load_file(self.folder / "model.safetensors")
-        known = weights[_WORD_ROWS]
-        with torch.no_grad():
-            rows = network.get_parameter(_WORD_ROWS).detach().clone()
-            rows[: len(known)] = known
-        network.load_state_dict({**weights, _WORD_ROWS: rows})
+        with come_whole(self.folder):
+            weights = load_file(self.folder / "model.safetensors")
+            if _WORD_ROWS in weights:
+                known = weights[_WORD_ROWS]
+                with torch.no_grad():
+                    rows = network.get_parameter(_WORD_ROWS).detach().clone()
+                    rows[: len(known)] = known
+                weights[_WORD_ROWS] = rows
+            network.load_state_dict(weights)
         return network
 
 
@@ -82,9 +86,10 @@ def starting_model(config: RunConfig, resumed: Path | None = None) -> Start | No
         return None
     try:
         folder = find_model(name) if resumed is None else resumed / "model"
+        with come_whole(folder):
+            saved = TurnwiseConfig.from_pretrained(folder)
     except CheckpointError as error:
         raise ConfigError(f"model.init_from: {error}") from error
-    saved = TurnwiseConfig.from_pretrained(folder)
     _refuse_other_data(saved, config, name)
     if resumed is None:
         say_what_it_has_seen(saved, config.data, f"model.init_from={name}")

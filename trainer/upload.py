@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.card import USE, USE_PACKED, RunFacts, model_card, renamed_card
+from trainer.errors import come_whole
 from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies
 
 
@@ -15,11 +16,13 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     """Write a model to `target` with bf16 weights, its card, and without copies of the code, which `push` adds again.
 
     run: as in `push`. Every weight is rounded to bf16's 8 bits of precision; PopArt's statistics are not, whose
-    differences are the scale of all values. Raises OSError.
+    differences are the scale of all values. Raises OSError, CheckpointError where the model did not come whole.
     """
-    found = documents(folder, title_of(target), None, run, USE_PACKED)  # first: where it fails, nothing is half written
+    # First: where these fail, nothing is half written.
+    with come_whole(folder):
+        weights = load_file(folder / WEIGHTS)
+    found = documents(folder, title_of(target), None, run, USE_PACKED)
     target.mkdir(parents=True, exist_ok=True)
-    weights = load_file(folder / WEIGHTS)
     weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
     for name in ("config.json", VOCABULARY, CALIBRATION):

@@ -24,6 +24,7 @@ class StandInHub:
         self.files = files
         self.licence = licence
         self.uploads: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}  # of those made here, as asked
         self.requests: list[str] = []
         self.lie_about_sizes = False
         self.cut_first_download = False
@@ -75,6 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
             name = json.loads(body)
             repo = f"{name.get('organization') or 'me'}/{name['name']}"
             self.hub.uploads.setdefault(repo, {})
+            self.hub.private[repo] = name.get(
+                "private", name.get("visibility") == "private"
+            )  # as older and newer clients ask
             return self.answer({"url": f"{self.hub.url}/datasets/{repo}", "name": repo, "id": repo})
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})

@@ -161,6 +161,32 @@ def test_later_states_change_no_earlier_row(seed, space):
     assert np.array_equal(part.numbers, whole.numbers[:half])
 
 
+def test_of_more_moves_than_four_the_first_four_are_seen():
+    """As the reference has it, which sorts those."""
+    four, more = (make_battle(5, "gen9ou", Style(max_turns=12)) for _ in range(2))
+    for battle in (four, more):
+        for state in battle.states:
+            state["opponent_active_pokemon"]["moves"] = copy.deepcopy(state["player_active_pokemon"]["moves"])
+    for state in more.states:
+        for side in ("player_active_pokemon", "opponent_active_pokemon"):
+            state[side]["moves"].append({**state[side]["moves"][0], "name": "acid"})  # before them all by its name
+    a, b = encode(four, "opponentmove"), encode(more, "opponentmove")
+    assert np.array_equal(a.words, b.words)
+    assert np.array_equal(a.numbers, b.numbers)
+    assert np.array_equal(a.legal, b.legal)
+
+
+def test_a_preview_is_the_states_own():
+    battle = make_battle(5, "gen9ou", Style(max_turns=6))
+    previews = [[], ["gengar", "alakazam"], ["snorlax"], ["snorlax"], [], ["rhydon"]]
+    for state, preview in zip(battle.states, previews, strict=True):
+        state["opponent_teampreview"] = preview
+    space = SPACES["teampreview"]
+    places = [place for place, slot in enumerate(space.word_slots) if slot.name.startswith("preview_")]
+    for row, preview in zip(encode(battle, "teampreview").words, previews, strict=True):
+        assert [word for word in TOKENIZER.words_of(row[places]) if word != BLANK] == sorted(preview)
+
+
 def test_caches_change_nothing():
     """An encoder that has seen other battles gives what a fresh one gives."""
     battles = [make_battle(seed) for seed in range(30)]

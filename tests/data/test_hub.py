@@ -9,13 +9,17 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lz4.frame
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import filter_repo_objects
 
+from data import hub as module
 from data.cache import CacheJob, make_cache
 from data.folders import DOWNLOADS, DataError, download_note
-from data.hub import _pack, choose_files
+from data.hub import _pack, battles_card, choose_files, licence_of
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
 
@@ -47,7 +51,7 @@ def hub():
         {
             REPLAYS: {f"{name}.tar.gz": tar(name, files) for name, files in battles.items()} | {"README.md": b"hi"},
             PILE: {"pac-base/gen1ou.tar.lz4": lz4.frame.compress(tar("gen1ou", battles["gen1ou"], "w"))},
-            TEAMS: {"competitive/gen1ou.tar.gz": tar("gen1ou", {"a.gen1ou_team": b"Snorlax"})},
+            TEAMS: {"competitive/gen1ou.tar.gz": tar("gen1ou", {"a.gen1ou_team": b"Snorlax", "b.txt": b""})},
         }
     )
     yield stand_in
@@ -97,6 +101,8 @@ def test_replays_are_fetched_unpacked_and_not_fetched_twice(hub, tmp_path):
     assert len(files) == 4
     assert len(read_battle(files[0]).states) >= 2
     assert not (tmp_path / "d" / "gen9ou.tar.gz").exists()
+    # One revision from the list of files to the files themselves.
+    assert all("/v4" in request for request in hub.requests if REPLAYS in request), hub.requests
     before = len([r for r in hub.requests if r.startswith("GET /datasets")])
     assert prepare(hub, tmp_path, *arguments).returncode == 0
     assert len([r for r in hub.requests if r.startswith("GET /datasets")]) == before
@@ -134,6 +140,12 @@ def test_the_origin_of_a_subset_and_of_one_format_is_found(hub, tmp_path, unpack
     assert download_note(to / "pac-base" / "recorded") is None
 
 
+def test_each_origin_is_noted_once(tmp_path):
+    for repo in ("me/a", "me/b", "me/a"):
+        module._note_download(tmp_path / "new" / "d", {"repo": repo})
+    assert json.loads((tmp_path / "new" / "d" / DOWNLOADS).read_text()) == [{"repo": "me/a"}, {"repo": "me/b"}]
+
+
 def test_a_note_that_a_full_disk_cut_is_named(hub, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / DOWNLOADS).write_text("")
@@ -167,7 +179,9 @@ def test_pile_and_teams_have_their_own_layouts(hub, tmp_path):
     assert "not stated" in done.stdout
     done = prepare(hub, tmp_path, "download", "--repo", TEAMS, "--subset", "competitive", "--to", to, "--unpack")
     assert done.returncode == 0, done.stderr
-    assert (to / "competitive" / "gen1ou" / "a.gen1ou_team").read_text() == "Snorlax"
+    (team,) = (to / "competitive" / "gen1ou").iterdir()
+    assert (team.name, team.read_text()) == ("a.gen1ou_team", "Snorlax")
+    assert "1 files, 1 left out" in done.stdout
 
 
 @pytest.mark.slow
@@ -183,12 +197,17 @@ def test_what_is_not_there_is_named(hub, tmp_path):
 
 def test_the_same_files_are_packed_to_the_same_bytes(tmp_path):
     write_battles(tmp_path, 4, seed=5)
+    (tmp_path / "gen1ou" / "notes.txt").write_text("none of them")
     file, packed = tmp_path / "gen1ou.tar.gz", []
-    for _ in range(2):
+    for second in range(2):
+        for battle in (tmp_path / "gen1ou").iterdir():
+            os.utime(battle, (second, second))
         _pack(tmp_path / "gen1ou", file, "gen1ou")
         packed.append(file.read_bytes())
         time.sleep(1.1)  # gzip would note the second
     assert packed[0] == packed[1]
+    with tarfile.open(file) as archive:
+        assert archive.getnames() == sorted(f"gen1ou/{path.name}" for path in (tmp_path / "gen1ou").glob("*.lz4"))
 
 
 def test_choosing_files():
@@ -199,6 +218,74 @@ def test_choosing_files():
     }
     with pytest.raises(DataError, match="pac-base"):
         choose_files(files[1:], [], "", "r")
+
+
+def test_the_licence_is_the_one_stated_or_else_the_one_known():
+    def told(repo, card):
+        return licence_of(SimpleNamespace(dataset_info=lambda *_, **__: SimpleNamespace(card_data=card)), repo, "main")
+
+    assert told(REPLAYS, {"license": "mit"}) == "mit"
+    assert told(REPLAYS, {}) == told(REPLAYS, None) == "CC-BY-NC-4.0"
+    assert told(PILE, None).startswith("not stated")
+
+
+def test_a_card_draws_every_rating():
+    stats = {"battles": 1001, "turns": {"total": 9}, "formats": {}, "ratings": {"900": 1, "1000": 1000}}
+    rows = [line.split() for line in battles_card("me/x", "mit", stats).splitlines() if "#" in line[1:]]
+    assert rows == [["900", "#", "1"], ["1000", "#" * 40, "1,000"]]
+    assert "license: mit" in battles_card("me/x", "mit", stats | {"ratings": {}})
+
+
+def test_a_push_that_the_hub_refuses_is_said(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise HfHubHTTPError("no write access", response=SimpleNamespace(headers={}, request=None, status_code=403))
+
+    write_battles(tmp_path / "b", 2, style=Style(max_turns=4))
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "i"))
+    monkeypatch.setattr(module, "HfApi", lambda: SimpleNamespace(create_repo=refused))
+    with pytest.raises(DataError, match="me/b"):
+        module.push(tmp_path / "b", "me/b", "mit")
+
+
+class Repositories:
+    """Of the Hub's client, what a push asks of it; `held` is what lies in each repository then, by name."""
+
+    def __init__(self):
+        self.held, self.private = {}, {}
+
+    def create_repo(self, repo, repo_type, private, exist_ok):
+        if repo in self.held and not exist_ok:
+            raise HfHubHTTPError("409", response=SimpleNamespace(headers={}, request=None, status_code=409))
+        self.private.setdefault(repo, private)
+        self.held.setdefault(repo, set())
+        return "its address"
+
+    def upload_folder(self, repo_id, repo_type, folder_path, allow_patterns=None, delete_patterns=None):
+        names = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+        if delete_patterns:
+            self.held[repo_id] -= set(filter_repo_objects(list(self.held[repo_id]), allow_patterns=delete_patterns))
+        self.held[repo_id].update(filter_repo_objects(names, allow_patterns=allow_patterns))
+
+
+def test_what_a_reader_of_a_cache_needs_is_pushed_and_no_more(tmp_path, monkeypatch):
+    """With the note of where its battles were fetched: their licence hangs on it. Pushed again, it has none of the
+    shards of before."""
+    cache, api = tmp_path / "c", Repositories()
+    monkeypatch.setattr(module, "HfApi", lambda: api)
+    write_battles(tmp_path / "b", 6, formats=("gen1ou", "gen2ou"), style=Style(max_turns=4))
+    (tmp_path / "b" / DOWNLOADS).write_text(json.dumps([{"repo": PILE, "revision": "main", "licence": "mit"}]))
+    others = {"README.md", "index.bin", "manifest.json", "vocabulary.json", DOWNLOADS}
+    others |= {"state.json", "dataset_info.json"}  # by which `datasets` reads the folder
+    for shards in (2, 1):
+        make_cache(CacheJob(str(tmp_path / "b"), str(cache)), processes=1, progress=False)
+        (cache / "notes.txt").write_text("one's own")
+        assert module.push(cache, "me/c", "mit", private=shards == 1) == "its address"
+        manifest = json.loads((cache / "manifest.json").read_text())
+        assert api.held["me/c"] == others | {shard["file"] for shard in manifest["shards"]}
+        assert len(manifest["shards"]) == shards
+        shutil.rmtree(tmp_path / "b" / "gen1ou")
+        (tmp_path / "b" / "gen1ou").mkdir()
+    assert api.private == {"me/c": False}
 
 
 def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
@@ -214,6 +301,7 @@ def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
     assert "license: cc-by-4.0" in card
     assert "| gen1ou | 2 |" in card
     assert json.loads(uploaded["stats.json"])["battles"] == 10
+    assert hub.private == {"me/mine": True}
     hub.files["me/mine"] = uploaded
     done = prepare(hub, tmp_path, "download", "--repo", "me/mine", "--to", tmp_path / "d", "--unpack")
     assert done.returncode == 0, done.stderr

@@ -97,6 +97,7 @@ def test_lengths_found_before_a_stop_are_kept(tmp_path, monkeypatch, capsys):
     write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
     command = ["index", str(tmp_path / "b"), "--cache-dir", str(tmp_path / "c"), "--turns", "--processes", "1"]
     assert main(command) == 130
+    assert "stopped; what `cache`, `index --turns` and `download` have is kept" in capsys.readouterr().err
     assert main(command) == 0
     assert "10 of known length" in capsys.readouterr().out
     assert len(asked) == 8 + 4

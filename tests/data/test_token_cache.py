@@ -397,6 +397,11 @@ def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
     (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
     assert main(["verify", str(tmp_path / "c")]) == 1
     assert "token cache, 1 bad files" in capsys.readouterr().out
+    next((tmp_path / "c").glob("shard-gen1ou-*")).unlink()
+    assert main(["verify", str(tmp_path / "c")]) == 1
+    said = capsys.readouterr().out
+    assert ".arrow: file: cannot be read (No such file or directory)" in said
+    assert "token cache, 2 bad files" in said
 
 
 def test_half_a_copy_of_a_cache_that_has_grown_is_refused(tmp_path):

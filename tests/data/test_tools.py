@@ -78,6 +78,22 @@ def test_verify_names_every_bad_file(folder, capsys):
         (lambda s: s[1].update(format="gen2ou"), "states[1].format"),
         (lambda s: s[0]["player_active_pokemon"]["moves"][0].pop("max_pp"), "moves[0]"),
         (lambda s: s[0]["available_switches"][0].pop("base_atk"), "available_switches[0]"),
+        (lambda s: s[1].update(battle_field="Trick Room"), "states[1].battle_field"),
+        (lambda s: s[1].update(player_conditions="spikes,reflect"), "states[1].player_conditions"),
+        (lambda s: s[1].update(opponent_conditions=""), "states[1].opponent_conditions"),
+        (lambda s: s[1].update(opponent_teampreview=["snorlax", "Mr. Mime"]), "states[1].opponent_teampreview[1]"),
+        (lambda s: s[1].update(opponent_teampreview=["snorlax"] * 7), "states[1].opponent_teampreview"),
+        (lambda s: s[1]["opponent_prev_move"].update(name="Body Slam"), "states[1].opponent_prev_move.name"),
+        (lambda s: s[1]["player_prev_move"].update(move_type="???"), "states[1].player_prev_move.move_type"),
+        (lambda s: s[1]["opponent_active_pokemon"].update(ability="Thick Fat"), "opponent_active_pokemon.ability"),
+        (lambda s: s[1]["available_switches"][1].update(status="tired"), "available_switches[1].status"),
+        (lambda s: s[1]["player_active_pokemon"].update(name="Snorlax"), "player_active_pokemon.name"),
+        (lambda s: s[1]["player_active_pokemon"].update(base_species="rotom-"), "player_active_pokemon.base_species"),
+        (lambda s: s[1]["player_active_pokemon"].update(effect="leech_seed"), "player_active_pokemon.effect"),
+        (lambda s: s[1]["player_active_pokemon"].update(tera_type="Fire"), "player_active_pokemon.tera_type"),
+        (lambda s: s[1]["player_active_pokemon"].update(types="fire ice water"), "states[1].types"),
+        (lambda s: s[1]["player_active_pokemon"].update(types="fire water!"), "player_active_pokemon.types"),
+        (lambda s: s[1]["player_active_pokemon"]["moves"][1].update(category="magic"), "moves[1].category"),
     ],
 )
 def test_verify_is_strict(tmp_path, change, field):
@@ -88,10 +104,20 @@ def test_verify_is_strict(tmp_path, change, field):
     assert field in finding.field
 
 
+def test_what_old_files_and_recorders_do_is_sound(tmp_path):
+    """A forme's hyphen, and at the end the next battle's first state, which no reader takes for this battle's."""
+    battle = make_battle(8, "gen1ou", Style(max_turns=30, next_battle_tail=True))
+    battle.states[1]["player_active_pokemon"]["name"] = "rotom-wash"
+    battle.states[-1].update(weather="Rain Dance", format="gen2ou")
+    assert verify_file(write_battle(tmp_path, battle)) is None
+
+
 def test_verify_believes_neither_name_nor_folder(tmp_path):
-    battle = make_battle(8, "gen1ou", Style(max_turns=200))
-    battle.result = "LOSS" if battle.states[-1]["battle_won"] else "WIN"
-    assert verify_file(write_battle(tmp_path, battle)).field == "name.result"
+    ended = [make_battle(seed, "gen1ou", Style(max_turns=200)) for seed in range(8, 16)]
+    assert {battle.result for battle in ended} == {"WIN", "LOSS"}
+    for battle in ended:
+        battle.result = "LOSS" if battle.states[-1]["battle_won"] else "WIN"
+        assert verify_file(write_battle(tmp_path, battle)).field == "name.result"
     path = write_battle(tmp_path, make_battle(8, "gen1ou", Style(max_turns=200)))
     moved = tmp_path / "gen2ou" / path.name
     moved.parent.mkdir()
@@ -183,7 +209,7 @@ def test_cache_command(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "command", ["cache --from b --out c", "download --to c", "push --from b --to me/b --licence x"]
 )
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, command, number):
     def full(*_, **__):
         error = OSError(number, os.strerror(number))
@@ -198,7 +224,7 @@ def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, comma
     assert main(command.split()) == 1
     said = capsys.readouterr().err
     place = tmp_path if command.startswith("push") else "c"
-    assert (f"{place}: No space left on device: make room there" in said) == (number == errno.ENOSPC)
+    assert (f"{place}: {os.strerror(number)}: make room there" in said) == (number != errno.EIO)
 
 
 @pytest.mark.parametrize("command", ["stats", "index", "cache --out d --from"])

@@ -78,6 +78,51 @@ def test_rows_and_steps_of_the_epochs_by_hand(cached, plan):
     assert [d.packs for d in course.drawn(4)] == [4 * 6]
 
 
+def breaking(packs, error):
+    """The first pack, then the error."""
+    yield next(packs)
+    raise error
+
+
+LOST = RuntimeError("DataLoader worker (pid 7) is killed")
+
+
+@pytest.mark.parametrize(
+    ("errors", "lives"),
+    [([LOST] * 3, True), ([LOST] * 4, False), ([LOST, RuntimeError("of another kind")], False), ([OSError(5)], False)],
+)
+def test_a_step_whose_packs_are_lost_is_begun_anew_up_to_three_times(cached, monkeypatch, errors, lives):
+    (whole,) = course_of(cached, 1, "max_steps=9", "batch.accumulate=2")
+    whole.open(0)
+    steps = [[pack["windows"].tolist() for pack in whole.micro(step)] for step in range(3)]
+    (course,) = course_of(cached, 1, "max_steps=9", "batch.accumulate=2")
+    course.open(0)
+    course.micro(0)
+    left, opened, really = list(errors), [], course.open
+    course.packs = breaking(course.packs, left.pop(0))
+
+    def again(step, past):
+        opened.append(step)
+        really(step, past)
+        if left:
+            course.packs = breaking(course.packs, left.pop(0))
+
+    monkeypatch.setattr(course, "open", again)
+    with nullcontext() if lives else pytest.raises(type(errors[-1]), match=str(errors[-1])[:4] or None):
+        assert [pack["windows"].tolist() for pack in course.micro(1)] == steps[1]
+        assert [pack["windows"].tolist() for pack in course.micro(2)] == steps[2]
+    assert opened == [1] * min(len(errors) - (not lives), 3)
+
+
+@pytest.mark.parametrize(("dropped", "told"), [(40, False), (41, True)])
+def test_one_window_in_twenty_may_find_no_room(cached, caplog, dropped, told):
+    (course,) = course_of(cached, 1, "max_steps=9", "batch.plan=battles")
+    course.loader = SimpleNamespace(dropped_windows=dropped, packs=100)  # of eight windows each
+    for _ in range(2):
+        course.say_what_is_dropped()
+    assert caplog.text.count(f"{dropped} of 800 windows did not fit") == told
+
+
 def test_a_run_that_goes_on_with_larger_packs_has_its_schedule_over_the_steps_that_come(cached, tmp_path):
     first = run_of(cached, tmp_path, "epochs=3", "batch.turns=96", "checkpoint.background=false")
     first.course.open(0)

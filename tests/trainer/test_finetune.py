@@ -108,7 +108,7 @@ def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said,
     assert ("seen some of them" in caplog.text) == said
 
 
-def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path):
+def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path, caplog):
     own = Tokenizer.load(trained / "model" / "vocabulary.json")
     Tokenizer([*reversed(own.words[2:]), "<gen10ou>", "sproutling"]).save(tmp_path / "more.json")
     output = tmp_path / "run"
@@ -116,9 +116,12 @@ def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_
     assert Run(config_of(battles, output, *settings)).train() == 0
     words = Tokenizer.load(output / "model" / "vocabulary.json").words
     assert words == [*own.words, "<gen10ou>", "sproutling"]
-    assert TurnwiseConfig.from_pretrained(output / "model").vocab_size == len(words)
+    saved = TurnwiseConfig.from_pretrained(output / "model")
+    assert (saved.vocab_size, saved.vocabulary_hash) == (len(words), Tokenizer(words[2:]).hash)
     before = load_file(trained / "model" / "model.safetensors")[WORDS]
-    start = starting_model(config_of(battles, tmp_path / "again", *settings))
+    with caplog.at_level("INFO"):
+        start = starting_model(config_of(battles, tmp_path / "again", *settings))
+    assert f"2 new words join its {len(own)}" in caplog.text
     rows = start.network().state_dict()[WORDS]
     assert torch.equal(rows[:-2], before)
     assert 0.2 < rows[-2:].std() < 2
@@ -162,8 +165,8 @@ def test_a_model_of_the_hub_is_fetched_by_its_name(trained, cached, tmp_path):
         (["objective.reward_scale=5.0"], ["reward_scale", "10.0"]),
         (["model.hidden_size=256"], ["hidden_size", "64", "256"]),
         (["model.critics=2"], ["critics"]),
-        (["model.act_gamma=0.5"], ["act_gamma"]),
-        (["model.init_from=DIR"], ["no model here"]),
+        (["model.act_gamma=0.5"], ["model.act_gamma=0.5 is none of the model's [0.9, 0.99, "]),
+        (["model.init_from=DIR"], ["error: model.init_from: ", "no model here"]),
         (["model.init_from=DIR/nothing here"], ["nothing here", "NAME/MODEL"]),
     ],
 )
