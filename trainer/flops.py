@@ -6,16 +6,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.attention import BLOCK
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 
-# Dense bf16, from the vendor's data sheets. The cards for PCIe slots do less under the same name.
+# Dense bf16 with fp32 sums, from the vendor's data sheets. The cards for PCIe slots do less under the same name.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12,
-    "A100": 312e12,
+    "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
 }  # fmt: skip
+LESSER = {"Laptop", "D"}  # words of a name under which a chip does less
 
 
 def peak_flops(device: str) -> float | None:
     """Dense bf16 peak, FLOP/s, of a GPU by its name (as CUDA gives it); None of one not listed."""
     words = f" {device.replace('-', ' ')} "  # whole ones: an A1000 is no A100
+    if LESSER & set(words.split()):
+        return None
     return next((peak for key, peak in PEAK_FLOPS.items() if f" {key} " in words), None)
 
 

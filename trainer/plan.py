@@ -47,7 +47,7 @@ RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
 @dataclass(frozen=True)
 class Gpu:
     """Of the vendor's data sheets: memory in GiB, dense peaks in FLOP/s (fp32 without TF32, which torch leaves off),
-    NVLink in bytes/s a direction."""
+    NVLink, or PCIe where there is none, in bytes/s a direction."""
 
     memory: float
     bf16: float
@@ -63,6 +63,10 @@ GPUS = {
     "h200-141gb": Gpu(139.8, PEAK_FLOPS["H200"], 67e12, 450e9),
     "a100-80gb": Gpu(79.3, PEAK_FLOPS["A100"], 19.5e12, 300e9),
     "a100-40gb": Gpu(39.4, PEAK_FLOPS["A100"], 19.5e12, 300e9),
+    "b200-180gb": Gpu(178.0, PEAK_FLOPS["B200"], 75e12, 900e9),
+    "l40s-48gb": Gpu(44.4, PEAK_FLOPS["L40S"], 91.6e12, 32e9),
+    "rtx4090-24gb": Gpu(23.5, PEAK_FLOPS["RTX 4090"], 82.6e12, 32e9),
+    "rtx3090-24gb": Gpu(23.5, PEAK_FLOPS["RTX 3090"], 35.6e12, 32e9),
 }
 GPUS_PER_NODE = 8
 
@@ -277,7 +281,9 @@ def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
     key = gpu_name.split("-")[0].upper()
     found = []
     for record in json.loads(RECORD.read_text(encoding="utf-8")).values():
-        if key in str(record["hardware"]["device"]) and "default" in record:  # not one of the prior recipe alone
+        if (
+            key in str(record["hardware"]["device"]).replace(" ", "") and "default" in record
+        ):  # not one of the prior recipe alone
             own = record["default"]["flops_per_turn"]["train"]
             share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.bf16
             found.append((abs(own - flops), share, record["name"]))

@@ -46,7 +46,9 @@ print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
     [
         ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H200", 989e12), ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA H100 NVL", 835e12), ("NVIDIA H200 NVL", 835e12), ("NVIDIA GH200 480GB", 989e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA RTX A1000", None), ("NVIDIA GeForce RTX 4090", None),
+        ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA RTX A1000", None), ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 4090 D", None), ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", None), ("NVIDIA B200", 2250e12), ("NVIDIA GeForce RTX 4080", None),
     ],
 )  # fmt: skip
 def test_a_peak_is_that_of_the_card_as_cuda_names_it(name, peak):
