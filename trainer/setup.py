@@ -35,6 +35,7 @@ from trainer.finetune import Start
 from trainer.objective import derived_support
 
 log = logging.getLogger(__name__)
+NVIDIA = Path("/dev/nvidiactl")  # where its driver is loaded
 
 
 def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
@@ -46,7 +47,10 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     config = scale_to_world(config, asked)
     wants_deepspeed = bool(config.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     _check_launch(config, asked, wants_deepspeed)
-    cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1", "yes")
+    asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    cuda = torch.cuda.is_available() and not asked_for_cpu
+    if not cuda and not asked_for_cpu:
+        _say_if_a_gpu_lies_idle()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # left to find out, DeepSpeed warns across the progress display
     if wants_deepspeed and "RANK" not in os.environ:
@@ -110,6 +114,17 @@ def compiles(config: RunConfig, accelerator: Accelerator) -> bool:
         log.warning("compile: not under ZeRO 3, whose hooks break the graph at every module; stages 1 and 2 compile")
         return False
     return asked
+
+
+def _say_if_a_gpu_lies_idle() -> None:
+    """PyTorch falls back to the CPU without an error where the driver is older than its CUDA, a night's work lost."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if NVIDIA.exists() and not hidden and os.environ.get("RANK", "0") == "0":
+        log.warning(
+            "on the CPU, although an NVIDIA GPU is here: this PyTorch is built for %s and cannot use it. Update its "
+            "driver, or install the build of PyTorch that the driver serves; ACCELERATE_USE_CPU=true if it is meant so",
+            f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA",
+        )
 
 
 def _leave_out_inference_op() -> None:

@@ -208,6 +208,23 @@ def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies
     assert accelerator.mixed_precision == chosen
 
 
+@pytest.mark.usefixtures("own_accelerate_state")
+@pytest.mark.parametrize(
+    ("here", "environment", "said"),
+    [(True, {}, True), (True, {"ACCELERATE_USE_CPU": "False"}, True), (True, {"ACCELERATE_USE_CPU": "true"}, False),
+     (True, {"CUDA_VISIBLE_DEVICES": ""}, False), (False, {}, False)],
+)  # fmt: skip
+def test_a_gpu_that_pytorch_cannot_use_is_told_of(here, environment, said, tmp_path, monkeypatch, caplog):
+    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(setup, "NVIDIA", tmp_path / ("." if here else "absent"))
+    setup.build_accelerator(load_config(None, []))
+    assert ("although an NVIDIA GPU is here" in caplog.text) == said
+
+
 @pytest.mark.parametrize(
     ("asked", "native", "bf16"), [("auto", True, True), ("auto", False, False), ("bf16", False, True)]
 )
