@@ -1,4 +1,4 @@
-"""A battle played again from its input log gives the very states, actions and legal sets that it gave when it was played."""
+"""A battle played again from its input log gives the states, actions and legal sets that it gave when played."""
 
 import json
 import re
