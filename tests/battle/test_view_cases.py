@@ -444,6 +444,16 @@ def test_only_a_line_that_makes_no_sense_is_spoken_of(simulator, caplog):
     assert said.endswith(" at |-damage|p9z: Nobody|10/100")
 
 
+def test_a_battle_that_is_over_is_forgotten(simulator):
+    """The Node process of a command that plays for days holds the battles that go on alone."""
+    for lines in ([*preamble(9), "|win|A"], preamble(9)):
+        simulator.command("feed", "over", "gen9ou", lines, json.dumps(request(9)))
+        (event,) = simulator.step()
+    simulator.drop("over")
+    assert event.event == "ask"
+    assert json.loads(bytes(event.state))["opponent_teampreview"][6:] == []
+
+
 def test_there_are_hundreds_of_cases_with_names_of_their_own():
     names = [name for name, *_ in ROWS]
     assert len(names) >= 400
