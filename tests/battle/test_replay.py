@@ -88,7 +88,8 @@ def test_what_is_none_of_our_actions_is_counted_and_unknown(simulator, played):
     assert (event.unknown, event.refused, event.winner) == (1, 0, 1)
     views = json.loads(bytes(event.views))
     assert set(views[0]["actions"]) == {-1}
-    assert views[1]["actions"][0] in range(4)
+    moves = [move["name"] for move in views[1]["states"][0]["player_active_pokemon"]["moves"]]
+    assert views[1]["actions"][0] == sorted(moves).index(moves[0])
 
 
 def test_a_choice_that_the_battle_refuses_is_counted_and_the_one_that_follows_taken(simulator, played):
@@ -106,3 +107,12 @@ def test_a_log_without_an_end_is_no_battle(simulator, played):
     assert event.problem == "the log ends before the battle does"
     event = replay(simulator, record | {"choices": ["forcetie"]})
     assert (event.problem, event.winner) == ("", -1)
+
+
+def test_a_hidden_power_is_written_with_its_type_or_without(simulator):
+    team = "Zapdos||leftovers|pressure|thunderbolt,hiddenpowerice,agility,rest||||30,30,||||"
+    record = {"format": "gen3ou", "word": "gen3ou", "seed": "1,2,3,4", "teams": [team, team]}
+    choices = ["p1 move Hidden Power Ice", "p2 move hiddenpower", "forcetie"]
+    event = replay(simulator, record | {"choices": choices})
+    assert event.unknown == event.refused == 0
+    assert [view["actions"][0] for view in json.loads(bytes(event.views))] == [1, 1]
