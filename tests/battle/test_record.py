@@ -109,6 +109,9 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
     # Names that are one as they are written.
     paths = Recorder(tmp_path, run="s", version="0").record(outcome, ("a_b", "ab"))
     assert [parse_name(path).player for path in paths] == ["ab-1", "ab-2"]
+    # A name of no letter that a file's may hold.
+    paths = Recorder(tmp_path, run="u", version="0").record(outcome, ("赤", "blue"))
+    assert [(name.player, name.opponent) for name in map(parse_name, paths)] == [("player", "blue"), ("blue", "player")]
     del outcome.views[0].states[1]  # who was asked once, and saw no end, has learned nothing
     assert len(Recorder(tmp_path, run="t", version="0").record(outcome)) == 1
 

@@ -255,6 +255,16 @@ def test_unknown_format_and_invalid_team_are_refused_in_words(simulator):
         simulator.pack_team("gen1ou", "", "empty.txt")
 
 
+def test_another_node_is_taken_by_its_name(monkeypatch):
+    monkeypatch.setenv("TURNWISE_NODE", "/opt/node22/bin/node")
+    assert node_command()[0] == "/opt/node22/bin/node"
+
+
+def test_a_stop_on_the_terminal_does_not_reach_the_battles_that_are_finished_first(simulator):
+    process = simulator.workers[0].process
+    assert os.getpgid(process.pid) == process.pid != os.getpgrp()
+
+
 def test_no_node_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setattr(simulator_module.shutil, "which", lambda name: None)
     monkeypatch.delenv("TURNWISE_NODE", raising=False)
