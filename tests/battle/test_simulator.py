@@ -173,6 +173,7 @@ def test_a_hung_process_counts_as_lost():
         sim.timeout = 1.0
         os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
         sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        sim.write("b", " " * (4 << 20))  # more than its pipe takes
         assert [event.event for event in sim.step()] == ["void"]
         assert sim.restarts == 1
 
