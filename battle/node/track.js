@@ -95,6 +95,8 @@ class Track {
       case '-sidestart': case '-sideend': return void this.sideCondition(kind, line.parts);
       case '-swapsideconditions': this.conditions = { p1: this.conditions.p2, p2: this.conditions.p1 }; break;
       case '-fieldstart': case '-fieldend': return void this.field(kind, line.parts);
+      // The client has no ability then, as where none is known yet: Pressure would go on.
+      case '-endability': this.client.getPokemon(line.parts[2])?.addVolatile('gastroacid'); break;
       case '-terastallize': return void this.terastallized(line.parts);
       case 'poke': this.preview[line.text.slice(6, 8)].push(clean(line.parts[3].split(',')[0])); break;
       case 'gen': this.words = Words.of(Number(line.text.slice(5))); break;

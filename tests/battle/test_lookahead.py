@@ -41,6 +41,8 @@ HITS = {
     "weak": (3, "icebeam", "foe.setType('Grass')"),
     "twice weak": (3, "icebeam", "foe.setType(['Grass', 'Flying'])"),
     "resisted": (3, "icebeam", "foe.setType('Water')"),
+    "weak and nearly gone": (3, "icebeam", "foe.setType('Grass'); foe.hp = 1"),
+    "gone": (3, "icebeam", "foe.hp = 0"),
     "immune": (3, "thunderbolt", "foe.setType('Ground')"),
     "no attack": (3, "rest", ""),
     "no PP left": (3, "icebeam", "own.moveSlots[0].pp = 0"),
@@ -192,6 +194,14 @@ def test_a_side_is_worth_what_its_pokemon_can_still_do(seen):
     assert gain["reflect"] > 0 > gain["spikes"] > gain["rocks"]
     assert gain["two spikes"] == pytest.approx(2 * gain["spikes"])
     assert (gain["spikes for nobody"], gain["something else"]) == (0, 0)
+
+
+def test_a_threat_is_worth_what_there_is_left_to_take(seen):
+    plain, left, gone = seen["plain"], seen["weak and nearly gone"], seen["gone"]
+    assert plain["worth"] == -plain["theirs"] == pytest.approx(0.3 * plain["threat"])
+    assert left["threat"] > plain["threat"]
+    assert 0.6 < left["worth"] < 0.602
+    assert gone["worth"] == 1
 
 
 def test_a_turn_is_played_on_another_battle_until_both_choose_again(seen):

@@ -116,3 +116,14 @@ def test_a_hidden_power_is_written_with_its_type_or_without(simulator):
     event = replay(simulator, record | {"choices": choices})
     assert event.unknown == event.refused == 0
     assert [view["actions"][0] for view in json.loads(bytes(event.views))] == [1, 1]
+
+
+def test_who_comes_in_is_named_by_nickname_species_or_place(simulator):
+    one = "||voltabsorb|thunderbolt||||||||"
+    team = "]".join(["Zapdos" + one, "Sparky|Jolteon" + one[1:], "Raikou" + one])
+    record = {"format": "gen3ou", "word": "gen3ou", "seed": "1,2,3,4", "teams": [team, team]}
+    choices = ["p1 switch Sparky", "p2 switch jolteon", "p1 switch Raikou", "p2 switch 3", "forcetie"]
+    event = replay(simulator, record | {"choices": choices})
+    assert event.unknown == event.refused == 0
+    # The bench by species: Jolteon, Raikou; then Raikou, Zapdos.
+    assert [view["actions"][:2] for view in json.loads(bytes(event.views))] == [[4, 4], [4, 4]]

@@ -196,6 +196,13 @@ CASES = [
         "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("no-pressure-on-ones-own", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Rest|p1a: Mine", {"me.moves.2.current_pp": 9},
         "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("pressure-that-is-not-there-yet", (1, 2), '(ask side.pokemon.0.ability="pressure" & side.pokemon.0.baseAbility="pressure") ; move|p2a: Foe|Surf|p1a: Mine', {"foe.moves.0.current_pp": 23},
+        'side.pokemon.0.ability="pressure"', 'side.pokemon.0.baseAbility="pressure"'),
+    row("pressure-under-gastro-acid", (4, 9), "switch|p2a: Bird|Zapdos|100/100 ; -ability|p2a: Bird|Pressure ; -endability|p2a: Bird ; (ask) ; move|p1a: Mine|Body Slam|p2a: Bird",
+        {"me.moves.0.current_pp": 9}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("spite", (2, 3, 4, 9), "move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|move: Spite|Surf|4", {"foe.moves.0.current_pp": 19}),
+    row("grudge-takes-all", (3, 4), "move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|move: Grudge|Surf", {"foe.moves.0.current_pp": 0}),
+    row("leppa-berry", (4, 9), "move|p2a: Foe|Surf|p1a: Mine ; move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|item: Leppa Berry|Surf", {"foe.moves.0.current_pp": 24}),
     row("priority", ALL, "move|p2a: Foe|Quick Attack|p1a: Mine", {"foe.moves.0.priority": 1}),
     row("crunch-special", (2, 3), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "special"}),
     row("crunch-physical", (4, 9), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "physical"}),
@@ -400,7 +407,7 @@ CASES = [
     row("gen1-bound", (1,), "move|p2a: Foe|Wrap|p1a: Mine ; cant|p1a: Mine|partiallytrapped", {"opponent_prev_move.name": "wrap"}),
     row("gen1-mustrecharge", (1,), "move|p2a: Foe|Hyper Beam|p1a: Mine ; -mustrecharge|p2a: Foe", {"opponent_prev_move.name": "hyperbeam", "foe.effect": "noeffect"}),
     # The end.
-    row("won", ALL, "faint|p2a: Foe ; win|A", {"battle_won": True, "battle_lost": False, "foe.status": "fnt"}),
+    row("won", ALL, "faint|p2a: Foe ; win|A", {"battle_won": True, "battle_lost": False, "foe.status": "fnt", "can_tera": False, "forced_switch": False}),
     row("lost", ALL, "-damage|p1a: Mine|0 fnt ; faint|p1a: Mine ; win|B", {"battle_won": False, "battle_lost": True, "me.status": "fnt", "me.hp_pct": 0.0, "me.name": "snorlax"}),
     row("tie", ALL, "tie", {"battle_won": False, "battle_lost": False}),
     # What nobody has seen yet is passed over.
@@ -431,6 +438,36 @@ def test_at_team_preview_there_is_a_state_for_every_lead_against_every_lead(simu
         assert (look(state, "foe.hp_pct"), look(state, "foe.status"), state["can_tera"]) == (1.0, "nostatus", True)
         assert (state["opponents_remaining"], len(state["available_switches"])) == (6, 5)
         assert not state["forced_switch"]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_where_nobody_came_to_the_field_or_no_request_came_an_end_has_no_state(simulator, asks):
+    lines = preamble(9)[:-4] if asks else preamble(9)
+    preview = json.dumps({**request(9), "active": None, "teamPreview": True}) if asks else None
+    simulator.command("feed", "early", "gen9ou", [*lines, "|win|A"], preview)
+    (event,) = simulator.step()
+    assert (event.event, event.states, event.winner) == ("end", [], -1)
+
+
+def test_an_end_says_who_won(events):
+    winners = {name: event.winner for (name, *_), event in zip(ROWS, events, strict=True) if event.event == "end"}
+    for gen in ALL:
+        assert [winners[f"{name}-gen{gen}"] for name in ("won", "lost", "tie")] == [0, 1, -1]
+    assert {event.turns for event in events if event.event == "end"} == {1}
+
+
+def test_where_no_choice_is_asked_for_there_is_none(simulator):
+    """Chat and a timer come without a request, and one who waits for the other is told so."""
+    preview = {**request(9), "active": None, "teamPreview": True}
+    waits = {**request(9), "active": None, "wait": True}
+    heard = []
+    for lines, asked in ((preamble(9)[:-4], preview), (["|c|A|hi"], None), (preamble(9)[-4:], request(9)),
+                         (["|c|A|hi"], None), (["|turn|2"], waits)):  # fmt: skip
+        simulator.command("feed", "chat", "gen9ou", lines, json.dumps(asked) if asked else None)
+        (event,) = simulator.step()
+        heard.append((event.event, event.turn))
+    simulator.drop("chat")
+    assert heard == [("preview", 0), ("quiet", 0), ("ask", 1), ("quiet", 1), ("quiet", 2)]
 
 
 def test_only_a_line_that_makes_no_sense_is_spoken_of(simulator, caplog):
@@ -465,6 +502,7 @@ def test_case(events, number):
     event, expected = events[number], ROWS[number][4]
     assert event.event in ("ask", "end"), event
     state = json.loads(bytes(event.state) if event.event == "ask" else bytes(event.states[0]))
+    assert event.forced == state["forced_switch"]
     for path, value in expected.items():
         if path == "legal":
             assert event.legal == value
