@@ -200,7 +200,7 @@ def test_a_threat_is_worth_what_there_is_left_to_take(seen):
     plain, left, gone = seen["plain"], seen["weak and nearly gone"], seen["gone"]
     assert plain["worth"] == -plain["theirs"] == pytest.approx(0.3 * plain["threat"])
     assert left["threat"] > plain["threat"]
-    assert 0.6 < left["worth"] < 0.602
+    assert left["worth"] == pytest.approx(0.6 - 0.3 / left["maxhp"])  # of its last point, no more
     assert gone["worth"] == 1
 
 
