@@ -95,8 +95,10 @@ def test_what_is_none_of_our_actions_is_counted_and_unknown(simulator, played):
 def test_a_choice_that_the_battle_refuses_is_counted_and_the_one_that_follows_taken(simulator, played):
     _, record = played
     team = [text for text in record["choices"] if " team " in text]
-    rest = record["choices"][len(team) :]
-    event = replay(simulator, record | {"choices": [*team, "p1 move brandnewmove", *rest, "p1 move 1"]})
+    first, second, *rest = record["choices"][len(team) :]
+    # Nothing is chosen in its place, though the other one waits.
+    choices = [*team, second, "p1 move brandnewmove", first, *rest, "p1 move 1"]
+    event = replay(simulator, record | {"choices": choices})
     assert (event.unknown, event.refused) == (1, 1)
     assert told(event) == told(replay(simulator, record))
 
