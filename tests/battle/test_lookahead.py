@@ -201,6 +201,7 @@ def test_a_threat_is_worth_what_there_is_left_to_take(seen):
     assert plain["worth"] == -plain["theirs"] == pytest.approx(0.3 * plain["threat"])
     assert left["threat"] > plain["threat"]
     assert left["worth"] == pytest.approx(0.6 - 0.3 / left["maxhp"])  # of its last point, no more
+    assert left["theirs"] == -left["worth"]
     assert gone["worth"] == 1
 
 

@@ -129,3 +129,18 @@ def test_who_comes_in_is_named_by_nickname_species_or_place(simulator):
     assert event.unknown == event.refused == 0
     # The bench by species: Jolteon, Raikou; then Raikou, Zapdos.
     assert [view["actions"][:2] for view in json.loads(bytes(event.views))] == [[4, 4], [4, 4]]
+
+
+def test_a_switch_that_a_hidden_trap_forbids_leaves_one_state_with_what_was_chosen_instead(simulator):
+    mine = "Snorlax|||immunity|rest||||||||]Zapdos|||pressure|rest||||||||"
+    record = {
+        "format": "gen3ou",
+        "word": "gen3ou",
+        "seed": "1,2,3,4",
+        "teams": [mine, "Dugtrio|||arenatrap|rest||||||||"],
+    }
+    event = replay(simulator, record | {"choices": ["p1 switch 2", "p1 move rest", "p2 move rest", "forcetie"]})
+    view = json.loads(bytes(event.views))[0]
+    assert (event.unknown, event.refused) == (0, 0)
+    assert (view["actions"][0], view["legal"][0]) == (0, 1)
+    assert len(view["states"]) == len(view["actions"]) == len(view["legal"]) == 2
