@@ -165,6 +165,9 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         assert [event.event for event in events] == ["void"] * 3
         assert sim.restarts == 1
         assert len(battles(sim, "gen1ou", 2)) == 2
+        os.kill(sim.workers[0].process.pid, signal.SIGKILL)
+        sim.start(BattleSpec("late", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        assert [event.lane for event in sim.step()] == ["late"]  # the first three are no longer its
 
 
 def test_a_hung_process_counts_as_lost():
