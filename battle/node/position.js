@@ -99,14 +99,13 @@ class Position {
     if (pokemon.modifiedStats) pokemon.modifiedStats = { ...pokemon.storedStats };
     if (maxhp) pokemon.maxhp = pokemon.baseMaxhp = maxhp;
     if (given.terastallized) pokemon.terastallized = given.terastallized;
-    this.health(pokemon, status === 'fnt' ? 0 : hp, status, known);
+    this.health(pokemon, hp, status, known);
   }
 
   other(pokemon, known) {
     const share = known.maxhp ? known.hp / known.maxhp : 1; // only seen at team preview: no health yet
-    const gone = known.fainted || share <= 0;
-    if (known.shownTera && known.terastallized) pokemon.terastallized = known.shownTera;
-    this.health(pokemon, gone ? 0 : Math.max(1, Math.round(share * pokemon.maxhp)), known.status, known);
+    if (known.shownTera) pokemon.terastallized = known.shownTera;
+    this.health(pokemon, share <= 0 ? 0 : Math.max(1, Math.round(share * pokemon.maxhp)), known.status, known);
   }
 
   health(pokemon, hp, status, known) {
@@ -118,7 +117,7 @@ class Position {
       pokemon.side.pokemonLeft--;
       return;
     }
-    pokemon.status = status && status !== 'fnt' ? status : '';
+    pokemon.status = status || '';
     if (!pokemon.status) return;
     const effect = battle.dex.conditions.get(pokemon.status);
     pokemon.statusState = battle.initEffectState({ id: effect.id, target: pokemon });
@@ -162,7 +161,7 @@ class Position {
     sides.forEach((side, n) => {
       for (const [id, { level }] of Object.entries(known[n].sideConditions)) {
         if (!battle.dex.conditions.get(id).exists) continue;
-        for (let layer = 0; layer < Math.max(1, level); layer++) side.addSideCondition(id, sides[1 - n].active[0]);
+        for (let layer = 0; layer < level; layer++) side.addSideCondition(id, sides[1 - n].active[0]);
       }
     });
   }

@@ -22,7 +22,7 @@ const factsOf = (p) => ({ name: p.species.name, level: p.level, gender: p.gender
   asleep: p.statusState.time, stage: p.volatiles.residualdmg?.counter ?? p.statusState.stage, moves: p.moves, item: p.item,
   ability: p.ability, tera: p.teraType, can: Boolean(p.canTerastallize), types: p.getTypes(), stats: p.storedStats,
   atk: p.modifiedStats?.atk ?? p.getStat('atk', false, true), spe: p.modifiedStats?.spe ?? p.getStat('spe', false, true), boosts: p.boosts, crit: p.getStat('atk', true),
-  volatiles: Object.keys(p.volatiles).sort(), turns: p.activeTurns });
+  volatiles: Object.keys(p.volatiles).sort(), seeder: p.volatiles.leechseed?.sourceSlot, turns: p.activeTurns });
 const sideOf = (side) => ({ left: side.pokemonLeft, tera: Boolean(side.activeRequest.active?.[0]?.canTerastallize), choices: (side.activeRequest.active ?? [{ moves: [] }])[0].moves.map((m) => m.id),
   conditions: Object.fromEntries(Object.entries(side.sideConditions).map(([id, state]) => [id, state.layers ?? 1])) });
 console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(({ teams, feeds, lead }) => {
@@ -74,6 +74,7 @@ CASES = [
     row("barely-alive", ALL, "-damage|p2a: Foe|1/1000", {"foe0.hp": 1, "foe0.fainted": False, "theirs.left": 6}),
     row("fallen", ALL, f"faint|p2a: Foe ; {ALAKAZAM}", {"foe0.name": "Alakazam", "foe1.name": "Starmie", "foe1.hp": 0, "foe1.fainted": True, "foe1.status": "fnt", "theirs.left": 5,
         "me3.hp": 0, "me3.fainted": True, "me3.status": "fnt", "mine.left": 5, "me0.hp": 400}, 'side.pokemon.3.condition="0 fnt"'),
+    row("nothing-left", ALL, f"-damage|p2a: Foe|0 ; {ALAKAZAM}", {"foe1.name": "Starmie", "foe1.hp": 0, "foe1.fainted": True, "theirs.left": 5}),
     row("only-previewed", NEW, "", {"foe1.name": "Alakazam", "foe1.hp": 251, "foe1.status": "", "foe4.name": "Urshifu", "foe5.name": "Zoroark"}),
     # Statuses, how long they have been, and what they do.
     row("status", ALL, "-status|p2a: Foe|par", {"foe0.status": "par", "me0.status": "brn", "me2.status": "par", "me1.status": ""}, 'side.pokemon.0.condition="400/400 brn"', 'side.pokemon.2.condition="400/400 par"'),
@@ -89,9 +90,10 @@ CASES = [
         {"me0.boosts.atk": 2, "me0.boosts.spe": 0, "me0.atk": 600, "foe0.boosts.spe": -1, "foe0.boosts.evasion": 1, "foe0.boosts.atk": 0}),
     row("boosts-of-old", (1,), "-boost|p1a: Mine|atk|2", {"me0.boosts.atk": 2, "me0.atk": 600}),
     row("volatiles", (2, 3, 4, 9), "-start|p1a: Mine|Substitute ; -start|p2a: Foe|move: Leech Seed ; -start|p2a: Foe|confusion",
-        {"me0.volatiles": ["substitute"], "foe0.volatiles": ["confusion", "leechseed"]}),
+        {"me0.volatiles": ["substitute"], "foe0.volatiles": ["confusion", "leechseed"], "foe0.seeder": "p1a"}),
     row("unknown-volatiles-are-left-out", (3, 4, 9), "-start|p2a: Foe|perish3 ; -start|p2a: Foe|move: Taunt", {"foe0.volatiles": ["taunt"]}),
     # Weather, field, side conditions.
+    row("what-nobody-knows-is-passed-over", (3, 4, 9), "-fieldstart|move: Brand New Room ; -sidestart|p1: A|Brand New Trap ; -sidestart|p1: A|Spikes", {"rooms": [], "mine.conditions": {"spikes": 1}}),
     row("weather", ALL, "-weather|RainDance", {"weather": "raindance"}),
     row("terrain", NEW, "-fieldstart|move: Grassy Terrain ; -fieldstart|move: Trick Room", {"terrain": "grassyterrain", "rooms": ["trickroom"]}),
     row("sides", (3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Spikes ; -sidestart|p2: B|Reflect", {"mine.conditions": {"spikes": 2}, "theirs.conditions": {"reflect": 1}}),
