@@ -70,7 +70,9 @@ const verbs = {
   },
   feed(emit, lane, format, lines, request) {
     if (!lanes.has(lane)) lanes.set(lane, new Live(lane, format, warn));
-    emit(lanes.get(lane).feed(lines, request));
+    const live = lanes.get(lane);
+    emit(live.feed(lines, request));
+    if (live.view.winner) verbs.drop(emit, lane); // our side forgets it at its end
   },
   search(emit, lane, spec, lines, request) {
     if (spec) lanes.set(lane, new Mind(lane, spec, warn));

@@ -42,15 +42,9 @@ function hasPressure(pokemon) {
   return known === 'pressure' && !pokemon.volatiles.gastroacid;
 }
 
-/** PP that a move slot of the client has spent; Grudge and the like take all. */
-function used(slot) {
-  const spent = Array.isArray(slot.ppUsed) ? slot.ppUsed[0] : slot.ppUsed;
-  return Number.isFinite(spent) ? spent : Infinity;
-}
-
 function newClient() {
   const fighter = (side, details, set) => new Fighter(side, details, set);
   return new Client(generations, null, undefined, undefined, (battle, n, sets) => new Side(battle, n, sets, fighter));
 }
 
-module.exports = { newClient, hasPressure, used };
+module.exports = { newClient, hasPressure };

@@ -8,6 +8,9 @@ const { assemble } = require('./assemble');
 const MADE = 40; // teams where none are given
 const MOVES = 4;
 
+/** A move's id as the battle shows it. */
+const plain = (id) => (id.startsWith('hiddenpower') ? 'hiddenpower' : id);
+
 class Likely {
   /**
    * @param {string} format id
@@ -56,7 +59,7 @@ class Likely {
     if (known) return Array.from({ length: 3 }, () => generator.randomSet(this.dex.species.get(known), {}, false));
     const worth = (id) => {
       const move = this.dex.moves.get(id);
-      return move.category === 'Status' ? 0 : move.basePower * (kind.types.includes(move.type) ? 1.5 : 1);
+      return move.basePower * (kind.types.includes(move.type) ? 1.5 : 1);
     };
     const now = this.dex.species.getMovePool(kind.id);
     const learned = now.size ? now : this.dex.species.getMovePool(kind.id, true); // of a generation before
@@ -74,13 +77,15 @@ class Likely {
     const sets = this.of(shown.species);
     const ids = (set) => set.moves.map(toID);
     const agree = (set) => {
-      const own = ids(set);
+      const own = ids(set).map(plain);
       return shown.moves.filter((move) => own.includes(move)).length +
         (shown.item && toID(set.item) === shown.item ? 1 : 0) + (shown.ability && toID(set.ability) === shown.ability ? 1 : 0);
     };
     const most = Math.max(...sets.map(agree));
     const set = prng.sample(sets.filter((each) => agree(each) === most));
-    const moves = [...new Set([...shown.moves, ...ids(set)])].slice(0, Math.max(MOVES, shown.moves.length));
+    // The battle does not show of which type a Hidden Power is; the set does.
+    const told = shown.moves.map((move) => ids(set).find((id) => plain(id) === move) ?? move);
+    const moves = [...new Set([...told, ...ids(set)])].slice(0, MOVES);
     return { ...set, name: shown.species, species: shown.species, level: shown.level, gender: shown.gender, moves,
       item: shown.item ?? set.item ?? '', ability: shown.ability || set.ability || '', teraType: shown.teraType || set.teraType,
       evs: { ...set.evs }, ivs: { ...set.ivs } };

@@ -25,10 +25,10 @@ function ownSet(given, read) {
 function shownOf(view, pokemon) {
   const gone = pokemon.itemEffect === 'knocked off' || (!pokemon.item && pokemon.lastItem);
   return {
-    species: pokemon.baseSpeciesForme.replace(/-\*$/, ''),
+    species: pokemon.baseSpeciesForme,
     level: pokemon.level,
     gender: pokemon.gender ?? '',
-    moves: pokemon.moveSlots.filter((slot) => !slot.virtual).map((slot) => slot.id).filter((id) => view.words.move(id).exists).slice(0, 4),
+    moves: pokemon.moveSlots.filter((slot) => !slot.virtual).map((slot) => slot.id).filter((id) => view.words.move(id).exists),
     item: gone ? '' : pokemon.item || null,
     ability: pokemon.baseAbility || '',
     teraType: pokemon.shownTera || '',
@@ -85,8 +85,7 @@ class Position {
     this.field(battle, sides, [mine, theirs]);
     this.onField(sides[0].active[0], sides[1].active[0], lead === 0 ? mine.active[0] : null);
     this.onField(sides[1].active[0], sides[0].active[0], active);
-    if (view.teraUsed[view.me]) for (const pokemon of sides[0].pokemon) pokemon.canTerastallize = null;
-    if (view.teraUsed[theirs.id]) for (const pokemon of sides[1].pokemon) pokemon.canTerastallize = null;
+    for (const side of battle.sides) if (view.teraUsed[side.id]) for (const pokemon of side.pokemon) pokemon.canTerastallize = null;
     battle.turn = Math.max(1, view.turn);
     battle.makeRequest('move');
     return battle;
@@ -100,14 +99,13 @@ class Position {
     if (pokemon.modifiedStats) pokemon.modifiedStats = { ...pokemon.storedStats };
     if (maxhp) pokemon.maxhp = pokemon.baseMaxhp = maxhp;
     if (given.terastallized) pokemon.terastallized = given.terastallized;
-    this.health(pokemon, status === 'fnt' ? 0 : hp, status, known);
+    this.health(pokemon, hp, status, known);
   }
 
   other(pokemon, known) {
     const share = known.maxhp ? known.hp / known.maxhp : 1; // only seen at team preview: no health yet
-    const gone = known.fainted || share <= 0;
-    if (known.shownTera && known.terastallized) pokemon.terastallized = known.shownTera;
-    this.health(pokemon, gone ? 0 : Math.max(1, Math.round(share * pokemon.maxhp)), known.status, known);
+    if (known.shownTera) pokemon.terastallized = known.shownTera;
+    this.health(pokemon, share <= 0 ? 0 : Math.max(1, Math.round(share * pokemon.maxhp)), known.status, known);
   }
 
   health(pokemon, hp, status, known) {
@@ -119,11 +117,13 @@ class Position {
       pokemon.side.pokemonLeft--;
       return;
     }
-    pokemon.status = status && status !== 'fnt' ? status : '';
+    pokemon.status = status || '';
     if (!pokemon.status) return;
     const effect = battle.dex.conditions.get(pokemon.status);
     pokemon.statusState = battle.initEffectState({ id: effect.id, target: pokemon });
-    // Generations 1 and 2 lower a stat where a status begins, and again at each switch: only on the field, and later.
+    if (battle.gen === 1 && pokemon.status === 'par') pokemon.modifyStat('spe', 0.25); // until a boost sets the stat anew
+    if (battle.gen === 1 && pokemon.status === 'brn') pokemon.modifyStat('atk', 0.5);
+    // Generations 1 and 2 count Toxic's turns on the field alone.
     if (pokemon.status === 'slp' || (pokemon.status === 'tox' && battle.gen > 2)) {
       battle.singleEvent('Start', effect, pokemon.statusState, pokemon, pokemon, null);
       const { sleepTurns, toxicTurns } = known?.statusState ?? {};
@@ -142,16 +142,18 @@ class Position {
       pokemon.boostBy(Object.fromEntries(Object.entries(known.boosts).filter(([stat, by]) => BOOSTS.includes(stat) && by)));
       for (const id of Object.keys(known.volatiles)) if (VOLATILES.has(id)) pokemon.addVolatile(id, foe);
     }
-    if (pokemon.status === 'par' || pokemon.status === 'brn' || (pokemon.status === 'tox' && battle.gen <= 2)) {
+    if (pokemon.status === 'tox' && battle.gen <= 2) {
       battle.singleEvent('Start', battle.dex.conditions.get(pokemon.status), pokemon.statusState, pokemon, foe, null);
-      const poison = pokemon.volatiles.residualdmg; // where generations 1 and 2 count Toxic's turns
-      if (poison) poison.counter = known?.statusState.toxicTurns || 0;
+      pokemon.volatiles.residualdmg.counter = known?.statusState.toxicTurns || 0;
     }
   }
 
   field(battle, sides, known) {
     const { view } = this;
-    if (view.weather !== 'noweather') battle.field.setWeather(view.weather, sides[0].active[0]);
+    // What stands there from the start is the abilities' of those on the field, whose own may have ended long ago.
+    if (view.weather === 'noweather') battle.field.clearWeather();
+    else battle.field.setWeather(view.weather, sides[0].active[0]);
+    battle.field.clearTerrain();
     for (const word of view.fields) {
       if (word.endsWith('terrain')) battle.field.setTerrain(word, sides[0].active[0]);
       else if (battle.dex.conditions.get(word).exists) battle.field.addPseudoWeather(word, sides[0].active[0]);
@@ -159,7 +161,7 @@ class Position {
     sides.forEach((side, n) => {
       for (const [id, { level }] of Object.entries(known[n].sideConditions)) {
         if (!battle.dex.conditions.get(id).exists) continue;
-        for (let layer = 0; layer < Math.max(1, level); layer++) side.addSideCondition(id, sides[1 - n].active[0]);
+        for (let layer = 0; layer < level; layer++) side.addSideCondition(id, sides[1 - n].active[0]);
       }
     });
   }

@@ -73,7 +73,7 @@ function replay(id, record, warn) {
     const current = lane.views[side];
     if (view.states.length && current.asked) {
       const at = view.actions.length - 1;
-      const action = choice === 'undo' ? -1 : actionOf(current, lane.choices[side] ?? [], choice);
+      const action = actionOf(current, lane.choices[side] ?? [], choice);
       if (action < 0 && choice !== 'undo') unknown++;
       view.actions[at] = action;
     }

@@ -9,7 +9,6 @@ const { hasPressure, newClient } = require('./client');
 const { readRequest } = require('./request');
 const { Words, clean, letters } = require('./words');
 
-const SPEND_NO_EXTRA_PP = new Set(['self', 'allies', 'allySide', 'adjacentAlly', 'adjacentAllyOrSelf', 'allyTeam']);
 const EFFECT_LINES = new Set(['-start', '-activate', '-singleturn', '-singlemove', '-end']);
 const TERRAIN = /terrain$/;
 
@@ -24,6 +23,7 @@ class Track {
     this.me = null; // 'p1' | 'p2', known from the first request
     this.request = null;
     this.effects = { p1: [], p2: [] };
+    this.focus = { p1: 0, p2: 0 }; // turns of their last Focus Punch
     this.conditions = { p1: [], p2: [] };
     this.fields = [];
     this.weather = 'noweather';
@@ -32,6 +32,8 @@ class Track {
     this.teraTypes = new Map(); // own Pokémon's ident → tera type
     this.ownMoves = new Map(); // own Pokémon's ident → move ids of the last request
     this.ownPp = new Map(); // own Pokémon's ident → {move id: [pp, max pp]}
+    // Of who stands on the field: the last move from before it came, and the last one since.
+    this.stays = { p1: { before: '', since: '' }, p2: { before: '', since: '' } };
     this.winner = null; // 'p1' | 'p2' | 'tie' once the battle is over
     this.turn = 0;
   }
@@ -46,6 +48,9 @@ class Track {
         line.tell(this.client);
       } else if (kind === 'faint') {
         this.faint(line);
+      } else if (kind === '-transform') {
+        this.copied(line);
+        line.tell(this.client);
       } else {
         line.tell(this.client);
       }
@@ -66,9 +71,16 @@ class Track {
   /** The client forgets a fainted Pokémon's boosts at once; the state of that very turn still shows them. */
   faint(line) {
     const active = this.client.getPokemon(line.parts[2]);
-    const boosts = active && { ...active.boosts };
+    const boosts = active?.boosts;
     line.tell(this.client);
     if (active) active.boosts = boosts;
+  }
+
+  /** The client copies the moves that were shown. Of an own Pokémon all are known, though it may just have come in. */
+  copied(line) {
+    const pokemon = this.client.getPokemon(line.parts[3]);
+    const known = this.ownMoves.get(pokemon?.originalIdent);
+    if (known) pokemon.moveSlots = known.map((id) => ({ id, name: id.replace(/(\d+|null)$/, ''), ppUsed: 0, virtual: false }));
   }
 
   /** What the client does not keep. */
@@ -83,6 +95,8 @@ class Track {
       case '-sidestart': case '-sideend': return void this.sideCondition(kind, line.parts);
       case '-swapsideconditions': this.conditions = { p1: this.conditions.p2, p2: this.conditions.p1 }; break;
       case '-fieldstart': case '-fieldend': return void this.field(kind, line.parts);
+      // The client has no ability then, as where none is known yet: Pressure would go on.
+      case '-endability': this.client.getPokemon(line.parts[2])?.addVolatile('gastroacid'); break;
       case '-terastallize': return void this.terastallized(line.parts);
       case 'poke': this.preview[line.text.slice(6, 8)].push(clean(line.parts[3].split(',')[0])); break;
       case 'gen': this.words = Words.of(Number(line.text.slice(5))); break;
@@ -101,6 +115,7 @@ class Track {
   switched(parts) {
     const side = parts[2].slice(0, 2);
     const active = this.client[side].active[0];
+    this.stays[side] = { before: active?.lastUsed ?? '', since: '' };
     if (active && this.passing.length) {
       this.effects[side] = this.passing.filter((word) => active.volatiles[word] || active.volatiles[`${word}song`]);
     }
@@ -123,15 +138,14 @@ class Track {
     }
     if (at >= 0) list.splice(at, 1);
     list.push(word);
-    if (word === 'focuspunch') this.focus = { side, turn: this.turn };
+    if (word === 'focuspunch') this.focus[side] = this.turn;
   }
 
   endOfTurn() {
-    if (!this.focus || this.turn <= this.focus.turn + 1) return;
-    const list = this.effects[this.focus.side];
-    const at = list.indexOf('focuspunch');
-    if (at >= 0) list.splice(at, 1);
-    this.focus = null;
+    for (const [side, list] of Object.entries(this.effects)) {
+      const at = list.indexOf('focuspunch');
+      if (at >= 0 && this.turn > this.focus[side] + 1) list.splice(at, 1);
+    }
   }
 
   sideCondition(kind, parts) {
@@ -144,7 +158,7 @@ class Track {
 
   field(kind, parts) {
     const word = letters((parts[2] ?? '').replace(/^move:/, ''));
-    this.fields = this.fields.filter((w) => w !== word && !(kind === '-fieldstart' && TERRAIN.test(w) && TERRAIN.test(word)));
+    this.fields = this.fields.filter((w) => w !== word && !(TERRAIN.test(w) && TERRAIN.test(word)));
     if (kind === '-fieldstart') this.fields.push(word);
   }
 
@@ -161,16 +175,16 @@ class Track {
     const active = this.client[side].active[0];
     if (!active) return;
     const from = parts.find((part) => part.startsWith('[from]')) ?? '';
-    const locked = /lockedmove|locked move/i.test(from);
+    const locked = /lockedmove/i.test(from);
     if (from && !locked && !/pursuit/i.test(from)) return;
     const id = clean(parts[3]);
-    active.lastUsed = id;
+    active.lastUsed = this.stays[side].since = id;
     if (side !== this.me || locked) return;
     const pp = this.ownPp.get(active.originalIdent);
     const key = pp && Object.keys(pp).find((k) => this.words.move(k).name === id);
     if (!key) return;
     const foe = this.client[side].foe.active[0];
-    const pressed = foe && hasPressure(foe) && id !== 'stickyweb' && !SPEND_NO_EXTRA_PP.has(this.words.move(key).target);
+    const pressed = foe && hasPressure(foe) && this.words.move(key).pressed;
     pp[key][0] = Math.max(0, pp[key][0] - (pressed ? 2 : 1));
   }
 
@@ -185,14 +199,12 @@ class Track {
     this.request = request;
     const side = this.client[this.me];
     const shown = side.active[0];
-    const kept = shown?.moveSlots;
     const copied = shown?.volatiles.transform?.pokemon;
     const theirs = copied?.moveSlots;
     // The log writes the tera type into a Pokémon's details, the request does not: the client would take it for another.
     for (const pokemon of request.side.pokemon) {
       const suffix = `, tera:${pokemon.terastallized}`;
       if (!pokemon.terastallized || !side.team.some((p) => p.searchid === pokemon.searchid + suffix)) continue;
-      pokemon.details += suffix;
       pokemon.searchid += suffix;
     }
     this.client.update(request);
@@ -205,14 +217,15 @@ class Track {
     }
     if (side.team.length !== request.side.pokemon.length) this.warn(`own team of ${side.team.length} in the client`);
     const active = side.team[0];
-    if (shown === active && kept?.length > active.moveSlots.length) active.moveSlots = kept;
     // An Illusion: the log spoke of the Pokémon that it looked like, the request names the true one.
-    if (shown && active && shown !== active && !active.fainted && request.side.pokemon[0].active) {
+    if (shown && shown !== active) {
       active.boosts = shown.boosts;
       active.volatiles = shown.volatiles;
       shown.boosts = {};
       shown.volatiles = {};
-      if (shown.lastUsed) active.lastUsed = shown.lastUsed;
+      const { before, since } = this.stays[this.me];
+      shown.lastUsed = before;
+      if (since) active.lastUsed = since;
     }
     this.learn(request, active);
   }
@@ -220,16 +233,15 @@ class Track {
   learn(request, active) {
     for (const pokemon of request.side.pokemon) {
       this.ownMoves.set(pokemon.ident, pokemon.ids);
-      if (pokemon.teraType) this.teraTypes.set(pokemon.ident, pokemon.teraType);
+      this.teraTypes.set(pokemon.ident, pokemon.teraType);
     }
     const moves = request.active?.[0]?.moves;
-    if (!moves || !active) return;
+    if (!moves) return;
     const ids = this.ownMoves.get(active.originalIdent) ?? [];
     const pp = this.ownPp.get(active.originalIdent) ?? {};
-    for (const move of moves) {
-      if (move.pp === undefined) continue;
-      const id = ids.find((i) => this.words.move(i).name === this.words.move(move.id).name) ?? move.id;
-      pp[id] = [move.pp, move.maxpp];
+    for (const id of ids) {
+      const move = moves.find((each) => this.words.move(each.id).name === this.words.move(id).name);
+      if (move?.pp !== undefined) pp[id] = [move.pp, move.maxpp]; // locked into a move, it is named without
     }
     this.ownPp.set(active.originalIdent, pp);
   }

@@ -4,7 +4,6 @@
 // `track.js` knows what the player was told; this file owns the translation to the battle file's words. The same view
 // serves battles in this process and a live server: it eats protocol lines and requests, nothing else.
 
-const { used } = require('./client');
 const { Track } = require('./track');
 const { BOOSTS, NO_BOOSTS, NO_MOVE, float, letters, typeWord, typesWord } = require('./words');
 
@@ -56,12 +55,12 @@ class View extends Track {
   opponentMovesJson(pokemon) {
     const transformed = Boolean(pokemon.volatiles.transform);
     return pokemon.moveSlots.filter((slot) => Boolean(slot.virtual) === transformed).slice(0, 4)
-      .map((slot) => (transformed ? this.words.moveJson(slot.id, Math.max(0, COPIED_PP - used(slot)), COPIED_PP)
+      .map((slot) => (transformed ? this.words.moveJson(slot.id, Math.max(0, COPIED_PP - slot.ppUsed), COPIED_PP)
         : this.words.moveJson(slot.id, this.leftPp(slot)))).join(',');
   }
 
   leftPp(slot) {
-    return Math.max(0, this.words.move(slot.id).maxpp - used(slot));
+    return Math.max(0, this.words.move(slot.id).maxpp - slot.ppUsed);
   }
 
   /** JSON of one Pokémon. `moves` is ready JSON. */

@@ -39,6 +39,10 @@ function moveName(id) {
   return /^(return|frustration)/.test(id) ? id.replace(/(\d+|null)$/, '') : id;
 }
 
+const OWN_SIDE = new Set(['self', 'allies', 'allySide', 'adjacentAlly', 'adjacentAllyOrSelf', 'allyTeam']);
+/** Whether Pressure makes a move cost one more PP, as the simulator has it (`getMoveTargets`). */
+const pressed = ({ flags, target }) => Boolean(flags.mustpressure) || (target !== 'foeSide' && !OWN_SIDE.has(target));
+
 class Words {
   /** @param {number} gen generation, 1–9 */
   constructor(gen) {
@@ -68,7 +72,7 @@ class Words {
       `"base_power":${power},"accuracy":${float(accuracy)},"priority":${data.priority || 0},"current_pp":`;
     const pp = data.pp || 0; // a move that this version does not know has none
     const full = data.noPPBoosts ? pp : Math.floor((pp * 8) / 5);
-    known = { name, head, maxpp: this.gen <= 2 ? Math.min(full, 61) : full, target: data.target, exists: data.exists };
+    known = { name, head, maxpp: this.gen <= 2 ? Math.min(full, 61) : full, pressed: pressed(data), exists: data.exists };
     this.moves.set(id, known);
     return known;
   }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -97,22 +96,26 @@ def apply(asked: dict[str, Any], change: str) -> None:
 
 
 def command(number: int, gen: int, lines: list[str], changes: list[str]) -> tuple[str, list[Any]]:
-    """The bridge's commands for one row: the changes are to the last request; `(ask)` puts a plain one in between."""
-    asked = request(gen)
-    first = copy.deepcopy(asked)
-    for change in changes:
-        apply(asked, change)
-    last = None if lines and lines[-1].split("|")[0] in ("win", "tie") else json.dumps(asked)
-    parts: list[list[str]] = [[]]
+    """The bridge's commands for one row: the changes are to the last request; `(ask)` puts a plain one in between,
+    `(ask CHANGE & CHANGE)` one with changes of its own."""
+    over = bool(lines) and lines[-1].split("|")[0] in ("win", "tie")
+    parts: list[list[str]] = [preamble(gen), []]
+    requests: list[str | None] = [changed(gen, [])]
     for line in lines:
-        if line == "(ask)":
+        if line.startswith("(ask"):
+            requests.append(changed(gen, line[5:-1].split(" & ") if line[5:-1] else []))
             parts.append([])
         else:
             parts[-1].append(f"|{line}")
-    commands = [preamble(gen), *parts]
-    return f"case{number}", [
-        [FORMATS[gen], block, json.dumps(first) if i < len(commands) - 1 else last] for i, block in enumerate(commands)
-    ]
+    requests.append(None if over else changed(gen, changes))
+    return f"case{number}", [[FORMATS[gen], block, asked] for block, asked in zip(parts, requests, strict=True)]
+
+
+def changed(gen: int, changes: list[str]) -> str:
+    asked = request(gen)
+    for change in changes:
+        apply(asked, change)
+    return json.dumps(asked)
 
 
 def run(sim: Simulator, rows: list[tuple[int, list[str], list[str]]]) -> list[Any]:

@@ -109,6 +109,12 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
     # Names that are one as they are written.
     paths = Recorder(tmp_path, run="s", version="0").record(outcome, ("a_b", "ab"))
     assert [parse_name(path).player for path in paths] == ["ab-1", "ab-2"]
+    # A name of no letter that a file's may hold.
+    paths = Recorder(tmp_path, run="u", version="0").record(outcome, ("赤", "blue"))
+    assert [(name.player, name.opponent) for name in map(parse_name, paths)] == [("player", "blue"), ("blue", "player")]
+    # The same battle of two hosts is two.
+    names = [path.name for run in "vw" for path in Recorder(tmp_path, run, "0", date="01-01-2026").record(outcome)]
+    assert len(set(names)) == 4
     del outcome.views[0].states[1]  # who was asked once, and saw no end, has learned nothing
     assert len(Recorder(tmp_path, run="t", version="0").record(outcome)) == 1
 

@@ -165,6 +165,9 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         assert [event.event for event in events] == ["void"] * 3
         assert sim.restarts == 1
         assert len(battles(sim, "gen1ou", 2)) == 2
+        os.kill(sim.workers[0].process.pid, signal.SIGKILL)
+        sim.start(BattleSpec("late", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        assert [event.lane for event in sim.step()] == ["late"]  # the first three are no longer its
 
 
 def test_a_hung_process_counts_as_lost():
@@ -173,6 +176,7 @@ def test_a_hung_process_counts_as_lost():
         sim.timeout = 1.0
         os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
         sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        sim.write("b", " " * (4 << 20))  # more than its pipe takes
         assert [event.event for event in sim.step()] == ["void"]
         assert sim.restarts == 1
 
@@ -258,6 +262,16 @@ def test_unknown_format_and_invalid_team_are_refused_in_words(simulator):
         simulator.pack_team("gen1ou", "Tauros\nEVs: 252 HP\n- Fly\n", "broken.txt")
     with pytest.raises(InvalidTeam, match="no Pokémon"):
         simulator.pack_team("gen1ou", "", "empty.txt")
+
+
+def test_another_node_is_taken_by_its_name(monkeypatch):
+    monkeypatch.setenv("TURNWISE_NODE", "/opt/node22/bin/node")
+    assert node_command()[0] == "/opt/node22/bin/node"
+
+
+def test_a_stop_on_the_terminal_does_not_reach_the_battles_that_are_finished_first(simulator):
+    process = simulator.workers[0].process
+    assert os.getpgid(process.pid) == process.pid != os.getpgrp()
 
 
 def test_no_node_is_said_with_what_to_do(monkeypatch):

@@ -2,7 +2,7 @@
 """Messages → fields: what each line of the protocol, or each word of a request, does to the universal state.
 
 A row: generations; protocol lines after the opening of a small standing battle (`tests/battle/table.py`: own Snorlax
-"Mine" against a Starmie "Foe"), `(ask)` where a request was answered in between; changes to the request; what the state
+"Mine" against a Starmie "Foe"), `(ask)` where a request was answered in between, `(ask CHANGE)` a changed one; changes to the request; what the state
 then holds (`me`, `foe`, `sw0` … the bench in alphabetical order, `legal`, `choice0` … the Showdown choices).
 """
 
@@ -32,6 +32,9 @@ def volatile(line, word, gens=ALL, side="foe"):
 
 SWITCH_FOE = "switch|p2a: Alakazam|Alakazam, M|100/100"
 SWITCH_ME = "switch|p1a: Zapdos|Zapdos|400/400"
+COPIED = json.dumps(
+    [{"move": name, "id": name, "pp": 4, "maxpp": 5} for name in ("psychic", "surf", "icebeam", "thunder")]
+)
 CASES = [
     # The opening position.
     row("opening", ALL, "", {
@@ -158,6 +161,8 @@ CASES = [
     row("roost-grounds", (4, 9), "switch|p2a: Bird|Skarmory, M|100/100 ; -singleturn|p2a: Bird|move: Roost", {"foe.types": "notype steel"}),
     row("focuspunch-is-there-a-turn-later", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2", {"foe.effect": "focuspunch"}),
     row("focuspunch-ends", (3, 4), "-singleturn|p2a: Foe|move: Focus Punch ; turn|2 ; turn|3", {"foe.effect": "noeffect"}),
+    row("focuspunch-ends-for-both", (3, 4), "-singleturn|p1a: Mine|move: Focus Punch ; -singleturn|p2a: Foe|move: Focus Punch ; turn|2 ; turn|3", {"me.effect": "noeffect", "foe.effect": "noeffect"}),
+    row("focuspunch-of-one-who-left", (3, 4), f"-singleturn|p2a: Foe|move: Focus Punch ; {SWITCH_FOE} ; -start|p2a: Alakazam|Substitute ; turn|2 ; turn|3", {"foe.effect": "substitute"}),
     row("taunt-ends", (3, 4, 9), "-start|p2a: Foe|move: Taunt ; -end|p2a: Foe|move: Taunt", {"foe.effect": "noeffect"}),
     row("wrap-ends", (2, 3, 4), "-activate|p2a: Foe|move: Wrap|[of] p1a: Mine ; -end|p2a: Foe|Wrap|[partiallytrapped]", {"foe.effect": "noeffect"}),
     # Baton Pass and Shed Tail.
@@ -191,6 +196,13 @@ CASES = [
         "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("no-pressure-on-ones-own", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Rest|p1a: Mine", {"me.moves.2.current_pp": 9},
         "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("pressure-that-is-not-there-yet", (1, 2), '(ask side.pokemon.0.ability="pressure" & side.pokemon.0.baseAbility="pressure") ; move|p2a: Foe|Surf|p1a: Mine', {"foe.moves.0.current_pp": 23},
+        'side.pokemon.0.ability="pressure"', 'side.pokemon.0.baseAbility="pressure"'),
+    row("pressure-under-gastro-acid", (4, 9), "switch|p2a: Bird|Zapdos|100/100 ; -ability|p2a: Bird|Pressure ; -endability|p2a: Bird ; (ask) ; move|p1a: Mine|Body Slam|p2a: Bird",
+        {"me.moves.0.current_pp": 9}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("spite", (2, 3, 4, 9), "move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|move: Spite|Surf|4", {"foe.moves.0.current_pp": 19}),
+    row("grudge-takes-all", (3, 4), "move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|move: Grudge|Surf", {"foe.moves.0.current_pp": 0}),
+    row("leppa-berry", (4, 9), "move|p2a: Foe|Surf|p1a: Mine ; move|p2a: Foe|Surf|p1a: Mine ; -activate|p2a: Foe|item: Leppa Berry|Surf", {"foe.moves.0.current_pp": 24}),
     row("priority", ALL, "move|p2a: Foe|Quick Attack|p1a: Mine", {"foe.moves.0.priority": 1}),
     row("crunch-special", (2, 3), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "special"}),
     row("crunch-physical", (4, 9), "move|p2a: Foe|Crunch|p1a: Mine", {"foe.moves.0.category": "physical"}),
@@ -216,6 +228,13 @@ CASES = [
         'side.pokemon.0.ability="pressure"', 'side.pokemon.0.baseAbility="pressure"'),
     row("pressure-gen3-by-species", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Body Slam|p2a: Bird",
         {"foe.ability": "pressure", "me.moves.0.current_pp": 8}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    row("pressure-on-a-last-pp", (3,), "switch|p2a: Bird|Zapdos|100/100 ; (ask active.0.moves.0.pp=1) ; move|p1a: Mine|Body Slam|p2a: Bird",
+        {"me.moves.0.current_pp": 0}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
+    *[row(f"pressure-on-{name}", NEW, f'switch|p2a: Bird|Zapdos|100/100 ; -ability|p2a: Bird|Pressure ; (ask active.0.moves=[{{"move":"{name}","id":"{name}","pp":10,"maxpp":16}}] & side.pokemon.0.moves.3="{name}") ; move|p1a: Mine|{name}|p2a: Bird',
+        {"player_prev_move.current_pp": left}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"', f'side.pokemon.0.moves.3="{name}"')
+      for name, left in (("spikes", 8), ("stickyweb", 9), ("imprison", 8), ("protect", 9), ("haze", 8), ("reflect", 9))],
+    row("hiddenpower-spent", (2, 3, 4), '(ask active.0.moves.0={"move":"Hidden Power Ice","id":"hiddenpower","pp":10,"maxpp":24} & side.pokemon.0.moves.0="hiddenpowerice70") ; move|p1a: Mine|Hidden Power|p2a: Foe',
+        {"player_prev_move.current_pp": 9, "player_prev_move.move_type": "ice"}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"', 'side.pokemon.0.moves.0="hiddenpowerice70"'),
     row("no-pressure-gen1", (1, 2), "switch|p2a: Bird|Zapdos|100/100 ; (ask) ; move|p1a: Mine|Body Slam|p2a: Bird",
         {"me.moves.0.current_pp": 9}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("spent-before-a-forced-switch", ALL, "(ask) ; move|p1a: Mine|Rest|p1a: Mine ; faint|p1a: Mine", {"me.moves.2.current_pp": 9, "me.moves.2.max_pp": 16},
@@ -244,6 +263,8 @@ CASES = [
         'active.0={"moves":[{"move":"Petal Dance","id":"petaldance"}],"trapped":true}'),
     row("locked-called-of-one", ALL, "", {"choice0": "move 1", "legal": 1, "me.moves.0.name": "petaldance"},
         'side.pokemon.0.moves=["metronome"]', 'active.0={"moves":[{"move":"Petal Dance","id":"petaldance"}],"trapped":true}'),
+    row("locked-keeps-what-was-spent", ALL, '(ask active.0.moves.1.pp=2 & active.0.moves.2.pp=3) ; (ask active.0={"moves":[{"move":"Earthquake","id":"earthquake"}],"trapped":true}) ; faint|p1a: Mine',
+        {"me.moves.1.current_pp": 2, "me.moves.2.current_pp": 3}, "active-", "forceSwitch=[true]", 'side.pokemon.0.condition="0 fnt"'),
     row("locked-hiddenpower", (3, 4), "", {"choice0": "move 1", "me.moves.0.move_type": "ice"}, 'side.pokemon.0.moves.0="hiddenpowerice70"',
         'active.0={"moves":[{"move":"Hidden Power","id":"hiddenpower"}],"trapped":true}'),
     row("one-move-pokemon", NEW, "", {"choice0": "move 1", "choice1": None, "choice9": "move 1 terastallize"}, 'side.pokemon.0.moves=["transform"]',
@@ -324,12 +345,24 @@ CASES = [
         {"foe.moves.0.name": "bodyslam", "foe.moves.0.current_pp": 5, "foe.moves.3.name": "surf", "foe.moves.3.current_pp": 3, "foe.moves.3.max_pp": 5}),
     row("ditto-mine", NEW, "-transform|p1a: Mine|p2a: Foe", {"me.moves.0.name": "surf", "me.moves.0.current_pp": 5, "me.moves.0.max_pp": 5, "choice0": "move 2", "choice1": "move 1"},
         'side.pokemon.0.moves=["surf","psychic"]', 'active.0.moves=[{"move":"Surf","id":"surf","pp":5,"maxpp":5},{"move":"Psychic","id":"psychic","pp":5,"maxpp":5}]'),
+    row("ditto-copies-one-that-has-just-come", ALL, "(ask) ; switch|p1a: Zapdos|Zapdos|400/400 ; switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Zapdos",
+        {"foe.moves.0.name": "thunderbolt", "foe.moves.1.name": "drillpeck", "foe.moves.3.name": "agility", "foe.moves.3.current_pp": 5}, "active to 2"),
+    row("ditto-copies-return", (2, 3, 4), '(ask side.pokemon.4.moves.0="return102") ; switch|p1a: Tauros|Tauros, M|400/400 ; switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Tauros ; move|p2a: Blob|Return|p1a: Zapdos',
+        {"foe.moves.0.name": "return", "foe.moves.0.current_pp": 4, "foe.moves.3.name": "earthquake"}, "active to 4"),
+    row("ditto-mine-learns-the-foe's-moves", ALL, f"move|p2a: Foe|Surf|p1a: Mine ; -transform|p1a: Mine|p2a: Foe ; (ask active.0.moves={COPIED})",
+        {"foe.moves.0.name": "surf", "foe.moves.0.current_pp": 23, "foe.moves.1.name": "psychic", "foe.moves.1.current_pp": 16, "foe.moves.3.name": "thunder"},
+        f"active.0.moves={COPIED}"),
     row("ditto-is-itself-again", ALL, f"switch|p2a: Blob|Ditto|100/100 ; -transform|p2a: Blob|p1a: Mine ; {SWITCH_FOE} ; switch|p2a: Blob|Ditto|100/100", {"foe.name": "ditto", "foe.moves": [], "foe.atk_boost": 0}),
     # Illusion.
     row("illusion-on", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; move|p2a: Alakazam|Psychic|p1a: Mine", {"foe.name": "alakazam", "foe.moves.0.name": "psychic"}),
     row("illusion-off", NEW, "switch|p2a: Alakazam|Alakazam, M|100/100 ; replace|p2a: Zoroark|Zoroark, M ; -end|p2a: Zoroark|Illusion", {"foe.name": "zoroark", "foe.ability": "illusion", "foe.types": "dark notype"}),
     row("illusion-mine-moved", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Earthquake|p2a: Foe", {"me.name": "snorlax", "player_prev_move.name": "earthquake"}),
     row("illusion-mine", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; -boost|p1a: Gengar|spa|2", {"me.name": "snorlax", "me.spa_boost": 2, "sw2.name": "gengar"}),
+    row("illusion-mine-of-another-type", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; -start|p1a: Gengar|typechange|Grass", {"me.name": "snorlax", "me.types": "grass notype", "sw2.name": "gengar", "sw2.types": "ghost poison"}),
+    row("illusion-mine-came-back", NEW, "move|p1a: Mine|Earthquake|p2a: Foe ; switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Psychic|p2a: Foe ; switch|p1a: Zapdos|Zapdos|400/400 ; (ask) ; switch|p1a: Gengar|Gengar, F|400/400",
+        {"me.name": "snorlax", "player_prev_move.name": "earthquake"}),
+    row("illusion-mine-leaves-nothing-behind", NEW, "switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Psychic|p2a: Foe ; switch|p1a: Zapdos|Zapdos|400/400 ; switch|p1a: Gengar|Gengar, F|400/400 ; move|p1a: Gengar|Earthquake|p2a: Foe ; (ask) ; switch|p1a: Gengar|Gengar, F|400/400",
+        {"me.name": "gengar", "player_prev_move.name": "psychic"}, "active to 1"),
     # Terastallization.
     row("tera-foe", NEW, "-terastallize|p2a: Foe|Steel", {"foe.tera_type": "steel", "foe.types": "notype steel"}),
     row("tera-foe-bench", NEW, f"-terastallize|p2a: Foe|Steel ; {SWITCH_FOE} ; switch|p2a: Foe|Starmie, tera:Steel|100/100", {"foe.tera_type": "steel", "foe.types": "notype steel"}),
@@ -363,6 +396,7 @@ CASES = [
     row("side-mine", (2, 3, 4, 9), "-sidestart|p1: A|Spikes", {"player_conditions": "spikes", "opponent_conditions": "noconditions"}),
     row("side-ends", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes|[from] move: Rapid Spin", {"player_conditions": "noconditions"}),
     row("side-ends-with-all-layers", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Spikes ; -sideend|p1: A|Spikes", {"player_conditions": "noconditions"}),
+    row("side-ends-that-was-not-there", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sideend|p1: A|Reflect", {"player_conditions": "spikes"}),
     row("side-latest", (4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|move: Stealth Rock", {"player_conditions": "stealthrock"}),
     row("side-older-after", (2, 3, 4, 9), "-sidestart|p1: A|Spikes ; -sidestart|p1: A|Reflect ; -sideend|p1: A|Reflect", {"player_conditions": "spikes"}),
     row("courtchange", NEW, "-sidestart|p1: A|Spikes ; -swapsideconditions", {"player_conditions": "noconditions", "opponent_conditions": "spikes"}),
@@ -373,7 +407,7 @@ CASES = [
     row("gen1-bound", (1,), "move|p2a: Foe|Wrap|p1a: Mine ; cant|p1a: Mine|partiallytrapped", {"opponent_prev_move.name": "wrap"}),
     row("gen1-mustrecharge", (1,), "move|p2a: Foe|Hyper Beam|p1a: Mine ; -mustrecharge|p2a: Foe", {"opponent_prev_move.name": "hyperbeam", "foe.effect": "noeffect"}),
     # The end.
-    row("won", ALL, "faint|p2a: Foe ; win|A", {"battle_won": True, "battle_lost": False, "foe.status": "fnt"}),
+    row("won", ALL, "faint|p2a: Foe ; win|A", {"battle_won": True, "battle_lost": False, "foe.status": "fnt", "can_tera": False, "forced_switch": False}),
     row("lost", ALL, "-damage|p1a: Mine|0 fnt ; faint|p1a: Mine ; win|B", {"battle_won": False, "battle_lost": True, "me.status": "fnt", "me.hp_pct": 0.0, "me.name": "snorlax"}),
     row("tie", ALL, "tie", {"battle_won": False, "battle_lost": False}),
     # What nobody has seen yet is passed over.
@@ -406,6 +440,57 @@ def test_at_team_preview_there_is_a_state_for_every_lead_against_every_lead(simu
         assert not state["forced_switch"]
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_where_nobody_came_to_the_field_or_no_request_came_an_end_has_no_state(simulator, asks):
+    lines = preamble(9)[:-4] if asks else preamble(9)
+    preview = json.dumps({**request(9), "active": None, "teamPreview": True}) if asks else None
+    simulator.command("feed", "early", "gen9ou", [*lines, "|win|A"], preview)
+    (event,) = simulator.step()
+    assert (event.event, event.states, event.winner) == ("end", [], -1)
+
+
+def test_an_end_says_who_won(events):
+    winners = {name: event.winner for (name, *_), event in zip(ROWS, events, strict=True) if event.event == "end"}
+    for gen in ALL:
+        assert [winners[f"{name}-gen{gen}"] for name in ("won", "lost", "tie")] == [0, 1, -1]
+    assert {event.turns for event in events if event.event == "end"} == {1}
+
+
+def test_where_no_choice_is_asked_for_there_is_none(simulator):
+    """Chat and a timer come without a request, and one who waits for the other is told so."""
+    preview = {**request(9), "active": None, "teamPreview": True}
+    waits = {**request(9), "active": None, "wait": True}
+    heard = []
+    for lines, asked in ((preamble(9)[:-4], preview), (["|c|A|hi"], None), (preamble(9)[-4:], request(9)),
+                         (["|c|A|hi"], None), (["|turn|2"], waits)):  # fmt: skip
+        simulator.command("feed", "chat", "gen9ou", lines, json.dumps(asked) if asked else None)
+        (event,) = simulator.step()
+        heard.append((event.event, event.turn))
+    simulator.drop("chat")
+    assert heard == [("preview", 0), ("quiet", 0), ("ask", 1), ("quiet", 1), ("quiet", 2)]
+
+
+def test_only_a_line_that_makes_no_sense_is_spoken_of(simulator, caplog):
+    sound = ["|", "|-activate||move: Struggle", "|-start|p2a: Foe|Substitute", "|-damage|p2a: Foe|50/100"]
+    for lines in ([*preamble(9), *sound], ["|-damage|p9z: Nobody|10/100"]):
+        assert not caplog.messages
+        simulator.command("feed", "sense", "gen9ou", lines, json.dumps(request(9)))
+        simulator.step()
+    (said,) = caplog.messages
+    assert said.startswith("protocol: live sense: ")
+    assert said.endswith(" at |-damage|p9z: Nobody|10/100")
+
+
+def test_a_battle_that_is_over_is_forgotten(simulator):
+    """The Node process of a command that plays for days holds the battles that go on alone."""
+    for lines in ([*preamble(9), "|win|A"], preamble(9)):
+        simulator.command("feed", "over", "gen9ou", lines, json.dumps(request(9)))
+        (event,) = simulator.step()
+    simulator.drop("over")
+    assert event.event == "ask"
+    assert json.loads(bytes(event.state))["opponent_teampreview"][6:] == []
+
+
 def test_there_are_hundreds_of_cases_with_names_of_their_own():
     names = [name for name, *_ in ROWS]
     assert len(names) >= 400
@@ -417,6 +502,7 @@ def test_case(events, number):
     event, expected = events[number], ROWS[number][4]
     assert event.event in ("ask", "end"), event
     state = json.loads(bytes(event.state) if event.event == "ask" else bytes(event.states[0]))
+    assert event.forced == state["forced_switch"]
     for path, value in expected.items():
         if path == "legal":
             assert event.legal == value
