@@ -99,8 +99,6 @@ async def go(player: LivePlayer, args: argparse.Namespace) -> None:
                 await asyncio.sleep(PUBLIC_PAUSE)  # no faster than a person would
             await player.seek()
     elif args.mode == "challenge":
-        if not args.opponent:
-            raise BattleError("--mode challenge: name the --opponent")
         for number in range(1, args.battles + 1):
             await player.challenge(args.opponent, number, again=1.0 if args.server == "local" else 5.0)
     else:
@@ -113,6 +111,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
 
     Raises CannotRecord before the first one where its folders cannot be made, BattleError where the options do not fit
     together."""
+    if args.mode == "challenge" and not args.opponent:
+        raise BattleError("--mode challenge: name the --opponent")
     where, account = address(args)
     for folder in filter(None, (args.out, args.replays)):  # now, and not when the first battle is over
         try:
@@ -139,6 +139,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
         )
         if args.server == "local" and args.mode == "accept":
             print(f"{args.name} waits for challenges: open http://localhost:{args.port} and /challenge {args.name}")
+        elif args.mode == "challenge":
+            print(f"{account.username} challenges {args.opponent} until they accept; Ctrl-C ends it")
         try:
             asyncio.run(_play(player, args, stop or Stop()))
         except KeyboardInterrupt:

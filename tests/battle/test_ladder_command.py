@@ -95,11 +95,6 @@ def test_whom_it_plays_and_how_often(monkeypatch, words, done):
     assert player.done == done
 
 
-def test_a_challenge_names_its_opponent():
-    with pytest.raises(BattleError, match="name the --opponent"):
-        asyncio.run(ladder.go(Player(), asked_for("--mode", "challenge")))
-
-
 class Fake:
     """A player that waits until it is told to play out; `made` holds what each was made of."""
 
@@ -121,6 +116,9 @@ class Fake:
 
     async def seek(self):
         self.done.append("seek")
+
+    async def challenge(self, opponent, number, again):
+        self.done.append("challenge")
 
     async def play_out(self):
         self.done.append("play out")
@@ -189,7 +187,9 @@ def test_a_server_is_started_only_where_none_is(fake, monkeypatch, capsys):
     assert "waits for challenges" not in (said := capsys.readouterr().out)
     assert "secret" not in said
     assert ladder.main(["--mode", "ladder"]) == 0
-    assert "waits for challenges" not in capsys.readouterr().out
+    assert "challenges" not in capsys.readouterr().out
+    assert ladder.main(["--mode", "challenge", "--opponent", "You"]) == 0  # who may never accept
+    assert "Turnwise challenges You until they accept" in capsys.readouterr().out
 
 
 def test_a_lead_by_value_wants_an_agent_that_tells_values(fake, capsys):
@@ -220,10 +220,10 @@ def test_a_second_ctrl_c_waits_for_no_battle(fake, monkeypatch, caplog, capsys):
     assert '"won": 2' in capsys.readouterr().out
 
 
-def test_what_is_wrong_with_the_options_is_said_at_the_end_too(fake, capsys):
+def test_a_challenge_names_its_opponent_before_anybody_connects(fake, capsys):
     assert ladder.main(["--mode", "challenge"]) == 1
     assert "error: --mode challenge: name the --opponent" in capsys.readouterr().err
-    assert fake.made[0].done == ["close"]
+    assert not fake.made
 
 
 def test_what_ends_the_connection_ends_the_command(fake, monkeypatch, capsys):
