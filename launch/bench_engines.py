@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from launch.record import write_record
 from trainer import checkpoint
 from trainer.config import CheckpointConfig
-from trainer.setup import free_port
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[1]
 STEPS, SAVED = 20, 10

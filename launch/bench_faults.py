@@ -36,8 +36,8 @@ from safetensors.torch import load_file
 from launch.bench_engines import ROOT, SETTINGS, environment
 from launch.record import RECORDS, write_record
 from trainer import train
-from trainer.setup import free_port
 from trainer.stop import STOPPED
+from trainer.world import free_port
 
 TOTAL, STEPS, WATCHDOG = 200, 18, 60  # rounds in all; steps of a run; seconds that a start may take
 WORLDS = ((1, "plain"), (1, "plain"), (2, "plain"), (2, "plain"), (2, "zero1"), (2, "zero3"))

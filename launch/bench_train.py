@@ -40,7 +40,7 @@ from model.modeling_turnwise import PRESETS
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
-from trainer.setup import compiles
+from trainer.world import compiles
 
 ROOT = Path(__file__).parents[1]
 

@@ -32,7 +32,7 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
-from trainer.setup import build_accelerator, build_network, check_observations, check_stamps, compiles, open_battles
+from trainer.setup import build_network, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
@@ -42,6 +42,7 @@ from trainer.tracking import Trackers
 from trainer.training_log import CsvLog
 from trainer.watchdog import Watchdog
 from trainer.wording import ABOUT
+from trainer.world import build_accelerator, compiles
 
 log = logging.getLogger(__name__)
 AGREE_EVERY = 10  # steps from one comparing of notes between processes to the next

@@ -8,7 +8,7 @@ from battle.live import LivePlayer
 from battle.local_server import LocalServer
 from battle.simulator import Simulator
 from tests.battle.live_play import Watched
-from trainer.setup import free_port
+from trainer.world import free_port
 
 
 @pytest.fixture(scope="session")

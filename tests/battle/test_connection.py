@@ -14,7 +14,7 @@ from battle.baselines import RandomAgent
 from battle.local_server import LocalServer, ServerTrouble
 from data.replay_file import parse_name
 from tests.battle.live_play import Proxy, Saboteur, Watched, against, files, play, recorded
-from trainer.setup import free_port
+from trainer.world import free_port
 
 
 @pytest.mark.timeout(180)

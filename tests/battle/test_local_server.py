@@ -13,7 +13,7 @@ import pytest
 from battle import ladder
 from battle.local_server import LocalServer, ServerTrouble, listening
 from data.replay_file import read_battle
-from trainer.setup import free_port
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 
 from tests.trainer.conftest import SMALL
-from trainer.setup import free_port
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))

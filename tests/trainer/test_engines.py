@@ -196,7 +196,7 @@ def test_a_lost_process_ends_the_others_within_a_minute(tmp_path):
 def test_a_zero_file_that_contradicts_the_run_is_refused(key, tmp_path):
     from trainer.config import load_config
     from trainer.errors import ConfigError
-    from trainer.setup import _deepspeed_plugin
+    from trainer.world import _deepspeed_plugin
 
     path = tmp_path / "zero.json"
     path.write_text(f'{{"zero_optimization": {{"stage": 1}}, "{key}": 1}}')

@@ -22,7 +22,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import Style, make_battle, write_battles
 from tests.trainer.conftest import SIZES, SMALL
-from trainer import checkpoint, setup
+from trainer import checkpoint
 from trainer.config import load_config
 from trainer.evaluate import main as evaluate_main
 from trainer.export import code_copies
@@ -193,46 +193,6 @@ def test_ten_steps_equal_five_and_a_new_process_and_five(cached, tmp_path):
         ours, theirs = load_file(a / name), load_file(b / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
-
-
-@pytest.mark.usefixtures("own_accelerate_state")
-@pytest.mark.parametrize(
-    ("asked", "multiplies", "chosen"),
-    [("auto", True, "bf16"), ("auto", False, "no"), ("fp32", True, "no"), ("bf16", False, "bf16")],
-)
-def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies, chosen, monkeypatch):
-    capabilities = {"avx512_bf16": multiplies, "avx512_f": True}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    accelerator, _ = setup.build_accelerator(load_config(None, [f"precision={asked}"]))
-    assert accelerator.mixed_precision == chosen
-
-
-@pytest.mark.usefixtures("own_accelerate_state")
-@pytest.mark.parametrize(
-    ("here", "environment", "said"),
-    [(True, {}, True), (True, {"ACCELERATE_USE_CPU": "False"}, True), (True, {"ACCELERATE_USE_CPU": "true"}, False),
-     (True, {"CUDA_VISIBLE_DEVICES": ""}, False), (False, {}, False)],
-)  # fmt: skip
-def test_a_gpu_that_pytorch_cannot_use_is_told_of(here, environment, said, tmp_path, monkeypatch, caplog):
-    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(setup, "NVIDIA", tmp_path / ("." if here else "absent"))
-    setup.build_accelerator(load_config(None, []))
-    assert ("although an NVIDIA GPU is here" in caplog.text) == said
-
-
-@pytest.mark.parametrize(
-    ("asked", "native", "bf16"), [("auto", True, True), ("auto", False, False), ("bf16", False, True)]
-)
-def test_a_gpu_that_emulates_bf16_computes_in_fp32_unless_told(asked, native, bf16, monkeypatch):
-    """A T4, say. Attention is chosen for what the run computes in, not for what `auto` might have meant."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    config = load_config(None, [f"precision={asked}"])
-    assert setup.computes_in_bf16(config, cuda=True) == bf16
 
 
 def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, capsys, caplog):
@@ -473,10 +433,3 @@ def test_an_engine_of_accelerates_own_is_refused(cached, tmp_path, capsys, monke
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert train_main([*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}"]) == 1
     assert "accelerate was told to shard by FSDP" in capsys.readouterr().err
-
-
-def test_deepspeed_where_it_is_not_installed_is_refused_with_a_reason(cached, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(setup, "find_spec", lambda package: None)
-    settings = [*SMALL, f"data.path={cached}", "max_steps=1", f"output={tmp_path}"]
-    assert train_main([*settings, "deepspeed=ds_configs/zero1.json"]) == 1
-    assert "pip install" in capsys.readouterr().err

@@ -26,9 +26,9 @@ from trainer import tracking
 from trainer.config import LogConfig, load_config
 from trainer.loop import Run
 from trainer.metrics import Meter, Profiler
-from trainer.setup import free_port
 from trainer.tracking import Trackers
 from trainer.training_log import CsvLog
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
 SHORT = [*SMALL, "eval.every=0", "log.every=1", "log.wandb=true", "log.tensorboard=true"]

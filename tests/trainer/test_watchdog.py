@@ -11,8 +11,8 @@ import pytest
 
 from launch.bench_engines import environment
 from trainer.errors import ConfigError
-from trainer.setup import free_port
 from trainer.watchdog import Watchdog
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
 # Waits for ever, as a collective without a timeout does.
