@@ -18,6 +18,7 @@ ul { margin: .2em 0 .5em; padding-left: 1.2em; } .small { color: #666; list-styl
 .bar i { display: block; height: 7px; border-radius: 3px; background: #3a9d4a; }
 .bar i.low { background: #d4a017; } .bar i.dying { background: #c0392b; }
 """
+_STANDING = {"-damage", "-heal", "-sethp", "-status", "-curestatus"}
 _SAID = {
     "-supereffective": "It is super effective.",
     "-resisted": "It is not very effective.",
@@ -114,7 +115,9 @@ class _Story:
             self.effect(kind, rest)
 
     def effect(self, kind: str, rest: list[str]) -> None:
-        """A minor line: what a move or the field did."""
+        """A minor line: what a move or the field did. One that is silent tells of health and status alone."""
+        if "[silent]" in rest and kind not in _STANDING:
+            return
         if rest[0][:3] in ("p1:", "p2:") and kind in ("-heal", "-curestatus"):
             self.say(f"{self.who(rest[0])} is healed", small=True)  # on the bench: no `a`, its place on the field
         elif kind in ("-damage", "-heal", "-sethp") and len(rest) > 1:

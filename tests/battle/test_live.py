@@ -169,7 +169,13 @@ def test_a_page_tells_the_health_of_those_on_the_field():
     """A server may tell it of a bar of 48, with its colour; a cure and health on the bench are not the active one's."""
     field = ["|switch|p1a: Ann|Blissey|50/100 par", "|switch|p2a: Bob|Starmie|100/100", "|-damage|p2a: Bob|24/48g"]
     bench = ["|-curestatus|p1: Cat|slp|[silent]", "|-heal|p1: Cat|50/100|[silent]", "|-heal|p1: Dog|100/100|[silent]"]
-    page = replay_page("", [*field, *bench, "|turn|2"])
+    fallen = [
+        "|-end|p1a: Ann|fallen1|[silent]",
+        "|-end|p1a: Ann|confusion",
+    ]
+    page = replay_page("", [*field, *bench, *fallen, "|turn|2"])
+    assert "Ann: confusion ends" in page
+    assert "fallen1 ends" not in page
     assert "Player 1: <b>Blissey</b> 50% par<" in page
     assert "Player 2: <b>Starmie</b> 50% <" in page
 
