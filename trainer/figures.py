@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#06b6d4", "#eab308", "#ec4899")
 INK = "#808892"
@@ -224,6 +225,9 @@ def _lines(
                 axis.plot(steps, scale * values, style, color=colour, lw=1.5, label=_label(run, label))
         if title in log and drawn:
             axis.set_yscale("log")
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
         axis.set_title(title)
     return _png(figure, axes, "step") if drawn else None
 
@@ -243,7 +247,7 @@ def _label(run: RunLog, text: str | None) -> str | None:
 
 def _png(figure: Figure, axes: Sequence[Axes], below: str = "") -> bytes:
     for axis in axes:
-        axis.tick_params(colors=INK, labelsize=8.5)
+        axis.tick_params(which="both", colors=INK, labelsize=8.5)
         axis.title.set_color(INK)
         axis.title.set_size(10)
         axis.grid(color=INK, alpha=0.18, lw=0.8)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.chromium import tab
+from trainer import figures
 from trainer.card import RunFacts
 from trainer.figures import PICTURES, RunLog
 from trainer.heldout import BINS, calibration_gaps
@@ -100,6 +101,18 @@ def test_series_pass_over_rows_that_lack_a_value():
     steps, values = run.series("a")
     assert (steps.tolist(), values.tolist()) == ([1, 3], [0.5, 0.25])
     assert len(run.series("b")[0]) == 0
+
+
+def test_an_axis_of_powers_is_written_in_plain_numbers_and_in_its_colour(monkeypatch):
+    """On the dark page too, where black is not seen."""
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda figure, *_, **__: drawn.extend(figure.axes))
+    rows = [{"step": str(step), "optim/lr": "0.001", "optim/grad_norm": str(norm)} for step, norm in ((1, 0.3), (2, 7))]
+    figures.optimization([RunLog("", rows)])
+    drawn[1].figure.canvas.draw()
+    labels = [label for label in drawn[1].yaxis.get_ticklabels(which="both") if label.get_text()]
+    assert {"0.5", "1", "2", "5"} <= {label.get_text() for label in labels}
+    assert {label.get_color() for label in labels} == {figures.INK}
 
 
 def test_advantages_are_counted_by_hand():
