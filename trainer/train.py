@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def log_plainly() -> None:
     """What we have to say goes to the terminal as it is, without every request of the Hub's client."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpx2", "filelock", "fsspec", "urllib3"):
+    for noisy in ("httpx", "httpx2", "filelock", "fsspec", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
