@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from battle.errors import BattleError
-from battle.simulator import ROOM, node_command
+from battle.simulator import ROOM, node_command, refuse_old_node
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class LocalServer:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-1500:]
                 self.__exit__()
+                refuse_old_node()
                 raise ServerTrouble(f"the server on port {self.port} did not start: {said}")
             time.sleep(0.2)
         return self
