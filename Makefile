@@ -46,7 +46,9 @@ hooks: $(VENV)/.ready
 
 setup: $(VENV)/.ready battle/node_modules/.ready
 
+# An older Python is refused before it leaves an environment that a newer one would not replace.
 $(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d is too old: install Python 3.11, then give make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt

@@ -33,6 +33,7 @@ from data.schema import (
     bad_from_validation,
     state_from_dict,
 )
+from data.terminal import steady_output
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
@@ -382,7 +383,7 @@ def _model_folder(folder_or_name: str | Path) -> Path:
         return Path(snapshot_download(str(folder_or_name)))
     except HFValidationError as error:  # a path of more than two parts is no name there, and was not meant as one
         raise FileNotFoundError(f"{path}: no such folder: give a saved model's, a run's, or NAME/MODEL") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # the last: a proxy of a kind that wants a package
         reason = str(error).strip().split("\n")[0]
         raise FileNotFoundError(
             f"{path}: no such folder, and the Hub does not give it ({reason}): check name and network"
@@ -416,22 +417,26 @@ def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read states (a JSON object, a list, or {"states": …, "actions": …}) and print the decision for the last one."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m battle.agents", description=main.__doc__)
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
     parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
     parser.add_argument("--gamma", type=float, help="whose policy acts (default: the model's)")
     parser.add_argument("--beta", type=float, help="how far it leans on its critics (default: the model's)")
     arguments = parser.parse_args(argv)
+    place = f"{arguments.state}: "
     try:
         text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
         content = json.loads(text)
         battle = content if isinstance(content, dict) and "states" in content else {"states": content}
         states = battle["states"] if isinstance(battle["states"], list) else [battle["states"]]
         actions = battle.get("actions")  # with the last one's, as in a battle file, or without
+        place = ""  # what is wrong with a model names its folder
         agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma, beta=arguments.beta)
+        place = f"{arguments.state}: "
         decision = agent.decide(states, actions and actions[: len(states) - 1])
     except (ValueError, TypeError, OSError) as error:
-        print(f"error: {arguments.state}: {error}", file=sys.stderr)
+        print(f"error: {place}{error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(decision), indent=1))
     return 0

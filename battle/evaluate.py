@@ -38,6 +38,7 @@ from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.progress import progress_bar
 from data.report_file import report_file
+from data.terminal import steady_output
 
 JOURNAL = "battles.jsonl"
 NOTED = {"battle", "format", "kind", "winner", "turns", "refused"}  # keys of a line of the journal
@@ -221,7 +222,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.evaluate", description=__doc__.split("\n", 1)[0])
+    made = argparse.ArgumentParser(prog="python -m battle.evaluate", description=(__doc__ or "").partition("\n")[0])
     made.add_argument("--agent", nargs="+", required=True, help="[label=]baseline or model folder[:temperature=1,…]")
     made.add_argument("--against", nargs="+", default=["all"], help="the same, or `all` baselines")
     made.add_argument("--formats", nargs="+", default=["gen1ou"])
@@ -325,6 +326,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    steady_output()
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
@@ -332,21 +334,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(report))
+    text = table(report)
     stopped, failure = report.pop("stopped"), report.pop("failure")
     # Where a report is looked for, a part of one would pass for the whole.
     part = part_of(args.json)
     missing = f"; no {args.json}{' yet: the same command goes on' if part else ''}" if args.json else ""
+    if args.json and not failure and not stopped:  # before a word is said, which a full disk could refuse
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if part:
+            shutil.rmtree(part, ignore_errors=True)
+    print(text)
     if failure:
         print(f"error: {failure}: these battles were played before, and no others{missing}", file=sys.stderr)
         return 1
     if stopped:
         print(f"stopped: these battles were played out, and no others{missing}")
         return 130
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if part:
-            shutil.rmtree(part, ignore_errors=True)
     return 0
 
 

@@ -35,6 +35,7 @@ from battle.simulator import Event, Simulator
 from battle.stop import listen
 from data.progress import progress_bar
 from data.report_file import report_file
+from data.terminal import steady_output
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +312,10 @@ class Importer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m battle.import_inputlogs", description=__doc__.split("\n", 1)[0])
+    steady_output()
+    parser = argparse.ArgumentParser(
+        prog="python -m battle.import_inputlogs", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("files", nargs="+", type=Path, help=".inputlog, or one battle a line: .jsonl, .jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the battle files")
     parser.add_argument("--processes", type=at_least_one, default=1, help="Node processes")

@@ -32,6 +32,7 @@ from battle.schedule import at_least_one
 from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import load_teams
+from data.terminal import steady_output
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def seconds(text: str) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.ladder", description=__doc__.split("\n", 1)[0])
+    made = argparse.ArgumentParser(prog="python -m battle.ladder", description=(__doc__ or "").partition("\n")[0])
     made.add_argument("--server", default="local", help="local, or the full ws(s):// address of a server")
     made.add_argument("--port", type=port, default=8000, help="of the local server")
     made.add_argument("--agent", default="type_switch", help="a baseline, or a model's folder with options")
@@ -169,6 +170,7 @@ async def _play(player: LivePlayer, args: argparse.Namespace, stop: Stop) -> Non
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    steady_output()
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from battle.errors import BattleError
-from battle.simulator import ROOM, node_command
+from battle.simulator import ROOM, node_command, refuse_old_node
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,13 @@ class LocalServer:
         if listening(self.port):
             raise ServerTrouble(f"port {self.port} is taken: stop what listens there, or give another --port")
         node = node_command()[0]
-        for folder in FOLDERS:
-            (PACKAGE / folder).mkdir(parents=True, exist_ok=True)
-        # The same for every port, and never half written: another server may be about to read it.
-        config = PACKAGE / "config" / "config.js"
-        new = config.with_name(f"config-{self.port}.tmp")
-        new.write_text(CONFIG, encoding="utf-8")
-        new.replace(config)
-        self.log = (PACKAGE / "logs" / f"turnwise-server-{self.port}.log").open("wb")
+        try:
+            self._prepare()
+        except OSError as error:
+            raise ServerTrouble(
+                f"{error.filename}: cannot be written ({error.strerror}), where the local server keeps its settings "
+                "and logs: use a checkout of your own, or --server with the address of another"
+            ) from error
         command = [node, "--require", str(LEASH), "pokemon-showdown", "start", "--no-security", "--skip-build"]
         self.process = subprocess.Popen(
             [*command, str(self.port)],
@@ -78,9 +77,20 @@ class LocalServer:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-1500:]
                 self.__exit__()
+                refuse_old_node()
                 raise ServerTrouble(f"the server on port {self.port} did not start: {said}")
             time.sleep(0.2)
         return self
+
+    def _prepare(self) -> None:
+        for folder in FOLDERS:
+            (PACKAGE / folder).mkdir(parents=True, exist_ok=True)
+        # The same for every port, and never half written: another server may be about to read it.
+        config = PACKAGE / "config" / "config.js"
+        new = config.with_name(f"config-{self.port}.tmp")
+        new.write_text(CONFIG, encoding="utf-8")
+        new.replace(config)
+        self.log = (PACKAGE / "logs" / f"turnwise-server-{self.port}.log").open("wb")
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:

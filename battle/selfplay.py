@@ -34,6 +34,7 @@ from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.progress import progress_bar
+from data.terminal import steady_output
 
 JOURNAL = "selfplay.jsonl"
 
@@ -73,7 +74,7 @@ class Pool:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=__doc__.split("\n", 1)[0])
+    made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=(__doc__ or "").partition("\n")[0])
     made.add_argument("--players", nargs="+", required=True, help="[label=]baseline or folder[:temperature=…,weight=…]")
     made.add_argument("--formats", nargs="+", required=True)
     made.add_argument("--battles", type=at_least_one, required=True)
@@ -141,6 +142,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    steady_output()
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 ROOM = Path(__file__).parent
 BRIDGE = ROOM / "node" / "bridge.js"
+OLDEST_NODE = 20
 # A round of many battles is more than the usual 64 kB: a full pipe would stop the process halfway through.
 PIPE_BYTES = 1 << 20
 BENCH = b'"available_switches":['
@@ -125,10 +126,20 @@ def node_command() -> list[str]:
     """The Node program with its arguments; raises NoSimulator where Node or the package is missing."""
     node = os.environ.get("TURNWISE_NODE") or shutil.which("node")
     if not node:
-        raise NoSimulator(f"no `node` on the path: install Node 20 or newer, then {INSTALL}")
+        raise NoSimulator(f"no `node` on the path: install Node {OLDEST_NODE} or newer, then {INSTALL}")
     if not (ROOM / "node_modules" / "pokemon-showdown" / "package.json").is_file():
         raise NoSimulator(f"the npm package pokemon-showdown is not installed in {ROOM.name}/: {INSTALL}")
     return [node, "--max-old-space-size=2048", "--max-semi-space-size=64", str(BRIDGE)]
+
+
+def refuse_old_node() -> None:
+    """Raises NoSimulator where Node is older than the simulator's code, of which it says nothing but where it stumbled.
+    Asked where that did not start: the answer takes Node some 40 ms."""
+    node = node_command()[0]
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=10).stdout.strip()
+        if int(version.removeprefix("v").split(".")[0]) < OLDEST_NODE:
+            raise NoSimulator(f"{node} is Node {version}, too old: install Node {OLDEST_NODE} or newer")
 
 
 def _widen(pipe: int) -> None:
@@ -169,6 +180,7 @@ class Worker:
         if hello is None:
             said = self.complaint()
             self.kill()
+            refuse_old_node()
             raise NoSimulator(f"the Node bridge did not start: {said or 'no word from it'}; {INSTALL}")
         self.version = json.loads(hello)["version"]
 

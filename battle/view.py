@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
 from data.report_file import report_file
 from data.schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, BadBattle, BattleRecord, Pokemon, State, legal_actions
+from data.terminal import steady_output
 
 if TYPE_CHECKING:
     from battle.agents import Decision, TurnwiseAgent
@@ -239,6 +240,7 @@ def view(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page of a battle as an agent sees it, decision by decision."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m battle.view", description=main.__doc__)
     parser.add_argument("battle", type=Path, help="a battle file, .json.lz4 or .json")
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")

@@ -13,7 +13,8 @@ from huggingface_hub.errors import (
 
 # The base of every fault of the HTTP client that this huggingface_hub uses (httpx, httpx2), a lost network among them.
 _HTTP_FAULT = HfHubHTTPError.__bases__[0]
-HUB_ERRORS = (_HTTP_FAULT, EntryNotFoundError, HFValidationError, OSError)
+# ImportError: a SOCKS proxy (ALL_PROXY) wants a package of its own, which the client then names.
+HUB_ERRORS = (_HTTP_FAULT, EntryNotFoundError, HFValidationError, OSError, ImportError)
 
 
 def said_of(error: Exception, name: str) -> str:
@@ -27,6 +28,6 @@ def said_of(error: Exception, name: str) -> str:
         return f"{name}: is not on the Hub, or private ({first}); check the name, or log in with `hf auth login`"
     if isinstance(error, HfHubHTTPError):
         return f"{name}: the Hub refused ({first}); log in with `hf auth login`, or try again later"
-    if isinstance(error, (_HTTP_FAULT, ConnectionError)):
+    if isinstance(error, (_HTTP_FAULT, ConnectionError, ImportError)):
         return f"{name}: the Hub isn't reached ({first}); check the network"
     return str(error)

@@ -44,10 +44,16 @@ class FormatIndex:
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where indexes are kept: the argument, `TURNWISE_CACHE`, or `~/.cache/turnwise`."""
-    if cache_dir:
-        return Path(cache_dir)
-    return Path(os.environ.get("TURNWISE_CACHE") or Path.home() / ".cache" / "turnwise")
+    """Where indexes are kept: the argument, `TURNWISE_CACHE`, or `~/.cache/turnwise`. Raises `DataError` where that
+    user has no home, as one that a container knows by number alone."""
+    if chosen := cache_dir or os.environ.get("TURNWISE_CACHE"):
+        return Path(os.path.expanduser(chosen))  # a file's ~ no shell has read
+    try:
+        return Path.home() / ".cache" / "turnwise"
+    except RuntimeError as error:
+        raise DataError(
+            "no home folder to keep the index in: set TURNWISE_CACHE, or HOME, to a folder that can be written"
+        ) from error
 
 
 def folder_for(root: Path, cache_dir: str | os.PathLike[str] | None = None) -> Path:

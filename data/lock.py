@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import socket
@@ -56,7 +57,7 @@ def locked(folder: Path) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # a group may share it
     except OSError as error:
-        log.warning("%s cannot be written (%s): what it would keep is made anew each time", folder, error.strerror)
+        _tell_unwritable(folder, error.strerror)
         yield False
         return
     try:
@@ -65,6 +66,11 @@ def locked(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
+
+
+@functools.cache  # it is asked for once a format
+def _tell_unwritable(folder: Path, reason: str) -> None:
+    log.warning("%s cannot be written (%s): what it would keep is made anew each time", folder, reason)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -20,6 +20,7 @@ from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .report_file import report_file
 from .schema import BadBattle
+from .terminal import steady_output
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 done, 1 bad data, 2 wrong use."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("--verbose", action="store_true", help="log what is being done")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure; write the record and print its table. Exit status 1 where one of them failed."""
     argv = sys.argv[1:] if argv is None else list(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_attention", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.bench_attention", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="base" if device.type == "cuda" else "tiny")
     parser.add_argument("--data", default="data/sample", help="battle files, or a token cache")
     parser.add_argument("--battles", type=int, default=128 if device.type == "cuda" else 16, help="in the pack")

@@ -226,7 +226,7 @@ def versions() -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--formats", nargs="+", default=["gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou"])
     parser.add_argument("--battles", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=4)

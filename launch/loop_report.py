@@ -72,7 +72,9 @@ def report(out: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.loop_report", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.loop_report", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("out", type=Path, help="the loop's folder")
     parser.add_argument("--command", default="launch/loop.sh", help="the command that ran the loop, for the record")
     parser.add_argument("--name", help="write a record of this name, too")

@@ -30,6 +30,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from data.hub_errors import HUB_ERRORS, said_of
+from data.terminal import steady_output
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.errors import CheckpointError, come_whole
 from trainer.export import export_model, take_out
@@ -271,6 +272,7 @@ def describe(folder: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at a run's checkpoints, check them, or take the agent out of one. Exit status 1 where one is damaged."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m trainer.checkpoint", description=main.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, words in (

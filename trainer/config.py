@@ -6,8 +6,11 @@ in a saved configuration except what depends on the machine (attention, precisio
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -216,11 +219,28 @@ def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"command line: the value of {text!r} is not YAML: {error}") from error
+        if "#" in value and "#" not in str(parsed):  # else a run would go to a folder by half its name
+            raise ConfigError(
+                f"command line: in {text!r} YAML reads what follows # as a comment: put the value in quotes of its "
+                f"own, as {shlex.quote(f'{key}={json.dumps(value, ensure_ascii=False)}')}"
+            )
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         merge(tree, parsed, RunConfig, "command line")
     sources = [str(path)] if path is not None else []
-    return from_tree(tree, " and ".join([*sources, *(["command line"] if overrides else [])]) or "the defaults")
+    return from_tree(
+        _at_home(tree), " and ".join([*sources, *(["command line"] if overrides else [])]) or "the defaults"
+    )
+
+
+def _at_home(tree: Any) -> Any:
+    """The tree with a leading ~/ of its texts, which are paths then, spelt out: no shell has read it in a file or
+    behind a `=`, and a folder of the name ~ is nobody's wish."""
+    if isinstance(tree, dict):
+        return {key: _at_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_at_home(value) for value in tree]
+    return os.path.expanduser(tree) if isinstance(tree, str) and tree.startswith("~/") else tree
 
 
 def from_tree(tree: dict, source: str) -> RunConfig:
@@ -322,6 +342,6 @@ def _read_yaml(path: Path) -> dict:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --config an existing YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     return tree or {}

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
 from data.report_file import report_file
+from data.terminal import steady_output
 from trainer.train import log_plainly
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a checkpoint on the held-out battles of a folder, and print a table."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=main.__doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="a run's folder, a checkpoint, a saved model, or a name on the Hub"

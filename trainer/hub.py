@@ -13,10 +13,12 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from data.hub_errors import HUB_ERRORS, said_of
+from data.terminal import steady_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Push a saved agent to the Hugging Face Hub, pull one, or pack one up small."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m trainer.hub", description=main.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     pushing = verbs.add_parser("push", help="upload an agent with its card and the code that it acts by")

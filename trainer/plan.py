@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from data.collate import PackLayout
 from data.observation import space_named
 from data.sampler import PackShape, pack_shape
+from data.terminal import steady_output
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import RunConfig, load_config, scale_to_world
@@ -344,7 +345,8 @@ def report(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan of a run. Exit status 1 where it cannot fit."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.plan", description=__doc__.splitlines()[0])
+    steady_output()
+    parser = argparse.ArgumentParser(prog="python -m trainer.plan", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", help="YAML of the run")
     parser.add_argument("--gpus", default="1,8", help="numbers of GPUs: 1,8,64")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100-80gb")

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from data.terminal import steady_output
 from trainer.figures import COLOURS, PICTURES, RunLog
 from trainer.training_log import read_json, whole_lines
 from trainer.wording import ABOUT, duration, flat, in_words, with_interval
@@ -156,6 +157,7 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make a page of one run, or of several side by side."""
+    steady_output()
     parser = argparse.ArgumentParser(prog="python -m trainer.report", description=main.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="output folders of runs")
     parser.add_argument("--out", type=Path, help="folder for report.html and report/ (default: the first run's)")

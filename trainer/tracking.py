@@ -75,7 +75,7 @@ class Trackers:
         import wandb  # here: it takes a second to import, and not every run wants it
 
         asked = os.environ.get("WANDB_MODE")
-        signed_in = os.environ.get("WANDB_API_KEY") or Path("~/.netrc").expanduser().exists()
+        signed_in = os.environ.get("WANDB_API_KEY") or os.path.exists(os.path.expanduser("~/.netrc"))
         mode = asked or ("online" if signed_in else "offline")
         common = {
             "id": self._run_id(),

@@ -9,12 +9,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from data.terminal import steady_output
 from trainer.stop import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 refused with a reason, 75 told to stop and saved (start again to go on)."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=__doc__.splitlines()[0])
+    steady_output()
+    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", help="YAML of the run (launch/runs/*.yaml); defaults where absent")
     parser.add_argument("--data_path", help="folder of battle files: the same as data.path=DIR")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def log_plainly() -> None:
     """What we have to say goes to the terminal as it is, without every request of the Hub's client."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpx2", "filelock", "fsspec", "urllib3"):
+    for noisy in ("httpx", "httpx2", "filelock", "fsspec", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

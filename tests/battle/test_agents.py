@@ -396,7 +396,9 @@ def test_command_reads_states_and_prints_a_decision(agent, tokenizer, tmp_path, 
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
     assert main(["--checkpoint", str(tmp_path), "--state", str(path)]) == 1
-    assert "is cut or spoilt" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is cut or spoilt" in said
+    assert f"error: {path}" not in said  # the state is not what is wrong
     weights.write_bytes(whole)
     del state["weather"]
     path.write_text(json.dumps(state))

@@ -168,6 +168,19 @@ def test_a_note_that_says_less_than_is_counted_is_no_note(tmp_path, monkeypatch)
     assert len(asked.matches) == 7
 
 
+def test_the_report_is_kept_where_its_table_cannot_be_said(tmp_path, monkeypatch):
+    tell(monkeypatch, evaluate, ("won", 0))
+    place = tmp_path / "r.json"
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sys.stdout.write", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate.main(asked_for(place))
+    assert json.loads(place.read_text())["battles"] == 4
+
+
 def test_a_stop_begins_no_further_battle_and_no_further_format(tmp_path, monkeypatch, capsys):
     asked = tell(monkeypatch, evaluate, ("won", 0))
     play = evaluate.play

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from battle import ladder
+from battle import ladder, local_server
 from battle.local_server import LocalServer, ServerTrouble, listening
 from data.replay_file import read_battle
 from trainer.world import free_port
@@ -51,6 +51,13 @@ def test_a_taken_port_is_said():
         port = taken.getsockname()[1]
         with pytest.raises(ServerTrouble, match=f"port {port} is taken"), LocalServer(port):
             pass
+
+
+def test_a_checkout_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(local_server, "PACKAGE", tmp_path / "file")
+    with pytest.raises(ServerTrouble, match=r"file/.*: cannot be written \(Not a directory\), where the local server"):
+        LocalServer(free_port()).__enter__()
 
 
 def test_a_public_server_needs_its_full_name_and_credentials(monkeypatch, capsys):

@@ -274,6 +274,18 @@ def test_a_stop_on_the_terminal_does_not_reach_the_battles_that_are_finished_fir
     assert os.getpgid(process.pid) == process.pid != os.getpgrp()
 
 
+def test_an_old_node_is_said_in_place_of_where_it_stumbled(tmp_path, monkeypatch):
+    node = tmp_path / "node"
+    node.write_text('#!/bin/sh\n[ "$1" = --version ] && echo v12.22.9 || { echo "SyntaxError: a ??=" >&2; exit 1; }\n')
+    node.chmod(0o755)
+    monkeypatch.setenv("TURNWISE_NODE", str(node))
+    with pytest.raises(NoSimulator, match=r"node is Node v12\.22\.9, too old: install Node 20 or newer"):
+        simulator_module.Worker()
+    node.write_text(node.read_text().replace("v12", "v22"))
+    with pytest.raises(NoSimulator, match="did not start: SyntaxError"):
+        simulator_module.Worker()
+
+
 def test_no_node_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setattr(simulator_module.shutil, "which", lambda name: None)
     monkeypatch.delenv("TURNWISE_NODE", raising=False)

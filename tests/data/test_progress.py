@@ -1,5 +1,6 @@
 """Bars: as it goes on a terminal, a word a minute in a file."""
 
+import errno
 import io
 import sys
 
@@ -25,3 +26,13 @@ def test_a_file_is_spared_the_bars_every_move(monkeypatch, stream, fewest, most)
     assert fewest <= len(words) <= most
     assert "play" in words[0]
     assert "20/20" in words[-1]
+
+
+def test_a_log_on_a_full_disk_ends_no_work(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr.write", full)
+    with progress_bar(2) as bar:
+        bar.update(2)
+    assert bar.n == 2

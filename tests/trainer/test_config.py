@@ -152,6 +152,29 @@ def test_a_broken_file_is_named(tmp_path):
         load_config(path)
 
 
+def test_a_file_that_is_no_utf8_is_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes("data: {path: Pokémon}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"run\.yaml: not valid YAML: 'utf-8' codec"):
+        load_config(path)
+
+
+def test_a_path_keeps_what_means_something_in_yaml_or_is_refused():
+    with pytest.raises(ConfigError, match=r"comment: put the value in quotes of its own, as 'output=\"runs/try #2\"'"):
+        load_config(None, ["output=runs/try #2"])
+    assert load_config(None, ['output="runs/try #2"']).output == "runs/try #2"
+    assert load_config(None, ["output=runs/try#2"]).output == "runs/try#2"
+
+
+def test_a_home_is_spelt_out(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("{output: ~/runs/x, data: {sources: [{path: ~/replays, formats: [gen1ou]}]}}")
+    config = load_config(path, ["data.cache_dir=~/c"])
+    home = str(Path.home())
+    assert (config.output, config.data.cache_dir) == (f"{home}/runs/x", f"{home}/c")
+    assert config.data.sources[0]["path"] == f"{home}/replays"
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_run_file_loads(path):
     assert load_config(path).output

@@ -4,16 +4,18 @@ pushed model acts by its name in a process that knows nothing of this repository
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, close_session
 
-from battle.agents import TurnwiseAgent
+from battle.agents import TurnwiseAgent, _model_folder
 from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
@@ -355,3 +357,19 @@ def test_a_network_that_is_gone_is_told_from_a_refusal():
     with pytest.raises(HUB_ERRORS) as raised:
         HfApi(endpoint="http://127.0.0.1:9").create_repo("me/agent", token="hf_test")
     assert said_of(raised.value, "me/agent").startswith("me/agent: the Hub isn't reached")
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="with its package a SOCKS proxy is one as any other")
+def test_a_proxy_that_wants_a_package_names_it(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    close_session()
+    try:
+        with pytest.raises(HUB_ERRORS) as raised:
+            HfApi(endpoint="http://127.0.0.1:9").create_repo("me/agent", token="hf_test")
+        with pytest.raises(FileNotFoundError, match=r"does not give it .*socksio"):
+            _model_folder("me/agent")
+    finally:
+        monkeypatch.delenv("ALL_PROXY")
+        close_session()
+    said = said_of(raised.value, "me/agent")
+    assert re.match(r"me/agent: the Hub isn't reached \(.*'socksio'.*\); check the network", said)

@@ -1,0 +1,46 @@
+"""What a command prints where its terminal knows few letters, or is not there at all."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.terminal import steady_output
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [("latin-1", b"\xb7 ? \xe9 ?\n"), ("ascii", b"? ? ? ?\n"), ("utf-8", "· γ é ".encode() + b"\xff\n")],
+)
+def test_letters_that_the_encoding_lacks_are_no_error(monkeypatch, encoding, printed):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    steady_output()
+    print("· γ é " + os.fsdecode(b"\xff"), flush=True)
+    assert out.getvalue() == printed
+
+
+def test_a_closed_output_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    steady_output()
+    print("unheard", file=sys.stdout, flush=True)
+    assert not sys.stderr.isatty()
+
+
+def test_a_command_with_everything_closed_does_its_work(tmp_path):
+    command = f"{sys.executable} -m data.prepare cache --from data/sample --formats gen9ou --out {tmp_path}/made"
+    done = subprocess.run(f"exec {command} <&- >&- 2>&-", shell=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0
+    assert (tmp_path / "made" / "manifest.json").is_file()
+
+
+def test_commands_run_without_docstrings():
+    for module in ("data.prepare", "trainer.train", "battle.evaluate"):
+        command = [sys.executable, "-OO", "-m", module, "--help"]
+        assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
