@@ -33,7 +33,6 @@ from data.schema import (
     bad_from_validation,
     state_from_dict,
 )
-from data.terminal import steady_output
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
@@ -417,7 +416,6 @@ def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read states (a JSON object, a list, or {"states": …, "actions": …}) and print the decision for the last one."""
-    steady_output()
     parser = argparse.ArgumentParser(prog="python -m battle.agents", description=main.__doc__)
     parser.add_argument("--checkpoint", required=True, help="a saved model's folder, a run's, or a name on the Hub")
     parser.add_argument("--state", default="-", help="JSON file of the state or states; - reads standard input")
