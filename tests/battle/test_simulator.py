@@ -140,6 +140,58 @@ def test_the_faster_copy_of_a_move_is_the_simulators_own():
     assert int(done.stdout) > 10_000
 
 
+HANDLERS = r"""
+const assert = require('assert');
+const { Battle } = require('pokemon-showdown');
+const { findEventHandlers } = require('./node/events');
+const team = ['Snorlax', 'Gengar', 'Zapdos'].map((name) => ({ name, species: name, moves: ['rest'], evs: {} }));
+const facts = (found) => found.flatMap((one) => [one.effect, one.callback, one.effectHolder, one.target, one.index]);
+let compared = 0;
+for (const gen of [1, 9]) {
+  const battle = new Battle({ formatid: `gen${gen}customgame`, seed: '1,2,3,4' });
+  for (const side of ['p1', 'p2']) battle.setPlayer(side, { name: side, team });
+  while (battle.requestState === 'teampreview') battle.makeChoices('default', 'default');
+  const { dex, sides: [mine, theirs] } = battle;
+  const [active, bench] = mine.pokemon;
+  const foe = theirs.active[0];
+  const places = [...[...mine.pokemon, ...theirs.pokemon].map((pokemon) => pokemon.volatiles),
+    mine.sideConditions, theirs.sideConditions, battle.field.pseudoWeather];
+  // Of abilities, items and conditions those that listen to something new, wherever such a thing may be.
+  const ids = [...Object.keys(dex.data.Abilities).map((id) => `ability:${id}`), ...Object.keys(dex.data.Moves),
+    ...Object.keys(dex.data.Items).map((id) => `item:${id}`), ...Object.keys(dex.data.Conditions)];
+  const heardBy = (one) => Object.keys(one).filter((key) => /^on[A-Z]/.test(key) && typeof one[key] === 'function');
+  const names = new Set(Object.values(dex.data.Rulesets).flatMap(heardBy));
+  ids.forEach((id, n) => {
+    const heard = heardBy(dex.conditions.getByID(id));
+    if (heard.some((name) => !names.has(name))) places.forEach((place, i) => { if ((n + i) % 3) place[id] = {}; });
+    for (const name of heard) names.add(name);
+  });
+  [...names].forEach((name, n) => {
+    const event = name.replace(/^on(Ally|Any|Foe|Source)?/, '');
+    if (n % 4 === 0) battle.format = { ...battle.format, [`on${event}`]() {} };
+    if (n % 4 === 1) battle.onEvent(event, battle.format, () => {});
+    for (const [target, source] of [[active], [active, foe], [foe, bench], [bench, foe], [bench, bench],
+      [[active, foe], foe], [mine], [theirs, foe], [battle]]) {
+      battle.findEventHandlers = findEventHandlers;
+      const ours = facts(battle.findEventHandlers(target, event, source));
+      delete battle.findEventHandlers;
+      const own = facts(battle.findEventHandlers(target, event, source));
+      assert(ours.length === own.length && ours.every((fact, i) => fact === own[i]), `generation ${gen}: ${event}`);
+      compared += own.length;
+    }
+  });
+}
+console.log(compared);
+"""
+
+
+def test_the_faster_search_for_handlers_finds_the_simulators_own():
+    node = node_command()[0]
+    done = subprocess.run([node, "-e", HANDLERS], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10_000
+
+
 def test_what_was_recorded_is_what_the_states_say(simulator):
     for outcome in battles(simulator, "gen1ou", 3, (TypeSwitchAgent(), RandomAgent())):
         assert outcome.kind == "won"
