@@ -233,6 +233,21 @@ def test_a_hung_process_counts_as_lost():
         assert sim.restarts == 1
 
 
+def test_a_battle_that_throws_is_void_and_the_others_go_on(simulator):
+    teams = [team.packed for team in load_teams(simulator, "gen1ou")[:2]]
+    for lane in ("thrown", "other"):
+        simulator.start(BattleSpec(lane, "gen1ou", "1,2,3,4", tuple(teams)))
+    simulator.step()
+    simulator.write("thrown", ">start {")
+    simulator.act("other", [0, 0])
+    void, *more = simulator.step()
+    assert (void.event, void.lane) == ("void", "thrown")
+    assert {(event.event, event.lane) for event in more} == {("ask", "other")}
+    assert "thrown" not in simulator.home
+    simulator.drop("other")
+    simulator.step()
+
+
 def test_a_lost_process_voids_matches_and_play_goes_on():
     with Simulator() as sim:
         killed = []
