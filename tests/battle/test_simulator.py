@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -215,6 +216,7 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         sim.act("b0", [0, 0])
         events = sim.step()
         assert [event.event for event in events] == ["void"] * 3
+        assert {event.message for event in events} == {"the Node process was lost: exit status -9"}
         assert sim.restarts == 1
         assert len(battles(sim, "gen1ou", 2)) == 2
         os.kill(sim.workers[0].process.pid, signal.SIGKILL)
@@ -229,8 +231,31 @@ def test_a_hung_process_counts_as_lost():
         os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
         sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
         sim.write("b", " " * (4 << 20))  # more than its pipe takes
-        assert [event.event for event in sim.step()] == ["void"]
+        (event,) = sim.step()
+        assert (event.event, event.message) == ("void", "the Node process was lost: no answer in 1 s")
         assert sim.restarts == 1
+
+
+def test_nobody_is_told_of_the_others_health_more_than_hundredths(simulator):
+    teams = tuple(team.packed for team in load_teams(simulator, "gen9ou")[:2])
+    simulator.start(BattleSpec("told", "gen9ou", "1,2,3,4", teams, want_lines=(True, True)))
+    wholes = {(side, owner): set() for side in (0, 1) for owner in (0, 1)}
+    for _ in range(12):
+        actions = [None, None]
+        for event in simulator.step():
+            assert event.event == "ask"
+            actions[event.side] = (event.legal & -event.legal).bit_length() - 1
+            lines = "\n".join(json.loads(bytes(event.lines)))
+            for owner, whole in re.findall(r"\|p([12])a?: [^|]*\|(?:[^|]*\|)?\d+/(\d+)", lines):
+                wholes[event.side, int(owner) - 1].add(int(whole))
+            foe = json.loads(bytes(event.state))["opponent_active_pokemon"]
+            assert foe["hp_pct"] * 100 == pytest.approx(round(foe["hp_pct"] * 100))
+        simulator.act("told", actions)
+    for (side, owner), seen in wholes.items():
+        assert (seen == {100}) == (side != owner)
+    simulator.step()
+    simulator.drop("told")
+    simulator.step()
 
 
 def test_a_battle_that_throws_is_void_and_the_others_go_on(simulator):
