@@ -153,7 +153,12 @@ def test_a_battle_is_drawn_by_the_environments_seed(env, monkeypatch):
     drawn = [(spec.teams, spec.seed, *spec.team_seeds) for spec in started]
     assert drawn[0] == drawn[3]
     assert all(len(set(values)) == 3 for values in zip(*drawn, strict=True))
+    assert all(len(set(seeds)) == 3 for _, *seeds in drawn)  # nor are both chairs' random teams one
     assert len(env.sim.home) == 1  # those that were left are over
+    env.teams = env.teams[:2]
+    for _ in range(5):
+        env.reset()
+        assert len(set(started[-1].teams)) == 2
 
 
 @pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])
