@@ -236,16 +236,17 @@ def test_a_hung_process_counts_as_lost():
         assert sim.restarts == 1
 
 
-def test_nobody_is_told_of_the_others_health_more_than_hundredths(simulator):
+def test_each_side_is_told_each_line_once_and_of_the_others_health_but_hundredths(simulator):
     teams = tuple(team.packed for team in load_teams(simulator, "gen9ou")[:2])
     simulator.start(BattleSpec("told", "gen9ou", "1,2,3,4", teams, want_lines=(True, True)))
-    wholes = {(side, owner): set() for side in (0, 1) for owner in (0, 1)}
+    wholes, turns = {(side, owner): set() for side in (0, 1) for owner in (0, 1)}, [[], []]
     for _ in range(12):
         actions = [None, None]
         for event in simulator.step():
             assert event.event == "ask"
             actions[event.side] = (event.legal & -event.legal).bit_length() - 1
             lines = "\n".join(json.loads(bytes(event.lines)))
+            turns[event.side] += map(int, re.findall(r"\|turn\|(\d+)", lines))
             for owner, whole in re.findall(r"\|p([12])a?: [^|]*\|(?:[^|]*\|)?\d+/(\d+)", lines):
                 wholes[event.side, int(owner) - 1].add(int(whole))
             foe = json.loads(bytes(event.state))["opponent_active_pokemon"]
@@ -253,6 +254,7 @@ def test_nobody_is_told_of_the_others_health_more_than_hundredths(simulator):
         simulator.act("told", actions)
     for (side, owner), seen in wholes.items():
         assert (seen == {100}) == (side != owner)
+    assert [seen == list(range(1, len(seen) + 1)) and len(seen) > 5 for seen in turns] == [True, True]
     simulator.step()
     simulator.drop("told")
     simulator.step()
