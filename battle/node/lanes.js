@@ -178,9 +178,8 @@ class Lane {
   end() {
     if (this.done) return;
     this.done = true;
-    const winner = SIDES.findIndex((side, i) => this.over.winner === this.spec.names[i]);
+    const winner = SIDES.findIndex((_, i) => this.over.winner === this.spec.names[i]);
     const states = this.views.map((view) => {
-      view.winner = winner < 0 ? 'tie' : SIDES[winner];
       view.request = null;
       return view.state();
     });

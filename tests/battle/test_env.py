@@ -42,6 +42,7 @@ def test_environment_plays_battles_through_and_again(env):
 
 
 def test_environment_refuses_what_the_mask_refuses(env):
+    assert env.render() is None  # nothing has begun
     _, info = env.reset(seed=4)
     for _ in range(40):
         refused = np.flatnonzero(info["action_mask"] == 0)
@@ -51,6 +52,10 @@ def test_environment_refuses_what_the_mask_refuses(env):
     for action in (int(refused[0]), 13, -1):
         with pytest.raises(BattleError, match="not legal"):
             env.step(action)
+    with pytest.raises(TypeError):
+        env.step(0.5)
+    env.asked[0].legal = 0  # where nothing is legal the battle takes its default
+    env.step(12)
 
 
 def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
@@ -159,6 +164,17 @@ def test_a_battle_is_drawn_by_the_environments_seed(env, monkeypatch):
     for _ in range(5):
         env.reset()
         assert len(set(started[-1].teams)) == 2
+
+
+def test_a_battle_that_ends_beyond_the_turn_limit_has_ended(monkeypatch):
+    opponent = Follower()
+    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=0)
+    _, info = env.reset(seed=1)
+    monkeypatch.setattr(env.sim, "act", lambda lane, actions: env.sim.write(lane, ">forcelose p2"))
+    *_, terminated, truncated, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    assert (terminated, truncated, info["won"], len(opponent.ended)) == (True, False, True, 1)
+    assert env.render() is None  # nobody asked for pictures
+    env.close()
 
 
 @pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])
