@@ -130,6 +130,10 @@ for (let gen = 1; gen <= 9; gen++) {
     }
   }
 }
+const own = {};
+deepClone(own);
+own.late = {};
+assert.notStrictEqual(deepClone(own).late, own.late);
 console.log(compared);
 """
 
