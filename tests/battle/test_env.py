@@ -22,8 +22,9 @@ def test_environment_passes_gymnasiums_checker(env):
     check_env(env, skip_render_check=True)
 
 
-def test_environment_plays_battles_through_and_again(env):
-    runs = []
+def test_environment_plays_battles_through_and_again(env, monkeypatch):
+    runs, heard, step = [], [], env.sim.step
+    monkeypatch.setattr(env.sim, "step", lambda: [heard.append(event.event) or event for event in step()])
     for _ in range(2):
         observation, info = env.reset(seed=4)
         total, done = 0.0, False
@@ -38,6 +39,7 @@ def test_environment_plays_battles_through_and_again(env):
         assert (total > 50) == info["won"]
         runs.append((total, info["turn"]))
     assert runs[0] == runs[1]
+    assert set(heard) == {"ask", "end"}  # nobody acted who was not asked
     assert "against" in env.render()
 
 

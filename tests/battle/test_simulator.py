@@ -130,8 +130,8 @@ for (let gen = 1; gen <= 9; gen++) {
     }
   }
 }
-const own = {};
-deepClone(own);
+const own = { nothing: [null] };
+assert.deepStrictEqual(deepClone(own), own);
 own.late = {};
 assert.notStrictEqual(deepClone(own).late, own.late);
 console.log(compared);
