@@ -176,6 +176,8 @@ def test_a_battle_that_ends_beyond_the_turn_limit_has_ended(monkeypatch):
     *_, terminated, truncated, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
     assert (terminated, truncated, info["won"], len(opponent.ended)) == (True, False, True, 1)
     assert env.render() is None  # nobody asked for pictures
+    with pytest.raises(BattleError, match="call reset first"):
+        env.step(0)
     env.close()
 
 
