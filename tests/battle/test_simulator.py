@@ -223,9 +223,14 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         assert {event.message for event in events} == {"the Node process was lost: exit status -9"}
         assert sim.restarts == 1
         assert len(battles(sim, "gen1ou", 2)) == 2
+        for lane in ("kept", "left"):
+            sim.start(BattleSpec(lane, "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        assert len(sim.step()) == 4
         os.kill(sim.workers[0].process.pid, signal.SIGKILL)
+        sim.drop("left")
         sim.start(BattleSpec("late", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
-        assert [event.lane for event in sim.step()] == ["late"]  # the first three are no longer its
+        assert [event.lane for event in sim.step()] == ["kept", "late"]  # the first three are no longer its
+        assert sim.home == sim.told == {}
 
 
 def test_a_hung_process_counts_as_lost():
