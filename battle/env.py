@@ -81,6 +81,7 @@ class BattleEnv(gym.Env):
             }
         )
         self.lane = ""
+        self.state: dict[str, Any] = {}
         self.asked: list[Event | None] = [None, None]
         self.over = True
 
@@ -96,7 +97,7 @@ class BattleEnv(gym.Env):
         self.live = self.encoder.live()
         self.first, self.over, self.turn = True, False, 0
         self.asked = [None, None]
-        self.state: dict[str, Any] = {}
+        self.state = {}
         self.sim.start(
             BattleSpec(
                 lane=self.lane,

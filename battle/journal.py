@@ -36,7 +36,6 @@ class Journal:
         if path.exists() and "\n" in path.read_text(encoding="utf-8"):
             self._read(fingerprint)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"run": self.run} | fingerprint) + "\n", encoding="utf-8")
 
     def _read(self, fingerprint: dict[str, Any]) -> None:

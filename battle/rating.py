@@ -21,51 +21,48 @@ def wilson(wins: float, battles: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
-def bradley_terry(scores: np.ndarray, iterations: int = 2000, prior: float = 0.5) -> np.ndarray:
+def bradley_terry(scores: np.ndarray, prior: float = 0.5) -> np.ndarray:
     """Elo-scaled strengths [n] with mean 1500 from scores [n, n] (scores[i, j]: what i made against j, ties half).
 
-    The maximum-likelihood strengths of the Bradley–Terry model by the usual minorise-maximise steps; `prior` imaginary
-    points for each side of every pair that met keep a player who won everything at a finite rating. NaN for a player
-    who met nobody, which the others' ratings do not heed.
+    The maximum-likelihood strengths of the Bradley–Terry model, by Newton's steps: the usual minorise-maximise ones
+    hardly move where some are far above the rest. `prior` imaginary points for each side of every pair that met keep a
+    player who won everything at a finite rating. NaN for one who met nobody, which the others' ratings do not heed.
     """
     met = (scores + scores.T) > 0
     rated = met.any(1)
-    ratings = np.full(len(scores), np.nan)
-    if not rated.any():
-        return ratings
-    scores, met = scores[np.ix_(rated, rated)], met[np.ix_(rated, rated)]
-    points = scores + prior * met
+    points = (scores + prior * met)[np.ix_(rated, rated)]
     games = points + points.T
-    strength = np.ones(len(scores))
-    for _ in range(iterations):
-        rates = games / (strength[:, None] + strength[None, :])
-        new = points.sum(1) / np.maximum(rates.sum(1), 1e-12)
-        new /= math.exp(np.mean(np.log(new)))
-        if np.allclose(new, strength, rtol=1e-10):
+    strength = np.full(len(points), 1500.0)
+    for _ in range(1000):
+        surplus = (points - games * expected_score(strength[:, None], strength[None, :])).sum(1)
+        step = ELO * _covariance(games, strength) @ surplus
+        largest = np.abs(step).max(initial=0.0)
+        if largest < 1e-6:
             break
-        strength = new
-    ratings[rated] = 1500 + ELO * np.log(strength)
+        strength += step * min(1.0, ELO / largest)  # the whole of a long one may lead beyond
+    ratings = np.full(len(scores), np.nan)
+    ratings[rated] = strength
     return ratings
 
 
 def elo_margins(scores: np.ndarray, ratings: np.ndarray, prior: float = 0.5) -> np.ndarray:
-    """Half widths of the 95% intervals of `bradley_terry(scores, prior=prior)`, in Elo; NaN where not rated.
-
-    From the Fisher information of the likelihood, whose pseudo-inverse is the covariance of strengths that are measured
-    from their mean (Hunter 2004, "MM algorithms for generalized Bradley–Terry models"). Battles count as independent.
-    """
+    """Half widths of the 95% intervals of `bradley_terry(scores, prior=prior)`, in Elo; NaN where not rated. Battles
+    count as independent."""
     rated = ~np.isnan(ratings)
-    margins = np.full(len(ratings), np.nan)
-    if not rated.any():
-        return margins
     games = (scores + scores.T)[np.ix_(rated, rated)]
     games = games + 2 * prior * (games > 0)
-    chance = expected_score(ratings[rated, None], ratings[None, rated])
+    margins = np.full(len(ratings), np.nan)
+    margins[rated] = Z95 * ELO * np.sqrt(np.diag(_covariance(games, ratings[rated])))
+    return margins
+
+
+def _covariance(games: np.ndarray, ratings: np.ndarray) -> np.ndarray:
+    """Of log strengths that are measured from their mean, with so many games of each pair: the pseudo-inverse of the
+    likelihood's Fisher information (Hunter 2004, "MM algorithms for generalized Bradley–Terry models")."""
+    chance = expected_score(ratings[:, None], ratings[None, :])
     weight = games * chance * chance.T
     # The cut keeps the one eigenvalue of 0, of all strengths together, from being inverted for its rounding error.
-    covariance = np.linalg.pinv(np.diag(weight.sum(1)) - weight, rcond=1e-10, hermitian=True)
-    margins[rated] = Z95 * ELO * np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return margins
+    return np.linalg.pinv(np.diag(weight.sum(1)) - weight, rcond=1e-10, hermitian=True)
 
 
 def expected_score(rating: np.ndarray | float, other: np.ndarray | float) -> np.ndarray | float:

@@ -53,7 +53,7 @@ def leads(seed: int, rule: str) -> tuple[int, int]:
 
 
 def pair(
-    name: str, battle_format: str, agents: tuple[Agent, Agent], teams: list[Team], seed: int, lead_rule: str = "first"
+    name: str, battle_format: str, agents: tuple[Agent, Agent], teams: list[Team], seed: int, lead_rule: str
 ) -> tuple[Match, Match]:
     """Two battles with the same teams and seed and the sides swapped: the second is the first from the other chair."""
     rng = np.random.default_rng([seed, 1])

@@ -349,7 +349,9 @@ class Simulator:
         event.state = msgspec.Raw(bytes(event.state).replace(BENCH, BENCH + bench, 1))
 
     def _lost(self, worker: Worker, asked: set[str]) -> list[Event]:
-        hung = worker.process.poll() is None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(1.0)  # one that ends closes its pipes first
+        hung = worker.process.returncode is None
         reason = f"no answer in {self.timeout:.0f} s" if hung else f"exit status {worker.process.returncode}"
         lanes = sorted(worker.lanes | asked)
         log.error("a Node process was lost (%s): %d battles void: %s", reason, len(lanes), worker.complaint())

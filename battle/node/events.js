@@ -1,11 +1,11 @@
 'use strict';
 // The simulator asks every effect on the field for its handlers at each event, under names that it glues together anew
 // each time, and a quarter of a battle's time goes there. Most of these names nobody has: no effect in the game's data
-// listens to onAllyModifySpe. This search is the same, in the same order, but that it passes over such names.
+// listens to onAllyModifySpe. This search is the same, in the same order, but that it passes over such names, and that
+// a battle is of two sides.
 
 const { Pokemon, Side } = require('pokemon-showdown');
 
-const UNPREFIXED = new Set(['BeforeTurn', 'Update', 'Weather', 'WeatherChange', 'TerrainChange']);
 const HANDLER = /^on[A-Z]/;
 
 const known = new WeakMap();
@@ -14,10 +14,8 @@ function handlerNames(dex) {
   let names = known.get(dex);
   if (names) return names;
   names = new Set();
-  const seen = new Set();
   const walk = (entry) => {
-    if (entry === null || typeof entry !== 'object' || seen.has(entry)) return;
-    seen.add(entry);
+    if (entry === null || typeof entry !== 'object') return;
     for (const key of Object.keys(entry)) {
       if (HANDLER.test(key)) names.add(key);
       else walk(entry[key]);
@@ -37,9 +35,8 @@ function namesOf(battle, event) {
   if (!names) {
     const listened = handlerNames(battle.dex);
     const called = (prefix) => (listened.has(`on${prefix}${event}`) ? `on${prefix}${event}` : '');
-    const prefixed = (prefix) => (UNPREFIXED.has(event) ? '' : called(prefix));
-    names = { full: `on${event}`, own: called(''), ally: prefixed('Ally'), any: prefixed('Any'), foe: prefixed('Foe'),
-      source: prefixed('Source') };
+    names = { full: `on${event}`, own: called(''), ally: called('Ally'), any: called('Any'), foe: called('Foe'),
+      source: called('Source') };
     table.set(event, names);
   }
   return names;
@@ -77,17 +74,15 @@ function findEventHandlers(target, event, source) {
   if (source) ofPokemon(source, theirs);
   if (target instanceof Side) {
     for (const side of this.sides) {
-      const name = side === target || side === target.allySide ? own : foe;
+      const name = side === target ? own : foe;
       if (bubbles) {
         for (const active of side.active) {
           ofPokemon(active, name);
           ofPokemon(active, any);
         }
       }
-      if (side.n < 2 || !side.allySide) {
-        ofSide(side, name);
-        ofSide(side, any);
-      }
+      ofSide(side, name);
+      ofSide(side, any);
     }
   }
   if (own) take(handlers, this.findFieldEventHandlers(this.field, own));

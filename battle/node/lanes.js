@@ -22,18 +22,14 @@ class SyncStream extends BattleStream {
    *   write each out as JSON, for its reader to parse at once
    */
   constructor(opening, sink, ask) {
-    super({ keepAlive: true, noCatch: true });
+    super({ noCatch: true });
     this._writeLines(opening);
     const { battle } = this;
     battle.send = sink;
     battle.dex.deepClone = deepClone;
     battle.findEventHandlers = findEventHandlers;
     for (const side of battle.sides) {
-      side.emitRequest = (update = side.activeRequest, updatedRequest = false) => {
-        if (updatedRequest) side.activeRequest.update = true;
-        ask(side.n, update);
-        side.activeRequest = update;
-      };
+      side.emitRequest = () => ask(side.n, side.activeRequest);
     }
     battle.sendUpdates();
   }
@@ -101,9 +97,9 @@ class Lane {
     if (this.want.lines?.[side]) this.lines[side].push(line.text);
   }
 
+  /** An error: requests come by themselves. */
   sideUpdate(side, line) {
-    if (!line.startsWith('|error|')) return;
-    const message = line.slice(7);
+    const message = line.slice('|error|'.length);
     if (message.startsWith('[Unavailable choice]')) this.retry[side] = true; // a new request follows
     else this.refusals.push([side, message]);
   }
@@ -118,7 +114,7 @@ class Lane {
     for (;;) {
       for (const [side, message] of this.refusals.splice(0)) this.refused(side, message);
       const preview = this.takeRequests();
-      if (!preview.length || this.over) break;
+      if (!preview.length) break;
       this.stream._write(preview.join('\n'));
     }
     if (this.over) this.end();
@@ -132,11 +128,10 @@ class Lane {
       this.asked[side] = null;
       const view = this.views[side];
       view.ask(request);
-      if (view.request.teamPreview && !this.over) {
+      if (this.over) continue;
+      if (view.request.teamPreview) {
         if (this.spec.leads) preview.push(`>${SIDES[side]} team ${(this.spec.leads[side] % view.request.side.pokemon.length) + 1}`);
-        continue;
-      }
-      if (view.asked && !this.over) this.ask(side, view, request);
+      } else if (view.asked) this.ask(side, view, request);
     }
     return preview;
   }
@@ -183,9 +178,8 @@ class Lane {
   end() {
     if (this.done) return;
     this.done = true;
-    const winner = SIDES.findIndex((side, i) => this.over.winner === this.spec.names[i]);
+    const winner = SIDES.findIndex((_, i) => this.over.winner === this.spec.names[i]);
     const states = this.views.map((view) => {
-      view.winner = winner < 0 ? 'tie' : SIDES[winner];
       view.request = null;
       return view.state();
     });

@@ -1,5 +1,7 @@
 """Drafted teams: of six species each, of sets that the given teams hold, the same for the same seed, few too few."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from battle.draft import SIZE, drafted
@@ -33,5 +35,13 @@ def test_random_formats_draft_none_and_too_few_sets_are_told(simulator):
         drafted(simulator, "gen1ou", [few], 2, 0)
     assert drafted(simulator, "gen1ou", teams, 0, 0) == []
     barred = Team("barred", "]".join([*sets_of(teams[0])[:5], "Mewtwo|||NoAbility|psychic|||||||"]))
-    with pytest.raises(InvalidTeam, match=r"0 of 1 teams could be drafted.*last: .*Mewtwo"):
+    with pytest.raises(InvalidTeam, match=r"0 of 1 teams could be drafted.*last: drafted team 0: .*Mewtwo"):
         drafted(simulator, "gen1ou", [barred], 1, 0)
+
+
+def test_a_species_is_drafted_once_whatever_its_nicknames():
+    teams = [Team(name, "]".join(f"{name}{n}|species{n}|" for n in range(SIZE))) for name in ("Ann", "Bob")]
+    unasked = SimpleNamespace(pack_team=lambda battle_format, packed, source: packed)
+    found = drafted(unasked, "gen1ou", teams, 20, 0)
+    assert {len({one.split("|")[1] for one in sets_of(team)}) for team in found} == {SIZE}
+    assert any({one[:3] for one in sets_of(team)} == {"Ann", "Bob"} for team in found)

@@ -22,8 +22,9 @@ def test_environment_passes_gymnasiums_checker(env):
     check_env(env, skip_render_check=True)
 
 
-def test_environment_plays_battles_through_and_again(env):
-    runs = []
+def test_environment_plays_battles_through_and_again(env, monkeypatch):
+    runs, heard, step = [], [], env.sim.step
+    monkeypatch.setattr(env.sim, "step", lambda: [heard.append(event.event) or event for event in step()])
     for _ in range(2):
         observation, info = env.reset(seed=4)
         total, done = 0.0, False
@@ -38,10 +39,12 @@ def test_environment_plays_battles_through_and_again(env):
         assert (total > 50) == info["won"]
         runs.append((total, info["turn"]))
     assert runs[0] == runs[1]
+    assert set(heard) == {"ask", "end"}  # nobody acted who was not asked
     assert "against" in env.render()
 
 
 def test_environment_refuses_what_the_mask_refuses(env):
+    assert env.render() is None  # nothing has begun
     _, info = env.reset(seed=4)
     for _ in range(40):
         refused = np.flatnonzero(info["action_mask"] == 0)
@@ -51,6 +54,10 @@ def test_environment_refuses_what_the_mask_refuses(env):
     for action in (int(refused[0]), 13, -1):
         with pytest.raises(BattleError, match="not legal"):
             env.step(action)
+    with pytest.raises(TypeError):
+        env.step(0.5)
+    env.asked[0].legal = 0  # where nothing is legal the battle takes its default
+    env.step(12)
 
 
 def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
@@ -153,7 +160,25 @@ def test_a_battle_is_drawn_by_the_environments_seed(env, monkeypatch):
     drawn = [(spec.teams, spec.seed, *spec.team_seeds) for spec in started]
     assert drawn[0] == drawn[3]
     assert all(len(set(values)) == 3 for values in zip(*drawn, strict=True))
+    assert all(len(set(seeds)) == 3 for _, *seeds in drawn)  # nor are both chairs' random teams one
     assert len(env.sim.home) == 1  # those that were left are over
+    env.teams = env.teams[:2]
+    for _ in range(5):
+        env.reset()
+        assert len(set(started[-1].teams)) == 2
+
+
+def test_a_battle_that_ends_beyond_the_turn_limit_has_ended(monkeypatch):
+    opponent = Follower()
+    env = BattleEnv("gen1ou", opponent=opponent, turn_limit=0)
+    _, info = env.reset(seed=1)
+    monkeypatch.setattr(env.sim, "act", lambda lane, actions: env.sim.write(lane, ">forcelose p2"))
+    *_, terminated, truncated, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+    assert (terminated, truncated, info["won"], len(opponent.ended)) == (True, False, True, 1)
+    assert env.render() is None  # nobody asked for pictures
+    with pytest.raises(BattleError, match="call reset first"):
+        env.step(0)
+    env.close()
 
 
 @pytest.mark.parametrize("way", ["truncated", "reset", "closed", "lost"])

@@ -42,7 +42,7 @@ def test_what_a_kill_cut_short_is_passed_over_and_nothing_else(tmp_path):
         assert Journal(place, {"seed": 1}, "--out").notes == [{"battle": 1, "kind": "won"}]
         file.write('{"battle": 2, "ki')
     with open_journal(place) as file:
-        for line in ('{"battle": 3}', '[{"battle": 4}]', '{"other": 5}', '{"battle": 6}'):
+        for line in ('{"battle": 3}', '[{"battle": 4}]', '{"other": 5}', "5", '"battle"', '{"battle": 6}'):
             file.write(line + "\n")
     found = Journal(place, {"seed": 1}, "--out")
     assert (found.run, [note["battle"] for note in found.notes]) == (run, [1, 3, 6])
@@ -78,3 +78,11 @@ def test_a_fingerprint_is_of_all_that_battles_hang_on():
     ]  # fmt: skip
     assert len({json.dumps(fingerprint(*one)) for one in given}) == len(given)
     assert fingerprint(*given[0]) == fingerprint({"seed": 1}, ["t"], [agent(), agent(model)])
+
+
+def test_what_an_older_journal_does_not_say_is_taken_for_the_same(tmp_path):
+    place = tmp_path / "battles.jsonl"
+    run = Journal(place, {"seed": 1, "models": 5}, "--out").run
+    assert Journal(place, {"seed": 1, "models": 5, "lanes": 16}, "--out").run == run
+    with pytest.raises(BattleError, match=r"was begun with another seed \(1 → 2\), models: repeat"):
+        Journal(place, {"seed": 2, "models": 6}, "--out")

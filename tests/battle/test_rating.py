@@ -33,6 +33,17 @@ def test_one_who_won_everything_has_a_finite_rating():
     assert found[0] > found[1]
 
 
+@pytest.mark.parametrize(("players", "battles"), [(2, 10_000), (5, 500), (12, 2000)])
+def test_players_far_above_one_another_are_rated_by_what_they_made(players, battles):
+    """The stronger always won. At the likeliest strengths everybody's expected points are those that they made."""
+    scores = np.triu(np.full((players, players), float(battles)), 1)
+    found = bradley_terry(scores)
+    points = scores + 0.5 * (1 - np.eye(players))
+    expected = (points + points.T) * expected_score(found[:, None], found[None, :])
+    assert expected.sum(1) == pytest.approx(points.sum(1), abs=1e-3)
+    assert np.mean(found) == pytest.approx(1500.0)
+
+
 def test_imagined_points_are_of_pairs_that_met():
     """The middle one of three met both others, 3 to 1 down the line; these two never met: nothing is imagined of it.
     With half a point for either side of a pair that is 3.5 to 1.5, and along the line strengths add up."""

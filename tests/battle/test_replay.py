@@ -144,3 +144,17 @@ def test_a_switch_that_a_hidden_trap_forbids_leaves_one_state_with_what_was_chos
     assert (event.unknown, event.refused) == (0, 0)
     assert (view["actions"][0], view["legal"][0]) == (0, 1)
     assert len(view["states"]) == len(view["actions"]) == len(view["legal"]) == 2
+
+
+def test_states_of_a_format_with_rules_of_its_own_bear_its_word(simulator):
+    team = "Snorlax|||immunity|outrage,rest||||||||"
+    record = {"format": "gen3ou@@@!Sleep Clause Mod", "word": "gen3ou", "seed": "1,2,3,4", "teams": [team, team]}
+    event = replay(simulator, record | {"choices": ["p1 move outrage", "p2 move rest", "forcetie"]})
+    views, finals = json.loads(bytes(event.views)), json.loads(bytes(event.finals))
+    states = [*finals, *(state for view in views for state in view["states"])]
+    assert len(states) == 6
+    assert {state["format"] for state in states} == {"gen3ou"}
+    assert not any(state["battle_won"] or state["battle_lost"] for state in states)
+    # Where nothing is asked any more nobody is held to the one move.
+    mine = [len(state["player_active_pokemon"]["moves"]) for state in (*views[0]["states"], finals[0])]
+    assert mine == [2, 1, 2]

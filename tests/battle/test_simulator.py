@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -129,6 +130,10 @@ for (let gen = 1; gen <= 9; gen++) {
     }
   }
 }
+const own = { nothing: [null] };
+assert.deepStrictEqual(deepClone(own), own);
+own.late = {};
+assert.notStrictEqual(deepClone(own).late, own.late);
 console.log(compared);
 """
 
@@ -136,6 +141,58 @@ console.log(compared);
 def test_the_faster_copy_of_a_move_is_the_simulators_own():
     node = node_command()[0]
     done = subprocess.run([node, "-e", CLONES], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10_000
+
+
+HANDLERS = r"""
+const assert = require('assert');
+const { Battle } = require('pokemon-showdown');
+const { findEventHandlers } = require('./node/events');
+const team = ['Snorlax', 'Gengar', 'Zapdos'].map((name) => ({ name, species: name, moves: ['rest'], evs: {} }));
+const facts = (found) => found.flatMap((one) => [one.effect, one.callback, one.effectHolder, one.target, one.index]);
+let compared = 0;
+for (const gen of [1, 9]) {
+  const battle = new Battle({ formatid: `gen${gen}customgame`, seed: '1,2,3,4' });
+  for (const side of ['p1', 'p2']) battle.setPlayer(side, { name: side, team });
+  while (battle.requestState === 'teampreview') battle.makeChoices('default', 'default');
+  const { dex, sides: [mine, theirs] } = battle;
+  const [active, bench] = mine.pokemon;
+  const foe = theirs.active[0];
+  const places = [...[...mine.pokemon, ...theirs.pokemon].map((pokemon) => pokemon.volatiles),
+    mine.sideConditions, theirs.sideConditions, battle.field.pseudoWeather];
+  // Of abilities, items and conditions those that listen to something new, wherever such a thing may be.
+  const ids = [...Object.keys(dex.data.Abilities).map((id) => `ability:${id}`), ...Object.keys(dex.data.Moves),
+    ...Object.keys(dex.data.Items).map((id) => `item:${id}`), ...Object.keys(dex.data.Conditions)];
+  const heardBy = (one) => Object.keys(one).filter((key) => /^on[A-Z]/.test(key) && typeof one[key] === 'function');
+  const names = new Set(Object.values(dex.data.Rulesets).flatMap(heardBy));
+  ids.forEach((id, n) => {
+    const heard = heardBy(dex.conditions.getByID(id));
+    if (heard.some((name) => !names.has(name))) places.forEach((place, i) => { if ((n + i) % 3) place[id] = {}; });
+    for (const name of heard) names.add(name);
+  });
+  [...names].forEach((name, n) => {
+    const event = name.replace(/^on(Ally|Any|Foe|Source)?/, '');
+    if (n % 4 === 0) battle.format = { ...battle.format, [`on${event}`]() {} };
+    if (n % 4 === 1) battle.onEvent(event, battle.format, () => {});
+    for (const [target, source] of [[active], [active, foe], [foe, bench], [bench, foe], [bench, bench],
+      [[active, foe], foe], [mine], [theirs, foe], [battle]]) {
+      battle.findEventHandlers = findEventHandlers;
+      const ours = facts(battle.findEventHandlers(target, event, source));
+      delete battle.findEventHandlers;
+      const own = facts(battle.findEventHandlers(target, event, source));
+      assert(ours.length === own.length && ours.every((fact, i) => fact === own[i]), `generation ${gen}: ${event}`);
+      compared += own.length;
+    }
+  });
+}
+console.log(compared);
+"""
+
+
+def test_the_faster_search_for_handlers_finds_the_simulators_own():
+    node = node_command()[0]
+    done = subprocess.run([node, "-e", HANDLERS], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10_000
 
@@ -163,11 +220,17 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         sim.act("b0", [0, 0])
         events = sim.step()
         assert [event.event for event in events] == ["void"] * 3
+        assert {event.message for event in events} == {"the Node process was lost: exit status -9"}
         assert sim.restarts == 1
         assert len(battles(sim, "gen1ou", 2)) == 2
+        for lane in ("kept", "left"):
+            sim.start(BattleSpec(lane, "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
+        assert len(sim.step()) == 4
         os.kill(sim.workers[0].process.pid, signal.SIGKILL)
+        sim.drop("left")
         sim.start(BattleSpec("late", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
-        assert [event.lane for event in sim.step()] == ["late"]  # the first three are no longer its
+        assert [event.lane for event in sim.step()] == ["kept", "late"]  # the first three are no longer its
+        assert sim.home == sim.told == {}
 
 
 def test_a_hung_process_counts_as_lost():
@@ -177,8 +240,48 @@ def test_a_hung_process_counts_as_lost():
         os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
         sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
         sim.write("b", " " * (4 << 20))  # more than its pipe takes
-        assert [event.event for event in sim.step()] == ["void"]
+        (event,) = sim.step()
+        assert (event.event, event.message) == ("void", "the Node process was lost: no answer in 1 s")
         assert sim.restarts == 1
+
+
+def test_each_side_is_told_each_line_once_and_of_the_others_health_but_hundredths(simulator):
+    teams = tuple(team.packed for team in load_teams(simulator, "gen9ou")[:2])
+    simulator.start(BattleSpec("told", "gen9ou", "1,2,3,4", teams, want_lines=(True, True)))
+    wholes, turns = {(side, owner): set() for side in (0, 1) for owner in (0, 1)}, [[], []]
+    for _ in range(12):
+        actions = [None, None]
+        for event in simulator.step():
+            assert event.event == "ask"
+            actions[event.side] = (event.legal & -event.legal).bit_length() - 1
+            lines = "\n".join(json.loads(bytes(event.lines)))
+            turns[event.side] += map(int, re.findall(r"\|turn\|(\d+)", lines))
+            for owner, whole in re.findall(r"\|p([12])a?: [^|]*\|(?:[^|]*\|)?\d+/(\d+)", lines):
+                wholes[event.side, int(owner) - 1].add(int(whole))
+            foe = json.loads(bytes(event.state))["opponent_active_pokemon"]
+            assert foe["hp_pct"] * 100 == pytest.approx(round(foe["hp_pct"] * 100))
+        simulator.act("told", actions)
+    for (side, owner), seen in wholes.items():
+        assert (seen == {100}) == (side != owner)
+    assert [seen == list(range(1, len(seen) + 1)) and len(seen) > 5 for seen in turns] == [True, True]
+    simulator.step()
+    simulator.drop("told")
+    simulator.step()
+
+
+def test_a_battle_that_throws_is_void_and_the_others_go_on(simulator):
+    teams = [team.packed for team in load_teams(simulator, "gen1ou")[:2]]
+    for lane in ("thrown", "other"):
+        simulator.start(BattleSpec(lane, "gen1ou", "1,2,3,4", tuple(teams)))
+    simulator.step()
+    simulator.write("thrown", ">start {")
+    simulator.act("other", [0, 0])
+    void, *more = simulator.step()
+    assert (void.event, void.lane) == ("void", "thrown")
+    assert {(event.event, event.lane) for event in more} == {("ask", "other")}
+    assert "thrown" not in simulator.home
+    simulator.drop("other")
+    simulator.step()
 
 
 def test_a_lost_process_voids_matches_and_play_goes_on():
