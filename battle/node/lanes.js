@@ -97,8 +97,9 @@ class Lane {
     if (this.want.lines?.[side]) this.lines[side].push(line.text);
   }
 
-  /** An error: requests come by themselves. */
+  /** An error, or a hint for this player alone; requests come by themselves. */
   sideUpdate(side, line) {
+    if (!line.startsWith('|error|')) return;
     const message = line.slice('|error|'.length);
     if (message.startsWith('[Unavailable choice]')) this.retry[side] = true; // a new request follows
     else this.refusals.push([side, message]);

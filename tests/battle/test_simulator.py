@@ -326,6 +326,16 @@ def test_a_choice_that_is_refused_is_counted_and_the_battle_goes_on(simulator):
     assert outcome.views[0].actions[0] == -1
 
 
+def test_a_word_to_one_player_alone_is_no_refusal(simulator):
+    """Up to generation 4 the simulator tells a player privately that there is nothing left but Struggle."""
+    chansey = "Chansey||||softboiled|||||||"
+    match = Match("struggle", "gen1ou", (RandomAgent(), RandomAgent()), seed=1, teams=(chansey, chansey))
+    (outcome,) = play(simulator, [match])
+    assert outcome.kind == "won"
+    assert outcome.turns > 17
+    assert outcome.refused == []
+
+
 def test_a_turn_limit_cuts_without_a_winner(simulator):
     before = set(simulator.home)  # other tests' battles
     outcome = battles(simulator, "gen1ou", 1, turn_limit=5)[0]
