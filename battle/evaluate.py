@@ -32,10 +32,11 @@ from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
 from battle.recorder import Recorder, claim, open_journal, run_id
-from battle.schedule import LEAD_RULES, at_least_one, pair, seed_of
+from battle.schedule import LEAD_RULES, pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
+from data.arguments import at_least_one
 from data.progress import progress_bar
 from data.report_file import report_file
 from data.terminal import steady_output

@@ -30,9 +30,9 @@ import msgspec
 
 from battle.errors import BattleError
 from battle.recorder import Recorder, claim, content, open_journal, word
-from battle.schedule import at_least_one
 from battle.simulator import Event, Simulator
 from battle.stop import listen
+from data.arguments import at_least_one
 from data.progress import progress_bar
 from data.report_file import report_file
 from data.terminal import steady_output

@@ -28,10 +28,10 @@ from battle.live import LivePlayer
 from battle.local_server import LocalServer, listening
 from battle.players import make_player, parse_player
 from battle.recorder import CannotRecord
-from battle.schedule import at_least_one
 from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import load_teams
+from data.arguments import at_least_one
 from data.terminal import steady_output
 
 log = logging.getLogger(__name__)

@@ -29,10 +29,11 @@ from battle.journal import Journal, fingerprint, remove_unnoted
 from battle.play import TURN_LIMIT, Match, play
 from battle.players import PlayerSpec, make_player, parse_players
 from battle.recorder import Recorder, claim, open_journal
-from battle.schedule import LEAD_RULES, at_least_one, leads, none_or_more, seed_of, share
+from battle.schedule import LEAD_RULES, leads, seed_of
 from battle.simulator import Simulator
 from battle.stop import listen
 from battle.teams import Team, load_teams
+from data.arguments import at_least_one, none_or_more, share
 from data.progress import progress_bar
 from data.terminal import steady_output
 

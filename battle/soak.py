@@ -25,10 +25,11 @@ from battle.interface import Agent
 from battle.play import Match, Outcome, play
 from battle.players import BASELINES
 from battle.recorder import Recorder
-from battle.schedule import at_least_one, pair, seed_of
+from battle.schedule import pair, seed_of
 from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import Team, load_teams
+from data.arguments import at_least_one
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
 from data.report_file import report_file

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from .arguments import at_least_one
 from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
 from .parallel import WorkerLost
@@ -81,7 +82,7 @@ def _add_encode(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("encode", help="print one battle file's observations, actions and rewards as JSON")
     parser.add_argument("file", type=Path)
     parser.add_argument("--space", choices=list(SPACES), default="default")
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="cap on the decompressed size")
+    parser.add_argument("--max-bytes", type=at_least_one, default=MAX_BYTES, help="cap on the decompressed size")
     parser.set_defaults(run=_encode)
 
 
@@ -190,7 +191,7 @@ def _add_index(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.add_argument("--processes", type=at_least_one, help="default: the number of cores")
     parser.add_argument("--cache-dir", help="where indexes are kept (default: TURNWISE_CACHE or ~/.cache/turnwise)")
 
 
@@ -226,10 +227,10 @@ def _add_cache(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--space", choices=list(SPACES), default="default")
     parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped)")
     parser.add_argument("--illegal-actions", choices=ILLEGAL_RULES, default="reject")
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="cap on a battle's decompressed size")
+    parser.add_argument("--max-bytes", type=at_least_one, default=MAX_BYTES, help="cap on a battle's decompressed size")
     parser.add_argument("--battles-per-shard", type=int, default=4096)
     parser.add_argument("--shard", default="0/1", help="i/n: this machine's share of the work")
-    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.add_argument("--processes", type=at_least_one, help="default: the number of cores")
     parser.set_defaults(run=_cache)
 
 
@@ -304,8 +305,8 @@ def _show(options: argparse.Namespace) -> int:
 def _add_verify(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("verify", help="check every file against the format; status 1 where any is bad")
     parser.add_argument("dir", type=Path)
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="cap on a battle's decompressed size")
-    parser.add_argument("--processes", type=int, help="default: the number of cores")
+    parser.add_argument("--max-bytes", type=at_least_one, default=MAX_BYTES, help="cap on a battle's decompressed size")
+    parser.add_argument("--processes", type=at_least_one, help="default: the number of cores")
     parser.set_defaults(run=_verify)
 
 

@@ -1,12 +1,9 @@
-"""Which battles a run plays: couples of battles, leads and seeds, and what a command line may count."""
+"""Which battles a run plays: couples of battles, leads and seeds."""
 
-import argparse
 from dataclasses import replace
 from itertools import permutations
 
-import pytest
-
-from battle.schedule import at_least_one, leads, none_or_more, pair, seed_of, share
+from battle.schedule import leads, pair, seed_of
 from battle.teams import Team
 
 TEAMS = [Team(name, f"packed {name}") for name in "abcd"]
@@ -42,18 +39,3 @@ def test_a_seed_is_of_its_parts_in_their_order():
     seeds = {seed_of(*one) for one in parts}
     assert len(seeds) == len(parts)
     assert all(0 <= seed < 2**63 for seed in {seed_of(number) for number in range(200)})
-
-
-@pytest.mark.parametrize(
-    ("kind", "good", "bad"),
-    [
-        (at_least_one, {"1": 1, "20": 20}, ["0", "-1", "1.5", "x", ""]),
-        (none_or_more, {"0": 0, "20": 20}, ["-1", "1.5", "x", ""]),
-        (share, {"0": 0.0, "0.25": 0.25, "1": 1.0}, ["-0.1", "1.1", "nan", "x", ""]),
-    ],
-)
-def test_counts_and_shares_of_a_command_line(kind, good, bad):
-    assert {text: kind(text) for text in good} == good
-    for text in bad:
-        with pytest.raises(argparse.ArgumentTypeError, match="give a"):
-            kind(text)
