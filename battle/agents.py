@@ -422,19 +422,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gamma", type=float, help="whose policy acts (default: the model's)")
     parser.add_argument("--beta", type=float, help="how far it leans on its critics (default: the model's)")
     arguments = parser.parse_args(argv)
-    place = f"{arguments.state}: "
+    try:
+        agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma, beta=arguments.beta)
+    except (ValueError, OSError) as error:  # names the model's folder
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     try:
         text = sys.stdin.read() if arguments.state == "-" else Path(arguments.state).read_text(encoding="utf-8")
         content = json.loads(text)
         battle = content if isinstance(content, dict) and "states" in content else {"states": content}
         states = battle["states"] if isinstance(battle["states"], list) else [battle["states"]]
         actions = battle.get("actions")  # with the last one's, as in a battle file, or without
-        place = ""  # what is wrong with a model names its folder
-        agent = TurnwiseAgent.from_pretrained(arguments.checkpoint, gamma=arguments.gamma, beta=arguments.beta)
-        place = f"{arguments.state}: "
         decision = agent.decide(states, actions and actions[: len(states) - 1])
     except (ValueError, TypeError, OSError) as error:
-        print(f"error: {place}{error}", file=sys.stderr)
+        print(f"error: {arguments.state}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(decision), indent=1))
     return 0

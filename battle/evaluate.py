@@ -39,7 +39,7 @@ from battle.teams import Team, load_teams
 from data.arguments import at_least_one
 from data.progress import progress_bar
 from data.report_file import report_file
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 
 JOURNAL = "battles.jsonl"
 NOTED = {"battle", "format", "kind", "winner", "turns", "refused"}  # keys of a line of the journal
@@ -223,7 +223,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.evaluate", description=(__doc__ or "").partition("\n")[0])
+    made = argparse.ArgumentParser(prog="python -m battle.evaluate", description=first_line(__doc__))
     made.add_argument("--agent", nargs="+", required=True, help="[label=]baseline or model folder[:temperature=1,…]")
     made.add_argument("--against", nargs="+", default=["all"], help="the same, or `all` baselines")
     made.add_argument("--formats", nargs="+", default=["gen1ou"])

@@ -35,7 +35,7 @@ from battle.stop import listen
 from data.arguments import at_least_one
 from data.progress import progress_bar
 from data.report_file import report_file
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 
 log = logging.getLogger(__name__)
 
@@ -313,9 +313,7 @@ class Importer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     steady_output()
-    parser = argparse.ArgumentParser(
-        prog="python -m battle.import_inputlogs", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m battle.import_inputlogs", description=first_line(__doc__))
     parser.add_argument("files", nargs="+", type=Path, help=".inputlog, or one battle a line: .jsonl, .jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the battle files")
     parser.add_argument("--processes", type=at_least_one, default=1, help="Node processes")

@@ -32,7 +32,7 @@ from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import load_teams
 from data.arguments import at_least_one
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def seconds(text: str) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.ladder", description=(__doc__ or "").partition("\n")[0])
+    made = argparse.ArgumentParser(prog="python -m battle.ladder", description=first_line(__doc__))
     made.add_argument("--server", default="local", help="local, or the full ws(s):// address of a server")
     made.add_argument("--port", type=port, default=8000, help="of the local server")
     made.add_argument("--agent", default="type_switch", help="a baseline, or a model's folder with options")

@@ -204,7 +204,6 @@ class LivePlayer(ConnectedPlayer):
             view.actions[-1] = action
             if action not in choices or (event.legal and choices[action] is None):
                 self._note(room, f"action {action} is not legal here, the default is played")
-                action = -1
                 self._correct(room)
         return choices.get(action) or "default"
 

@@ -17,14 +17,14 @@ from battle.recorder import Recorder
 from battle.schedule import pair, seed_of
 from battle.simulator import Simulator
 from battle.teams import load_teams
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 
 FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     steady_output()
-    parser = argparse.ArgumentParser(prog="python -m battle.sample", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m battle.sample", description=first_line(__doc__))
     parser.add_argument("--out", type=Path, default=Path("data/sample"))
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--pairs", type=int, default=10, help="pairs of battles per format, four files each")

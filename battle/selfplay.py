@@ -35,7 +35,7 @@ from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.arguments import at_least_one, none_or_more, share
 from data.progress import progress_bar
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 
 JOURNAL = "selfplay.jsonl"
 
@@ -75,7 +75,7 @@ class Pool:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=(__doc__ or "").partition("\n")[0])
+    made = argparse.ArgumentParser(prog="python -m battle.selfplay", description=first_line(__doc__))
     made.add_argument("--players", nargs="+", required=True, help="[label=]baseline or folder[:temperature=…,weight=…]")
     made.add_argument("--formats", nargs="+", required=True)
     made.add_argument("--battles", type=at_least_one, required=True)

@@ -34,7 +34,7 @@ from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
 from data.report_file import report_file
 from data.schema import BadBattle
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 from data.tokenizer import Tokenizer
 
 FORMATS = ("gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou", "gen9randombattle")
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     steady_output()
-    parser = argparse.ArgumentParser(prog="python -m battle.soak", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m battle.soak", description=first_line(__doc__))
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     parser.add_argument("--battles", type=at_least_one, default=1000, help="per format")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,5 @@
-"""Standard output and error as a command finds them: their encoding and their absence are no reason to fail."""
+"""What a command says of itself, and standard output and error as it finds them: an encoding, a closed stream or
+Python without docstrings (-OO) are no reason to fail."""
 
 import codecs
 import os
@@ -15,3 +16,8 @@ def steady_output() -> None:
         # A file's name that is no UTF-8 is printed as the bytes that it is.
         utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+
+
+def first_line(text: str | None) -> str:
+    """Of a docstring, for `--help`; none where Python left them out."""
+    return (text or "").partition("\n")[0]

@@ -16,6 +16,7 @@ from torch.utils.benchmark import Timer
 
 from data.dataset import BattleDataset
 from data.loader import make_loader
+from data.terminal import first_line
 from data.tokenizer import Tokenizer
 from launch.part_clock import kernel_seconds
 from launch.record import hardware, write_record
@@ -104,9 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure; write the record and print its table. Exit status 1 where one of them failed."""
     argv = sys.argv[1:] if argv is None else list(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.bench_attention", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m launch.bench_attention", description=first_line(__doc__))
     parser.add_argument("--preset", choices=list(PRESETS), default="base" if device.type == "cuda" else "tiny")
     parser.add_argument("--data", default="data/sample", help="battle files, or a token cache")
     parser.add_argument("--battles", type=int, default=128 if device.type == "cuda" else 16, help="in the pack")

@@ -34,6 +34,7 @@ from battle.schedule import seed_of
 from battle.simulator import ROOM, Simulator, node_command
 from battle.teams import load_teams
 from data.observation import SPACES
+from data.terminal import first_line
 from data.tokenizer import Tokenizer
 from launch.record import write_record
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
@@ -226,7 +227,7 @@ def versions() -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.bench_play", description=first_line(__doc__))
     parser.add_argument("--formats", nargs="+", default=["gen1ou", "gen2ou", "gen3ou", "gen4ou", "gen9ou"])
     parser.add_argument("--battles", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=4)

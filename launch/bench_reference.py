@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from data.terminal import first_line
 from launch.bench_likelihood import run_child
 from launch.record import write_record
 
@@ -133,9 +134,7 @@ def table(record: dict) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure both cases and the likelihood; write the record."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.bench_reference", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m launch.bench_reference", description=first_line(__doc__))
     parser.add_argument("--data", default="../shared/battles", help="the battle files that the reference was timed on")
     parser.add_argument("--steps", type=int, default=8, help="optimizer steps timed")
     parser.add_argument("--seconds", type=float, default=180.0, help="of a core, to train towards the likelihood")

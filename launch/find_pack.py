@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 from launch.machine import peak_rss
 from trainer.config import load_config
 from trainer.errors import ConfigError
@@ -85,7 +85,7 @@ def try_pack(settings: list[str], path: str | None, battles: int) -> dict:
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, and print the setting. Exit status 1 where nothing fits or a try fails otherwise."""
     steady_output()
-    parser = argparse.ArgumentParser(prog="python -m launch.find_pack", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.find_pack", description=first_line(__doc__))
     parser.add_argument("--config", help="YAML of the run")
     parser.add_argument("--memory-gib", type=float, help="budget; needed on the CPU (default on CUDA: all of it)")
     parser.add_argument("--start", type=int, default=8, help="battles of the first try")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from battle.rating import wilson
+from data.terminal import first_line
 from launch.record import write_record
 
 
@@ -72,9 +73,7 @@ def report(out: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.loop_report", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m launch.loop_report", description=first_line(__doc__))
     parser.add_argument("out", type=Path, help="the loop's folder")
     parser.add_argument("--command", default="launch/loop.sh", help="the command that ran the loop, for the record")
     parser.add_argument("--name", help="write a record of this name, too")

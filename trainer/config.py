@@ -170,7 +170,7 @@ class RunConfig:
     timeout_minutes: float = 30.0  # that a process waits for the others before it gives up
     batch_scaling: str = "keep"  # of the global batch on more processes: keep | multiply
     lr_scaling: str = "sqrt"  # of the learning rate where the batch is multiplied: sqrt | none
-    precision: str = "auto"  # auto: bf16 where the chip multiplies it (CUDA, AVX-512 BF16) | fp32 | bf16
+    precision: str = "auto"  # auto: bf16 where the chip multiplies it (Ampere, AVX-512 BF16) | fp32 | bf16
     compile: bool | None = None  # torch.compile; null: on CUDA; never under ZeRO 3
     cuda_graphs: bool = False  # replay the compiled kernels as one graph, where the host cannot launch them in time
     resume: str = "auto"  # auto: from OUTPUT's newest checkpoint if any | never | a checkpoint's folder

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from data.collate import PackLayout
 from data.observation import space_named
 from data.sampler import PackShape, pack_shape
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import RunConfig, load_config, scale_to_world
@@ -282,9 +282,8 @@ def recorded_share(gpu_name: str, gpu: Gpu, flops: float) -> Assumed:
     key = gpu_name.split("-")[0].upper()
     found = []
     for record in json.loads(RECORD.read_text(encoding="utf-8")).values():
-        if (
-            key in str(record["hardware"]["device"]).replace(" ", "") and "default" in record
-        ):  # not one of the prior recipe alone
+        device = str(record["hardware"]["device"]).replace(" ", "")
+        if key in device and "default" in record:  # not one of the prior recipe alone
             own = record["default"]["flops_per_turn"]["train"]
             share = record["default"]["loader_included"]["turns_per_s"] * own / gpu.bf16
             found.append((abs(own - flops), share, record["name"]))
@@ -346,7 +345,7 @@ def report(
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan of a run. Exit status 1 where it cannot fit."""
     steady_output()
-    parser = argparse.ArgumentParser(prog="python -m trainer.plan", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m trainer.plan", description=first_line(__doc__))
     parser.add_argument("--config", help="YAML of the run")
     parser.add_argument("--gpus", default="1,8", help="numbers of GPUs: 1,8,64")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100-80gb")

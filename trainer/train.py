@@ -9,14 +9,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from data.terminal import steady_output
+from data.terminal import first_line, steady_output
 from trainer.stop import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 refused with a reason, 75 told to stop and saved (start again to go on)."""
     steady_output()
-    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=first_line(__doc__))
     parser.add_argument("--config", help="YAML of the run (launch/runs/*.yaml); defaults where absent")
     parser.add_argument("--data_path", help="folder of battle files: the same as data.path=DIR")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher passes it

@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import signal
 
 import pytest
 
 from battle import evaluate
 from battle.errors import BattleError
-from tests.battle.told import tell
+from tests.battle.told import stop_after_each, tell
 
 
 def met(*words):
@@ -183,14 +182,7 @@ def test_the_report_is_kept_where_its_table_cannot_be_said(tmp_path, monkeypatch
 
 def test_a_stop_begins_no_further_battle_and_no_further_format(tmp_path, monkeypatch, capsys):
     asked = tell(monkeypatch, evaluate, ("won", 0))
-    play = evaluate.play
-
-    def stopped(sim, matches, **options):
-        for outcome in play(sim, matches, **options):
-            signal.raise_signal(signal.SIGINT)
-            yield outcome
-
-    monkeypatch.setattr(evaluate, "play", stopped)
+    stop_after_each(monkeypatch, evaluate)
     assert evaluate.main(asked_for(tmp_path / "r.json")) == 130
     assert len(asked.matches) == 1
     assert "stopped: these battles were played out" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import signal
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from battle.errors import BattleError
 from battle.players import PlayerSpec
 from battle.schedule import leads
 from battle.teams import Team
-from tests.battle.told import tell
+from tests.battle.told import stop_after_each, tell
 
 TEAMS = {name: [Team(f"{name}{n}", f"packed {n}") for n in range(3)] for name in ("gen1ou", "gen9ou")}
 
@@ -120,13 +119,6 @@ def test_another_command_does_not_go_on_with_these_battles(tmp_path, monkeypatch
 
 def test_a_stopped_command_says_so_and_begins_no_further_battle(tmp_path, monkeypatch, capsys):
     asked = tell(monkeypatch, selfplay, ("won", 0))
-    play = selfplay.play
-
-    def stopped(sim, matches, **options):
-        for outcome in play(sim, matches, **options):
-            signal.raise_signal(signal.SIGINT)
-            yield outcome
-
-    monkeypatch.setattr(selfplay, "play", stopped)
+    stop_after_each(monkeypatch, selfplay)
     assert selfplay.main(command(tmp_path)) == 130
     assert (json.loads(capsys.readouterr().out)["battles"], len(asked.matches)) == (1, 1)

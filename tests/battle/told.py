@@ -1,6 +1,7 @@
 """Commands of battles that are told rather than played: what a command asks of the simulator, and what it makes of
 what came of it."""
 
+import signal
 from types import SimpleNamespace
 
 from battle.play import Outcome, View
@@ -47,3 +48,15 @@ def tell(monkeypatch, module, *ends, refused=0, views=None):
     for thing in (Simulator, load_teams, play):
         monkeypatch.setattr(module, thing.__name__, thing)
     return asked
+
+
+def stop_after_each(monkeypatch, module):
+    """Ctrl-C comes as each battle of `module`'s command ends."""
+    play = module.play
+
+    def stopped(sim, matches, **options):
+        for outcome in play(sim, matches, **options):
+            signal.raise_signal(signal.SIGINT)
+            yield outcome
+
+    monkeypatch.setattr(module, "play", stopped)
