@@ -1,11 +1,10 @@
 """What an opponent is expected to have: what agrees with what it showed, of the teams that are known."""
 
 import json
-import subprocess
 
 import pytest
 
-from battle.simulator import ROOM, node_command
+from tests.battle.node_script import run_script
 
 TEAMS = [
     "]".join(f"{name}||{item}|{ability}|{moves}||252,,,,,4||,0,,,,|||" for name, item, ability, moves in team)
@@ -74,10 +73,7 @@ def found():
         "unseen": list(UNSEEN.values()),
         "strangers": STRANGERS,
     }
-    command = [node_command()[0], "-e", SCRIPT]
-    out = subprocess.run(command, cwd=ROOM, input=json.dumps(asked), capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout)
+    return json.loads(run_script(SCRIPT, asked))
 
 
 def drawn(found, name, key):

@@ -2,11 +2,10 @@
 """What the searching player makes of a battle: what an attack threatens, what a side holds, what it then does."""
 
 import json
-import subprocess
 
 import pytest
 
-from battle.simulator import ROOM, node_command
+from tests.battle.node_script import run_script
 from tests.battle.table import command
 
 SCRIPT = """
@@ -119,10 +118,7 @@ def seen():
     }
     rows |= {name: {"gen": 4, "mine": THREE, "theirs": THREE, "change": change} for name, change in SIDES.items()}
     rows |= {name: {"gen": 4, **teams, "change": change, "turn": turn} for name, (teams, change, turn) in TURNS.items()}
-    node = [node_command()[0], "-e", SCRIPT]
-    out = subprocess.run(node, cwd=ROOM, input=json.dumps(rows), capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout)
+    return json.loads(run_script(SCRIPT, rows))
 
 
 def hit(row, power, kind="special", factor=1.0, attack=1.0, defense=1.0, extra=1.0):

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
-from battle.simulator import ROOM, node_command
+from tests.battle.node_script import run_script
 from tests.battle.table import command
 
 SCRIPT = """
@@ -140,11 +139,7 @@ def built():
         {"feeds": command(n, gen, lines, changes)[1], "lead": lead, "teams": [THEIRS]}
         for n, (_, gen, lines, changes, lead, _) in enumerate(ROWS)
     ]
-    out = subprocess.run(
-        [node_command()[0], "-e", SCRIPT], cwd=ROOM, input=json.dumps(rows), capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout)
+    return json.loads(run_script(SCRIPT, rows))
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[name for name, *_ in ROWS])

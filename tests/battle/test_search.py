@@ -1,7 +1,5 @@
 """The searching player: legal, repeatable, blind to what is hidden; its twins go their own way; it wins."""
 
-import subprocess
-
 import numpy as np
 import pytest
 
@@ -10,8 +8,8 @@ from battle.errors import BattleError
 from battle.play import Match, play
 from battle.players import UnknownPlayer, make_player, parse_player
 from battle.search import SearchAgent, known_teams
-from battle.simulator import ROOM, node_command
 from battle.teams import load_teams
+from tests.battle.node_script import run_script
 
 TWINS = """
 const assert = require('assert');
@@ -37,8 +35,7 @@ console.log('same');
 
 
 def test_a_twin_goes_on_as_the_simulators_own_copy_does_and_leaves_its_battle_alone():
-    out = subprocess.run([node_command()[0], "-e", TWINS], cwd=ROOM, capture_output=True, text=True, check=False)
-    assert out.stdout.strip() == "same", out.stderr
+    assert run_script(TWINS) == "same"
 
 
 BROKEN = """
@@ -58,8 +55,7 @@ console.log('said');
 
 
 def test_a_drawn_battle_that_cannot_be_played_is_said_and_left_out():
-    out = subprocess.run([node_command()[0], "-e", BROKEN], cwd=ROOM, capture_output=True, text=True, check=False)
-    assert out.stdout.strip() == "said", out.stderr
+    assert run_script(BROKEN) == "said"
 
 
 class Watched(SearchAgent):
@@ -122,8 +118,7 @@ console.log(set.moves.length);
 
 
 def test_a_species_of_a_generation_before_has_moves():
-    out = subprocess.run([node_command()[0], "-e", UNKNOWN], cwd=ROOM, capture_output=True, text=True, check=False)
-    assert out.stdout.strip() == "4", out.stderr
+    assert run_script(UNKNOWN) == "4"
 
 
 TIERS = """
@@ -139,9 +134,8 @@ for (const format of ['gen3uu', 'gen9randombattle', 'gen1lc']) {
 
 
 def test_where_no_team_is_known_it_expects_those_of_the_formats_own_tier():
-    out = subprocess.run([node_command()[0], "-e", TIERS], cwd=ROOM, capture_output=True, text=True, check=False)
     # Of Little Cup none can be made; there it expects what random battles have.
-    assert out.stdout.splitlines() == ["gen3uu 40 false", "gen9randombattle 40 false", "gen1lc 40 false"], out.stderr
+    assert run_script(TIERS).splitlines() == ["gen3uu 40 false", "gen9randombattle 40 false", "gen1lc 40 false"]
 
 
 def test_its_time_is_for_one_decision_not_for_those_of_all_battles(simulator):

@@ -18,6 +18,7 @@ from battle.play import Match, play
 from battle.play import _Table as Table
 from battle.simulator import ROOM, BattleSpec, Simulator, node_command
 from battle.teams import load_teams
+from tests.battle.node_script import run_script
 
 
 def battles(sim, battle_format, count, agents=None, **options):
@@ -139,10 +140,7 @@ console.log(compared);
 
 
 def test_the_faster_copy_of_a_move_is_the_simulators_own():
-    node = node_command()[0]
-    done = subprocess.run([node, "-e", CLONES], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 10_000
+    assert int(run_script(CLONES)) > 10_000
 
 
 HANDLERS = r"""
@@ -191,10 +189,7 @@ console.log(compared);
 
 
 def test_the_faster_search_for_handlers_finds_the_simulators_own():
-    node = node_command()[0]
-    done = subprocess.run([node, "-e", HANDLERS], cwd=ROOM, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 10_000
+    assert int(run_script(HANDLERS)) > 10_000
 
 
 def test_what_was_recorded_is_what_the_states_say(simulator):
