@@ -376,13 +376,14 @@ def _model_folder(folder_or_name: str | Path) -> Path:
     if path.exists():
         raise FileNotFoundError(f"{path}: holds no config.json: give a saved model's folder, or a run's")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    client_fault = HfHubHTTPError.__bases__[0]  # of the HTTP client: an HF_ENDPOINT without https://, for one
     try:
         return Path(snapshot_download(str(folder_or_name)))
     except HFValidationError as error:  # a path of more than two parts is no name there, and was not meant as one
         raise FileNotFoundError(f"{path}: no such folder: give a saved model's, a run's, or NAME/MODEL") from error
-    except (OSError, ValueError, ImportError) as error:  # the last: a proxy of a kind that wants a package
+    except (OSError, ValueError, client_fault, ImportError) as error:  # the last: a proxy that wants a package
         reason = str(error).strip().split("\n")[0]
         raise FileNotFoundError(
             f"{path}: no such folder, and the Hub does not give it ({reason}): check name and network"

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from safetensors import SafetensorError
 
 
@@ -24,6 +25,16 @@ def come_whole(folder: Path) -> Iterator[None]:
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch lists the weights that are lacking line by line
         raise CheckpointError(f"{folder}: is cut or spoilt ({reason}): save or fetch the model again") from error
+
+
+@contextmanager
+def card_reads(card: Path) -> Iterator[None]:
+    """Around the reading of a model's card: CheckpointError where its metadata is no YAML."""
+    try:
+        yield
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{card}: its metadata cannot be read ({reason}): mend or delete the file") from error
 
 
 def refuse_unwritable(output: Path, fault: str | None) -> NoReturn:

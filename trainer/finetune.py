@@ -17,7 +17,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.checkpoint import find_model
 from trainer.config import ModelChoice, RunConfig
-from trainer.errors import CheckpointError, ConfigError, come_whole
+from trainer.errors import CheckpointError, ConfigError, card_reads, come_whole
 from trainer.export import CARD, VOCABULARY
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,10 @@ class Start:
     def licence(self) -> str | None:
         """What its battles asked of it, or else what its card grants; None where neither is said."""
         card = self.folder / CARD
-        return self.saved.licence or ((metadata_load(card) or {}).get("license") if card.exists() else None)
+        if self.saved.licence or not card.exists():
+            return self.saved.licence
+        with card_reads(card):
+            return (metadata_load(card) or {}).get("license")
 
     def network(self) -> TurnwiseForOfflineRL:
         """The network with the model's weights, on CPU in fp32; rows of new words are drawn by torch's generator.

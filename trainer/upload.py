@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.card import USE, USE_PACKED, RunFacts, model_card, renamed_card
-from trainer.errors import come_whole
+from trainer.errors import card_reads, come_whole
 from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies
 
 
@@ -43,7 +43,8 @@ def documents(folder: Path, repo: str, licence: str | None, run: Path | None, us
     from trainer.figures import training_curve  # here: a drawing library, which no training run need wait for
 
     if run is None and (folder / CARD).exists():  # it knows more than can be found out now
-        card = renamed_card((folder / CARD).read_text(encoding="utf-8"), repo, use)
+        with card_reads(folder / CARD):
+            card = renamed_card((folder / CARD).read_text(encoding="utf-8"), repo, use)
         if licence:
             card.data.license = licence
         return {CARD: str(card).encode()} | {p.name: p.read_bytes() for p in folder.glob(CURVE)}

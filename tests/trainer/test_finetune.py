@@ -19,6 +19,7 @@ from tests.trainer.conftest import SIZES, SMALL
 from trainer import export, plan, upload
 from trainer.card import RunFacts, model_card
 from trainer.config import load_config
+from trainer.errors import CheckpointError
 from trainer.finetune import joined, starting_model
 from trainer.loop import Run
 from trainer.train import main as train_main
@@ -94,6 +95,9 @@ def test_a_card_tells_the_licence_of_a_model_that_does_not(cached, trained, tmp_
     for card, told in (("---\nlicense: cc-by-nc-sa-4.0\n---\n", "cc-by-nc-4.0"), ("no metadata", None)):
         (folder / "README.md").write_text(card)
         assert licence_of_a_run(cached, tmp_path / "run", start) == told
+    (folder / "README.md").write_text("---\nlicense: [mit\n---\n")
+    with pytest.raises(CheckpointError, match=r"README\.md: its metadata cannot be read \(.*flow sequence.*\)"):
+        licence_of_a_run(cached, tmp_path / "run", start)
 
 
 @pytest.mark.parametrize(

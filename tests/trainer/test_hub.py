@@ -24,6 +24,7 @@ from tests.packs import inputs_of, random_pack, tiny_network
 from tests.trainer.test_run import rows_of
 from trainer import upload
 from trainer.card import RunFacts, model_card, renamed_card, run_of
+from trainer.errors import CheckpointError
 from trainer.export import code_copies, take_out
 from trainer.hub import main as hub_main
 from trainer.train import log_plainly
@@ -160,6 +161,14 @@ def test_a_packing_whose_card_fails_leaves_the_agent_there_as_it_was(tmp_path, m
     with pytest.raises(ValueError, match="no card"):
         upload.pack(tmp_path / "model", tmp_path / "packed", None)
     assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("card", ["---\nlicense: [mit\n---\n", "---\n- mit\n---\n", b"---\nlicense: \xff\n---\n"])
+def test_a_packing_says_which_card_it_cannot_read(card, tmp_path):
+    tiny_network().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
+    with pytest.raises(CheckpointError, match=r"README\.md: its metadata cannot be read"):
+        upload.pack(tmp_path / "model", tmp_path / "packed", None)
 
 
 def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypatch):
@@ -357,6 +366,12 @@ def test_a_network_that_is_gone_is_told_from_a_refusal():
     with pytest.raises(HUB_ERRORS) as raised:
         HfApi(endpoint="http://127.0.0.1:9").create_repo("me/agent", token="hf_test")
     assert said_of(raised.value, "me/agent").startswith("me/agent: the Hub isn't reached")
+
+
+def test_an_endpoint_that_is_no_address_is_said_of_an_agents_name(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "nonsense")
+    with pytest.raises(FileNotFoundError, match=r"does not give it .*http"):
+        _model_folder("me/agent")
 
 
 @pytest.mark.skipif(find_spec("socksio") is not None, reason="with its package a SOCKS proxy is one as any other")
