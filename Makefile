@@ -31,6 +31,7 @@ test: lint battle/node_modules/.ready
 
 test-full: lint battle/node_modules/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full --timeout 7200
+	$(BIN)/python -m pytest -q --full --timeout 7200 -m gpu
 
 # The host's side of a training step on an H100, where there is none (gcc, and some 6 GB for PyTorch's CUDA build).
 gpu-dry-run: $(CUDA_VENV)/.ready

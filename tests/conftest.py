@@ -1,4 +1,4 @@
-"""Markers' rules: slow tests run only with --full, GPU tests only where CUDA is; each skip says why. Shared battles."""
+"""Markers' rules: slow tests run only with --full, GPU tests only with `-m gpu`; each skip says why. Shared battles."""
 
 import gc
 import os
@@ -16,6 +16,17 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the slow tests too (make test-full)")
 
 
+def asks_for_gpu(config):
+    expression = config.getoption("markexpr")
+    return "gpu" in expression and "not gpu" not in expression
+
+
+def pytest_configure(config):
+    """Numbers and processes are those of a CPU, also where there is a GPU: two processes cannot share one by NCCL."""
+    if not asks_for_gpu(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(config, items):
     full = config.getoption("--full")
     needs_gpu = [item for item in items if "gpu" in item.keywords]
@@ -24,7 +35,7 @@ def pytest_collection_modifyitems(config, items):
 
         if not torch.cuda.is_available():
             for item in needs_gpu:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and `-m gpu`, which shows it"))
     if not full:
         for item in items:
             if "slow" in item.keywords:

@@ -28,7 +28,11 @@ long stand_in_captures(void) { return captures; }
 long stand_in_replays(void) { return replays; }
 
 /* The device. */
-cudaError_t cudaGetDeviceCount(int *count) { *count = 1; return OK; }
+cudaError_t cudaGetDeviceCount(int *count) {
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    *count = !visible || *visible;
+    return *count ? OK : cudaErrorNoDevice;
+}
 cudaError_t cudaGetDevice(int *device) { *device = 0; return OK; }
 cudaError_t cudaDriverGetVersion(int *version) { *version = CUDART_VERSION; return OK; }
 cudaError_t cudaRuntimeGetVersion(int *version) { *version = CUDART_VERSION; return OK; }
