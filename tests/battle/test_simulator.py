@@ -205,6 +205,22 @@ def test_what_was_recorded_is_what_the_states_say(simulator):
             assert b'"battle_won":true' not in view.states[-2]
 
 
+def test_teams_that_a_format_makes_come_from_seeds_of_their_own(simulator):
+    """A battle whose log holds them is played again from it."""
+
+    def teams(*seeds):
+        simulator.start(BattleSpec("made", "gen9randombattle", "1,2,3,4", team_seeds=seeds))
+        asked = {event.side: json.loads(bytes(event.state)) for event in simulator.step()}
+        simulator.drop("made")
+        mine = [asked[side]["player_active_pokemon"] for side in (0, 1)]
+        return [json.dumps([mine[side], asked[side]["available_switches"]]) for side in (0, 1)]
+
+    first, second = teams("1,2,3,4", "5,6,7,8")
+    assert first != second
+    assert teams("1,2,3,4", "8,7,6,5")[0] == first
+    assert teams("8,7,6,5", "5,6,7,8")[1] == second
+
+
 def test_a_killed_process_is_started_again_and_its_battles_are_void():
     with Simulator() as sim:
         teams = load_teams(sim, "gen1ou")
@@ -228,16 +244,65 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         assert sim.home == sim.told == {}
 
 
-def test_a_hung_process_counts_as_lost():
-    with Simulator() as sim:
-        teams = load_teams(sim, "gen1ou")
-        sim.timeout = 1.0
+STAND_IN = r"""#!/bin/sh
+echo '{"version":"0"}'
+while read -r line; do
+  lane=${line#*\",\"}
+  printf '{"events":[{"event":"quiet","lane":"%s","message":"' "${lane%%\"*}"
+  head -c 3000000 /dev/zero | tr '\0' x
+  echo '"}]}'
+done
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Processes that answer whatever they are asked with its lane, at length: more than a pipe holds."""
+    node = tmp_path / "node"
+    node.write_text(STAND_IN)
+    node.chmod(0o755)
+    monkeypatch.setenv("TURNWISE_NODE", str(node))
+
+
+@pytest.mark.parametrize("length", [1, 4 << 20])  # the longer one is more than its pipe takes
+def test_a_hung_process_counts_as_lost_and_takes_no_others_time(stand_in, length):
+    with Simulator(processes=2, timeout=0.6) as sim:
         os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
-        sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
-        sim.write("b", " " * (4 << 20))  # more than its pipe takes
-        (event,) = sim.step()
-        assert (event.event, event.message) == ("void", "the Node process was lost: no answer in 1 s")
-        assert sim.restarts == 1
+        for lane in ("hung", "well"):
+            sim.start(BattleSpec(lane, "gen1ou", "1,2,3,4"))
+            sim.write(lane, " " * (length if lane == "hung" else 1))
+        void, well = sim.step()
+        assert (void.event, void.lane, void.message) == ("void", "hung", "the Node process was lost: no answer in 1 s")
+        assert (well.event, well.lane, len(well.message)) == ("quiet", "well", 3_000_000)
+        assert [worker.restarts for worker in sim.workers] == [1, 0]
+
+
+def test_an_interrupted_step_leaves_no_answer_for_the_next(stand_in, monkeypatch):
+    """A Ctrl-C in a notebook: each further answer was taken for the one before it."""
+
+    def interrupt(worker, timeout):
+        raise KeyboardInterrupt
+
+    with Simulator() as sim:
+        sim.start(BattleSpec("before", "gen1ou", "1,2,3,4"))
+        with monkeypatch.context() as patch:
+            patch.setattr(simulator_module.Worker, "receive", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                sim.step()
+        sim.drop("before")
+        sim.step()
+        sim.start(BattleSpec("after", "gen1ou", "1,2,3,4"))
+        assert [event.lane for event in sim.step()] == ["after"]
+
+
+def test_what_was_not_sent_of_a_battle_goes_with_it(simulator):
+    teams = tuple(team.packed for team in load_teams(simulator, "gen1ou")[:2])
+    for _ in range(2):
+        simulator.start(BattleSpec("brief", "gen1ou", "1,2,3,4", teams))
+        assert [event.turn for event in simulator.step()] == [1, 1]
+        simulator.act("brief", [0, 0])
+        simulator.drop("brief")
+    assert simulator.step() == []
 
 
 def test_each_side_is_told_each_line_once_and_of_the_others_health_but_hundredths(simulator):
