@@ -291,7 +291,7 @@ class LivePlayer(ConnectedPlayer):
     def _record(self, room: Room, event: Event) -> None:
         view = room.view
         view.close(bytes(event.states[0]))
-        if self.recorder and len(view.states) >= 2:  # first: a page that fails shall not cost the battle
+        if self.recorder:  # first: a page that fails shall not cost the battle
             stranger = _Named(room.opponent)
             match = Match(
                 id=word(room.name),
