@@ -217,23 +217,32 @@ def test_a_battle_that_ends_as_its_opponent_leaves_needs_no_timer(player):
     assert player.agent.ended == []  # it was never asked
 
 
-def test_a_battle_is_named_by_the_ladders_ratings_of_its_players(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "winner", "result", "kind"),
+    [("|win|Me", 0, "WIN", "won"), ("|win|You", 1, "LOSS", "won"), ("|tie", -1, "LOSS", "tie")],
+)
+def test_a_hidden_battle_is_kept_by_its_players_and_its_number_alone(tmp_path, said, winner, result, kind):
+    """Others may read the files: they tell no password."""
     player = Player(tmp_path)
+    player.replays = tmp_path / "pages"
     player.hear("|init|battle", "|player|p1|Me|1|1234\n|player|p2|You|2|1700\n|player|p1|Me|1|")
     player.hear(request(3) + "\n|turn|1")
     hidden = f"{TAG}-passwordpw"
     player.hear(f"|noinit|rename|{hidden}|Me vs. You")
     player.rooms[hidden].lead, player.rooms[hidden].refused = 2, ["one"]
-    player.sim.says = [Event(event="end", winner=0, turns=12, states=[STATE])]
-    assert player.hear("|win|Me", tag=hidden) == [(f"/leave {hidden}",)]
+    player.sim.says = [Event(event="end", winner=winner, turns=12, states=[STATE])]
+    assert player.hear(said, tag=hidden) == [(f"/leave {hidden}",)]
     (path,) = tmp_path.rglob("*.lz4")
     name = parse_name(path)
-    assert (name.player, name.opponent, name.rating, name.result) == ("Me", "You", 1234, "WIN")
-    assert path.name.startswith("gen9ou-run-battle-gen9ou-7_")  # others may read it: it tells no password
+    assert (name.player, name.opponent, name.rating, name.result) == ("Me", "You", 1234, result)
+    assert path.name.startswith("gen9ou-run-battle-gen9ou-7_")
+    (page,) = player.replays.iterdir()
+    assert "|turn|1" in page.read_text()
+    assert "password" not in page.name + page.read_text()
     file = json.loads(read_json_bytes(path))
     assert (len(file["states"]), file["actions"]) == (2, [0, -1])
     meta = file["meta"]
-    assert (meta["outcome"], meta["turns"], meta["refused"], meta["request_legal"]) == ("won", 12, 1, [0b10011, 0])
+    assert (meta["outcome"], meta["turns"], meta["refused"], meta["request_legal"]) == (kind, 12, 1, [0b10011, 0])
     assert meta["lead"] == {"rule": "first", "place": 2}
 
 
