@@ -392,7 +392,10 @@ class Simulator:
 
     def _formats(self, formats: list[str]) -> Event:
         self.command("formats", "formats", formats)
-        return next(event for event in self.step() if event.event == "formats")
+        event = next(event for event in self.step() if event.lane == "formats")
+        if event.event == "void":  # often the first thing that a process is asked, before which it reads its data
+            raise NoSimulator(f"Showdown's formats could not be asked: {event.message}; free some memory, or {INSTALL}")
+        return event
 
     def pack_team(self, battle_format: str, text: str, source: str = "team") -> str:
         """A team in export or packed format, packed; raises InvalidTeam with the validator's words."""

@@ -81,3 +81,6 @@ def test_they_are_of_the_formats_own_tier(simulator):
 def test_where_none_can_be_made_the_reason_is_told(simulator):
     with pytest.raises(InvalidTeam, match=r"gen1lc: 0 teams could be made .*evol.*gen1lc_team file"):
         load_teams(simulator, "gen1lc")
+    assert len(simulator.assemble_teams("gen1uu", 2, 2)) == 2
+    with pytest.raises(InvalidTeam, match="gen1uu: 1 teams could be made"):
+        simulator.assemble_teams("gen1uu", 1, 2)
