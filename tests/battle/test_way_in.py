@@ -36,7 +36,11 @@ class Client:
             raise ConnectionClosedOK(None, None)
         self.said.append(words)
 
-    send_message = search_ladder_game = challenge = accept_challenge = note
+    async def asked(self, *words):
+        assert self.logged_in.is_set()
+        await self.note(*words)
+
+    send_message, search_ladder_game, challenge, accept_challenge = note, asked, asked, asked
 
     async def close(self):
         self.said.append("hung up")
@@ -90,8 +94,8 @@ async def begin(player):
 
 
 def test_a_server_that_is_gone_is_tried_ever_more_rarely_until_patience_ends(player):
-    player.rooms = {"a": room("a"), "b": room("b", over=True)}
-    with pytest.raises(ServerTrouble, match=r"ws://there: no server there for 100 s; battles without a result: 1;"):
+    player.rooms = {"a": room("a"), "b": room("b", over=True), "c": room("c")}
+    with pytest.raises(ServerTrouble, match=r"ws://there: no server there for 100 s; battles without a result: 2;"):
         asyncio.run(player._stay())
     assert player.clock.slept == [1, 2, 4, 8, 16, 30, 30, 30]
 
@@ -114,7 +118,7 @@ def test_a_server_that_listens_to_us_without_letting_us_in_is_not_tried_again(pl
 def test_back_after_a_break_it_goes_on_where_it_was(player):
     player.rooms = {"a": room("battle-a"), "b": room("battle-b", over=True)}
     player.sought = 0
-    player.ps_client.connections = [(0, True), (0, True)]
+    player.ps_client.connections = [(0, True), (0, False), (0, True)]
     with pytest.raises(ServerTrouble):
         asyncio.run(player._stay())
     assert player.ps_client.said == [("/join battle-a",), ("gen1ou", "team")]
@@ -122,6 +126,7 @@ def test_back_after_a_break_it_goes_on_where_it_was(player):
 
 def test_who_is_not_let_in_hangs_up(player, monkeypatch):
     monkeypatch.setattr(connection, "LOGIN", 0.01)
+    player.rooms, player.sought = {"a": room("battle-a")}, 0
     asyncio.run(player._come_in(True))
     assert player.ps_client.said == ["hung up"]
 
@@ -131,6 +136,11 @@ def test_a_battle_that_was_found_is_not_searched_again(player):
     player.ps_client.logged_in.set()
     asyncio.run(player._come_in(True))
     assert player.ps_client.said == []
+
+
+def test_each_battle_gets_a_team_that_is_drawn(player):
+    player.teams = [SimpleNamespace(packed=name) for name in ("one", "two")]
+    assert {player.next_team for _ in range(40)} == {"one", "two"}
 
 
 def test_a_player_that_closes_does_not_come_back(player):
@@ -143,9 +153,13 @@ def test_a_player_that_closes_does_not_come_back(player):
 
 
 async def finished(player, work, *events):
-    """Does the work while these things happen; fails where it is not done by then."""
+    """Does the work while we are let in and these things happen; fails where it is not done by then."""
+
+    async def let_in():
+        player.ps_client.logged_in.set()
+
     task = asyncio.create_task(work)
-    for event in events:
+    for event in (let_in, *events):
         for _ in range(5):
             await asyncio.sleep(0)
         assert not task.done()
@@ -165,7 +179,6 @@ def test_a_search_is_over_with_its_battle_whatever_breaks(player, breaks):
         await begin(player)
 
     player.begun, player.ps_client.breaks = 2, breaks
-    player.ps_client.logged_in.set()
     asyncio.run(finished(player, player._seek(), battle, lambda: end(player)))
     assert player.ps_client.said == ([] if breaks else [("gen1ou", "team")])
     assert player.sought == 2
@@ -174,15 +187,16 @@ def test_a_search_is_over_with_its_battle_whatever_breaks(player, breaks):
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_challenge_is_made_until_its_battle_begins(player, breaks):
     async def later():
+        await asyncio.sleep(0.01)
         while len(player.ps_client.said) < 2:
             await asyncio.sleep(0.005)
         player._battle_count_queue.put_nowait(None)
         await begin(player)
 
     player.ps_client.breaks = breaks
-    player.ps_client.logged_in.set()
     asyncio.run(finished(player, player._challenge("You", 1, 0.02), later, lambda: end(player)))
     assert set(player.ps_client.said) == {("You", "gen1ou", "team")}
+    assert len(player.ps_client.said) < 10
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -192,7 +206,6 @@ def test_only_challenges_of_the_named_opponent_are_accepted_until_there_were_eno
         await begin(player)
 
     player.ps_client.breaks = breaks
-    player.ps_client.logged_in.set()
     for name in ("Somebody", "youtoo", "You Too", "You too!"):
         player._challenge_queue.put_nowait(name)
     work = player._accept("You Too", 1, 5.0 if not breaks else 0.02)
