@@ -112,9 +112,13 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
     # A name of no letter that a file's may hold.
     paths = Recorder(tmp_path, run="u", version="0").record(outcome, ("赤", "blue"))
     assert [(name.player, name.opponent) for name in map(parse_name, paths)] == [("player", "blue"), ("blue", "player")]
+    # What stands between the parts of a name is in none of them.
+    (path, _) = Recorder(tmp_path, run="n", version="0").record(outcome, ("a.b:c-d_e/f", "blue"))
+    assert (parse_name(path).player, parse_name(path).opponent) == ("a.b:c-def", "blue")
     # The same battle of two hosts is two.
     names = [path.name for run in "vw" for path in Recorder(tmp_path, run, "0", date="01-01-2026").record(outcome)]
     assert len(set(names)) == 4
+    assert all("_01-01-2026_" in name for name in names)
     del outcome.views[0].states[1]  # who was asked once, and saw no end, has learned nothing
     assert len(Recorder(tmp_path, run="t", version="0").record(outcome)) == 1
 
@@ -159,6 +163,14 @@ def test_no_flipped_bit_of_a_file_is_read_as_another_battle(tmp_path):
         spoilt[place] ^= 1 << place % 8
         with suppress(BadBattleFile):
             assert unpack(bytes(spoilt), path) == whole
+
+
+def test_a_higher_level_packs_smaller_what_reads_the_same(tmp_path):
+    outcome = finished()
+    outcome.views[0].states[0] = json.dumps({str(number % 97): number for number in range(999)}).encode()
+    (fast, _), (small, _) = (Recorder(tmp_path, f"l{level}", "0", level=level).record(outcome) for level in (0, 12))
+    assert read_json_bytes(small) == read_json_bytes(fast)
+    assert small.stat().st_size < fast.stat().st_size
 
 
 def test_a_void_battle_leaves_no_file(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from battle.errors import InvalidTeam
 from battle.sample import FORMATS
-from battle.teams import load_teams, team_files
+from battle.teams import Team, load_teams, team_files
 
 QUICK = ["gen1uu", "gen2zu", "gen8ou", "gen91v1"]
 OTHERS = [f"gen{generation}{tier}" for generation in range(1, 5) for tier in ("uu", "nu", "ubers")]
@@ -76,6 +76,11 @@ def test_they_are_of_the_formats_own_tier(simulator):
     assert {"Kyogre", "Mewtwo"} <= seen["ubers"]
     assert not seen["ubers"] & seen["uu"]
     assert not seen["uu"] & seen["nu"]
+
+
+def test_they_are_of_the_formats_own_level(simulator):
+    (team,) = simulator.assemble_teams("gen9bssregi", 1, 1)
+    assert species_of(Team("one", team))[1] == {"50"}
 
 
 def test_where_none_can_be_made_the_reason_is_told(simulator):
