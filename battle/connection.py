@@ -12,6 +12,7 @@ from typing import Any
 
 from poke_env.data import to_id_str
 from poke_env.player import Player
+from websockets.exceptions import ConnectionClosed
 
 from battle.local_server import ServerTrouble
 from battle.room import Room
@@ -121,12 +122,17 @@ class ConnectedPlayer(Player):
     async def _seek(self) -> None:
         await self.ps_client.logged_in.wait()
         self.sought = self.begun
-        await self._ladder(1)
+        with contextlib.suppress(ConnectionClosed):  # a break that nobody has noticed yet: made again after it
+            await self.ps_client.search_ladder_game(self._format, self.next_team)
+        async with self._battle_start_condition:
+            await self._battle_start_condition.wait_for(lambda: self.begun > self.sought)
+        await self._battle_count_queue.join()
 
     async def _challenge(self, opponent: str, battles: int, again: float) -> None:
         while self.begun < battles:  # a challenge made once too often is the next battle's
             await self.ps_client.logged_in.wait()
-            await self.ps_client.challenge(opponent, self._format, self.next_team)
+            with contextlib.suppress(ConnectionClosed):
+                await self.ps_client.challenge(opponent, self._format, self.next_team)
             await self._begins(battles, again)
         await self._battle_count_queue.join()
 
@@ -139,7 +145,8 @@ class ConnectedPlayer(Player):
                 await self._battle_end_condition.wait_for(lambda: not self._battle_count_queue.full())
             await self.ps_client.logged_in.wait()
             begun = self.begun
-            await self.ps_client.accept_challenge(challenger, self.next_team)
+            with contextlib.suppress(ConnectionClosed):
+                await self.ps_client.accept_challenge(challenger, self.next_team)
             await self._begins(begun + 1, within)
         await self._battle_count_queue.join()
 

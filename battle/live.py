@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -291,12 +290,11 @@ class LivePlayer(ConnectedPlayer):
     def _record(self, room: Room, event: Event) -> None:
         view = room.view
         view.close(bytes(event.states[0]))
-        if self.recorder and len(view.states) >= 2:  # first: a page that fails shall not cost the battle
-            stranger = _Named(room.opponent)
+        if self.recorder:  # first: a page that fails shall not cost the battle
             match = Match(
                 id=word(room.name),
                 format=room.tag.split("-")[1],
-                agents=(self.agent, stranger),
+                agents=(self.agent, self.agent),  # of the other one there is no side to record
                 seed=0,
                 lead_rule=self.lead,
                 leads=(room.lead, 0),
@@ -310,10 +308,3 @@ class LivePlayer(ConnectedPlayer):
             names = itertools.chain([room.name], (f"{room.name}-{number}" for number in itertools.count(2)))
             page = next(path for name in names if not (path := self.replays / f"{name}.html").exists())
             page.write_text(replay_page(room.name, room.history), encoding="utf-8")
-
-
-@dataclass
-class _Named:
-    """The other player of a live battle: only a name."""
-
-    name: str

@@ -47,5 +47,5 @@ class Room:
 
     @property
     def history(self) -> list[str]:
-        """All lines of the battle."""
-        return [line for lines, _ in self.fed for line in lines] + self.lines
+        """All lines of the battle that the translator was told."""
+        return [line for lines, _ in self.fed for line in lines]

@@ -176,7 +176,7 @@ class Worker:
         os.set_blocking(self.process.stdin.fileno(), False)
         os.set_blocking(self.process.stderr.fileno(), False)
         self.buffer = bytearray()
-        hello = self.receive(time.monotonic() + timeout)
+        hello = self.receive(timeout)
         if hello is None:
             said = self.complaint()
             self.kill()
@@ -189,8 +189,9 @@ class Worker:
         data = self.process.stderr.read() or b""
         return data.decode("utf-8", "replace").strip()[-2000:]
 
-    def send(self, commands: list[list[Any]], deadline: float) -> bool:
+    def send(self, commands: list[list[Any]], timeout: float) -> bool:
         """Writes one line of commands; False where the process takes no more or is gone."""
+        deadline = time.monotonic() + timeout
         data = memoryview(msgspec.json.encode({"do": commands}) + b"\n")
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdin, selectors.EVENT_WRITE)
@@ -205,8 +206,9 @@ class Worker:
                     return False
         return True
 
-    def receive(self, deadline: float) -> bytes | None:
+    def receive(self, timeout: float) -> bytes | None:
         """The next line, or None where it does not come in time or the process is gone."""
+        deadline = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             start = 0
@@ -297,6 +299,9 @@ class Simulator:
         if worker:
             worker.lanes.discard(lane)
             self.told.pop(lane, None)
+            # What was not sent yet has nobody left to answer to.
+            queue = self.queue.get(id(worker), [])
+            queue[:] = [command for command in queue if command[1] != lane]
             self._queue(worker, ["drop", lane])
 
     def command(self, verb: str, lane: str, *rest: Any, worker: int | None = None) -> None:
@@ -315,12 +320,22 @@ class Simulator:
     def step(self) -> list[Event]:
         """Sends what is queued to all processes and returns their events; voids for the battles of one that failed."""
         queue, self.queue = self.queue, {}
-        deadline = time.monotonic() + self.timeout
         busy = [worker for worker in self.workers if queue.get(id(worker))]
-        sent = [(worker, worker.send(queue[id(worker)], deadline)) for worker in busy]
+        try:
+            return self._exchange(busy, queue)
+        except BaseException:
+            # A Ctrl-C in a notebook: what they still say would be taken for the answer to what they are asked next.
+            for worker in busy:
+                worker.process.kill()
+            raise
+
+    def _exchange(self, busy: list[Worker], queue: dict[int, list[list[Any]]]) -> list[Event]:
+        # Each has its own time, from its turn on: one that hangs takes none of that of the others, which may stand in
+        # the middle of an answer that is more than a pipe holds.
+        sent = [(worker, worker.send(queue[id(worker)], self.timeout)) for worker in busy]
         events: list[Event] = []
         for worker, ok in sent:
-            line = worker.receive(deadline) if ok else None
+            line = worker.receive(self.timeout) if ok else None
             if line is None:
                 # A lane dropped in this very batch is nobody's any more; one asked for by a bare command counts too.
                 events += self._lost(worker, {command[1] for command in queue[id(worker)] if command[0] != "drop"})
@@ -377,7 +392,10 @@ class Simulator:
 
     def _formats(self, formats: list[str]) -> Event:
         self.command("formats", "formats", formats)
-        return next(event for event in self.step() if event.event == "formats")
+        event = next(event for event in self.step() if event.lane == "formats")
+        if event.event == "void":  # often the first thing that a process is asked, before which it reads its data
+            raise NoSimulator(f"Showdown's formats could not be asked: {event.message}; free some memory, or {INSTALL}")
+        return event
 
     def pack_team(self, battle_format: str, text: str, source: str = "team") -> str:
         """A team in export or packed format, packed; raises InvalidTeam with the validator's words."""

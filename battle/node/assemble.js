@@ -33,7 +33,7 @@ function strongest(format, listed) {
 function assemble(format, count, seed) {
   const generator = Teams.getGenerator(`gen${Dex.forFormat(format).gen}randombattle`, seed);
   const prng = new PRNG(seed);
-  const pool = strongest(format, generator.randomSets ?? generator.randomData ?? {});
+  const pool = strongest(format, generator.randomSets);
   const rules = Dex.formats.getRuleTable(Dex.formats.get(format));
   const level = rules.adjustLevel ?? rules.defaultLevel;
   const size = Math.min(SIZE, rules.maxTeamSize);

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from battle.baselines import RandomAgent, TypeSwitchAgent
-from battle.interface import Observation
+from battle.interface import Observation, bits_to_mask
 from battle.play import Match, Outcome, View, play
 from battle.players import BASELINES, UnknownPlayer, make_player, parse_player, parse_players
 from battle.recorder import CannotRecord, Recorder
@@ -112,11 +112,47 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
     # A name of no letter that a file's may hold.
     paths = Recorder(tmp_path, run="u", version="0").record(outcome, ("赤", "blue"))
     assert [(name.player, name.opponent) for name in map(parse_name, paths)] == [("player", "blue"), ("blue", "player")]
+    # What stands between the parts of a name is in none of them.
+    (path, _) = Recorder(tmp_path, run="n", version="0").record(outcome, ("a.b:c-d_e/f", "blue"))
+    assert (parse_name(path).player, parse_name(path).opponent) == ("a.b:c-def", "blue")
     # The same battle of two hosts is two.
     names = [path.name for run in "vw" for path in Recorder(tmp_path, run, "0", date="01-01-2026").record(outcome)]
     assert len(set(names)) == 4
+    assert all("_01-01-2026_" in name for name in names)
     del outcome.views[0].states[1]  # who was asked once, and saw no end, has learned nothing
     assert len(Recorder(tmp_path, run="t", version="0").record(outcome)) == 1
+
+
+def test_a_file_says_who_played_it_and_how(tmp_path):
+    agents = RandomAgent(), RandomAgent()
+    agents[1].gamma, agents[1].beta, agents[1].temperature = 0.9, 0.5, 1.2
+    views = (View([b"{}"] * 3, [4, 5, -1], [16, 32, 0]), View([b"{}"] * 2, [1, -1], [2, 0], [0]))
+    match = Match("m", "gen1ou", agents, 7, team_names=("one", "two"), lead_rule="value", leads=(0, 4))
+    outcome = Outcome(match, "won", 0, 12, views, refused=["a", "b"])
+    first, second = (
+        json.loads(read_json_bytes(path)) for path in Recorder(tmp_path, run="r", version="1.2").record(outcome)
+    )
+    assert second == {
+        "states": [{}, {}],
+        "actions": [1, -1],
+        "meta": {
+            "agent": "random", "gamma": 0.9, "beta": 0.5, "temperature": 1.2, "forced_random": [0], "seed": 7,
+            "side": 1, "team": "two", "lead": {"rule": "value", "place": 4}, "request_legal": [2, 0],
+            "outcome": "won", "turns": 12, "refused": 2, "simulator": "pokemon-showdown 1.2", "recorder": "turnwise 1",
+        },
+    }  # fmt: skip
+    assert (first["actions"], first["meta"]["side"], first["meta"]["team"]) == ([4, 5, -1], 0, "one")
+    assert [first["meta"][key] for key in ("gamma", "beta", "temperature")] == [None] * 3
+
+
+def test_what_an_agent_sees_is_read_when_it_is_asked_for_and_nobodys_to_change():
+    seen = Observation("m/0", b'{"a":1}', bits_to_mask(0b1000000000101), True)
+    assert np.flatnonzero(seen.legal).tolist() == [0, 2, 12]
+    assert len(seen.legal) == 13
+    with pytest.raises(ValueError, match="read-only"):
+        seen.legal[1] = True
+    assert seen.state == {"a": 1}
+    assert seen.state is seen.state
 
 
 def test_no_flipped_bit_of_a_file_is_read_as_another_battle(tmp_path):
@@ -127,6 +163,14 @@ def test_no_flipped_bit_of_a_file_is_read_as_another_battle(tmp_path):
         spoilt[place] ^= 1 << place % 8
         with suppress(BadBattleFile):
             assert unpack(bytes(spoilt), path) == whole
+
+
+def test_a_higher_level_packs_smaller_what_reads_the_same(tmp_path):
+    outcome = finished()
+    outcome.views[0].states[0] = json.dumps({str(number % 97): number for number in range(999)}).encode()
+    (fast, _), (small, _) = (Recorder(tmp_path, f"l{level}", "0", level=level).record(outcome) for level in (0, 12))
+    assert read_json_bytes(small) == read_json_bytes(fast)
+    assert small.stat().st_size < fast.stat().st_size
 
 
 def test_a_void_battle_leaves_no_file(tmp_path):

@@ -203,6 +203,23 @@ def test_what_was_recorded_is_what_the_states_say(simulator):
             assert all(legal >> action & 1 for legal, action in zip(view.legal[:-1], view.actions[:-1], strict=True))
             assert (b'"battle_won":true' in view.states[-1]) == (outcome.winner == side)
             assert b'"battle_won":true' not in view.states[-2]
+    assert set(simulator.told) <= set(simulator.home)
+
+
+def test_teams_that_a_format_makes_come_from_seeds_of_their_own(simulator):
+    """A battle whose log holds them is played again from it."""
+
+    def teams(*seeds):
+        simulator.start(BattleSpec("made", "gen9randombattle", "1,2,3,4", team_seeds=seeds))
+        asked = {event.side: json.loads(bytes(event.state)) for event in simulator.step()}
+        simulator.drop("made")
+        mine = [asked[side]["player_active_pokemon"] for side in (0, 1)]
+        return [json.dumps([mine[side], asked[side]["available_switches"]]) for side in (0, 1)]
+
+    first, second = teams("1,2,3,4", "5,6,7,8")
+    assert first != second
+    assert teams("1,2,3,4", "8,7,6,5")[0] == first
+    assert teams("8,7,6,5", "5,6,7,8")[1] == second
 
 
 def test_a_killed_process_is_started_again_and_its_battles_are_void():
@@ -225,19 +242,96 @@ def test_a_killed_process_is_started_again_and_its_battles_are_void():
         sim.drop("left")
         sim.start(BattleSpec("late", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
         assert [event.lane for event in sim.step()] == ["kept", "late"]  # the first three are no longer its
+        assert sim.restarts == 2
         assert sim.home == sim.told == {}
 
 
-def test_a_hung_process_counts_as_lost():
+STAND_IN = r"""#!/bin/sh
+echo '{"version":"0"}'
+while read -r line; do
+  case $line in *cut*) printf '{"ev'; exec sleep 60; esac
+  echo "a word of its own" >&2
+  lane=${line#*\",\"}
+  printf '{"events":[{"event":"quiet","lane":"%s","message":"' "${lane%%\"*}"
+  head -c 3000000 /dev/zero | tr '\0' x
+  echo '"}]}'
+done
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Processes that answer whatever they are asked with its lane, at length: more than a pipe holds; but "cut" with
+    the beginning of an answer."""
+    node = tmp_path / "node"
+    node.write_text(STAND_IN)
+    node.chmod(0o755)
+    monkeypatch.setenv("TURNWISE_NODE", str(node))
+
+
+@pytest.mark.parametrize("lane", ["stopped", "cut"])
+def test_a_hung_process_counts_as_lost_and_takes_no_others_time(stand_in, lane):
+    with Simulator(processes=2, timeout=0.6) as sim:
+        for each in (lane, "well"):
+            sim.start(BattleSpec(each, "gen1ou", "1,2,3,4"))
+        if lane == "stopped":
+            os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
+            sim.write(lane, " " * (4 << 20))  # more than its pipe takes
+        void, well = sim.step()
+        assert (void.event, void.lane, void.message) == ("void", lane, "the Node process was lost: no answer in 1 s")
+        assert (well.event, well.lane, len(well.message)) == ("quiet", "well", 3_000_000)
+        assert [worker.restarts for worker in sim.workers] == [1, 0]
+
+
+def test_an_interrupted_step_leaves_no_answer_for_the_next(stand_in, monkeypatch, caplog):
+    """A Ctrl-C in a notebook: each further answer was taken for the one before it."""
+
+    def interrupt(worker, timeout):
+        raise KeyboardInterrupt
+
     with Simulator() as sim:
-        teams = load_teams(sim, "gen1ou")
-        sim.timeout = 1.0
-        os.kill(sim.workers[0].process.pid, signal.SIGSTOP)
-        sim.start(BattleSpec("b", "gen1ou", "1,2,3,4", (teams[0].packed, teams[1].packed)))
-        sim.write("b", " " * (4 << 20))  # more than its pipe takes
-        (event,) = sim.step()
-        assert (event.event, event.message) == ("void", "the Node process was lost: no answer in 1 s")
-        assert sim.restarts == 1
+        sim.start(BattleSpec("before", "gen1ou", "1,2,3,4"))
+        with monkeypatch.context() as patch:
+            patch.setattr(simulator_module.Worker, "receive", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                sim.step()
+        sim.workers[0].process.wait()
+        sim.drop("before")
+        assert sim.step() == []
+        sim.start(BattleSpec("after", "gen1ou", "1,2,3,4"))
+        assert [event.lane for event in sim.step()] == ["after"]
+    assert "node: a word of its own" in caplog.text
+
+
+def test_what_is_asked_of_a_process_that_is_gone_is_an_error_in_words(stand_in):
+    def gone(place):
+        sim.workers[place].process.kill()
+        sim.workers[place].process.wait()
+
+    with Simulator(processes=2) as sim:
+        gone(1)
+        sim.command("replay", "one", worker=1)
+        assert [event.message for event in sim.step()] == ["the Node process was lost: exit status -9"]
+        assert [worker.restarts for worker in sim.workers] == [0, 1]
+    with Simulator() as sim:
+        gone(0)
+        with pytest.raises(InvalidTeam, match="mine: not a team for gen1ou: the Node process was lost: exit"):
+            sim.pack_team("gen1ou", "Mew", "mine")
+        gone(0)
+        with pytest.raises(NoSimulator, match="formats could not be asked: the Node process was lost: exit status -9;"):
+            sim.check_formats(["gen1ou"])
+
+
+def test_what_was_not_sent_of_a_battle_goes_with_it(simulator):
+    teams = tuple(team.packed for team in load_teams(simulator, "gen1ou")[:2])
+    for _ in range(2):
+        simulator.start(BattleSpec("brief", "gen1ou", "1,2,3,4", teams))
+        assert [event.turn for event in simulator.step()] == [1, 1]
+        simulator.act("brief", [0, 0])
+        simulator.drop("brief")
+    assert simulator.step() == []
+    simulator.command("write", "brief", "", worker=0)
+    assert [event.event for event in simulator.step()] == ["void"]  # nor does its process know of it
 
 
 def test_each_side_is_told_each_line_once_and_of_the_others_health_but_hundredths(simulator):
@@ -336,6 +430,7 @@ def test_a_turn_limit_cuts_without_a_winner(simulator):
     outcome = battles(simulator, "gen1ou", 1, turn_limit=5)[0]
     assert (outcome.kind, outcome.winner, outcome.turns) == ("cut", -1, 6)
     assert set(simulator.home) == before
+    assert set(simulator.told) <= before
     for view in outcome.views:
         assert view.actions[-1] == -1
         assert b'"battle_won":false,"battle_lost":false' in view.states[-1]
@@ -378,6 +473,7 @@ def test_another_node_is_taken_by_its_name(monkeypatch):
 
 
 def test_a_stop_on_the_terminal_does_not_reach_the_battles_that_are_finished_first(simulator):
+    assert simulator.version == json.loads((ROOM / "node_modules/pokemon-showdown/package.json").read_text())["version"]
     process = simulator.workers[0].process
     assert os.getpgid(process.pid) == process.pid != os.getpgrp()
 
@@ -394,10 +490,26 @@ def test_an_old_node_is_said_in_place_of_where_it_stumbled(tmp_path, monkeypatch
         simulator_module.Worker()
 
 
+def test_a_node_that_says_nothing_is_stopped(tmp_path, monkeypatch):
+    node = tmp_path / "node"
+    node.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo unknown && exit\necho $$ > {tmp_path}/pid\nexec sleep 60\n'
+    )
+    node.chmod(0o755)
+    monkeypatch.setenv("TURNWISE_NODE", str(node))
+    with pytest.raises(NoSimulator, match="did not start: no word from it"):
+        simulator_module.Worker(start_timeout=0.2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    node.write_text("#!/bin/sh\nseq 5000 >&2; echo out of order >&2\n")
+    with pytest.raises(NoSimulator, match="\n5000\nout of order;"):
+        simulator_module.Worker()
+
+
 def test_no_node_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setattr(simulator_module.shutil, "which", lambda name: None)
     monkeypatch.delenv("TURNWISE_NODE", raising=False)
-    with pytest.raises(NoSimulator, match="install Node"):
+    with pytest.raises(NoSimulator, match="install Node 20 or newer, then run `make setup`"):
         Simulator()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from battle.errors import InvalidTeam
 from battle.sample import FORMATS
-from battle.teams import load_teams, team_files
+from battle.teams import Team, load_teams, team_files
 
 QUICK = ["gen1uu", "gen2zu", "gen8ou", "gen91v1"]
 OTHERS = [f"gen{generation}{tier}" for generation in range(1, 5) for tier in ("uu", "nu", "ubers")]
@@ -78,6 +78,14 @@ def test_they_are_of_the_formats_own_tier(simulator):
     assert not seen["uu"] & seen["nu"]
 
 
+def test_they_are_of_the_formats_own_level(simulator):
+    (team,) = simulator.assemble_teams("gen9bssregi", 1, 1)
+    assert species_of(Team("one", team))[1] == {"50"}
+
+
 def test_where_none_can_be_made_the_reason_is_told(simulator):
     with pytest.raises(InvalidTeam, match=r"gen1lc: 0 teams could be made .*evol.*gen1lc_team file"):
         load_teams(simulator, "gen1lc")
+    assert len(simulator.assemble_teams("gen1uu", 2, 2)) == 2
+    with pytest.raises(InvalidTeam, match="gen1uu: 1 teams could be made"):
+        simulator.assemble_teams("gen1uu", 1, 2)

@@ -50,6 +50,8 @@ CASES = [
     }),
     row("abilities-before-gen3", (1, 2), "", {"me.ability": "noability", "foe.ability": "noability", "sw4.ability": "noability"}),
     row("abilities", (3, 4, 9), "", {"me.ability": "immunity", "foe.ability": "unknownability", "sw4.ability": "pressure"}),
+    # Up to generation 6 the simulator's request tells the base ability alone.
+    row("abilities-by-base", (3, 4), "", {"me.ability": "immunity", "sw4.ability": "pressure"}, "side.pokemon.0.ability-", "side.pokemon.2.ability-"),
     row("items-gen1", (1,), "", {"me.item": "noitem", "sw4.item": "noitem", "foe.item": "unknownitem"}),
     row("items", (2, 3, 4, 9), "", {"me.item": "leftovers", "sw4.item": "lumberry", "sw2.item": "noitem"}),
     row("tera-words", NEW, "", {"me.tera_type": "ghost", "foe.tera_type": "notype", "sw4.tera_type": "steel", "can_tera": True,
