@@ -9,10 +9,23 @@ import pytest
 
 from battle.baselines import Board
 from battle.evaluate import Arena, Counted, facts_of
+from battle.field import Field
 from battle.interface import Observation
 from battle.judgement import damage
 from battle.planner import (
-    Field,
+    AFRESH,
+    AHEAD,
+    ALIVE,
+    BOOSTED,
+    FAST_RAISE,
+    HEALING_TURN,
+    MET,
+    MISSED,
+    PREDICTED,
+    STATUS_WORTH,
+    SWITCH,
+    TRADED,
+    UNFORESEEN,
     PlannerAgent,
     chance_to_finish,
     cost,
@@ -20,8 +33,11 @@ from battle.planner import (
     of_affliction,
     of_health,
     of_move,
+    of_move_into_switch,
+    of_side_effect,
     of_status,
     of_switch,
+    of_switch_into_switch,
     standing,
 )
 from battle.play import play
@@ -36,7 +52,7 @@ def state_of(me, foe, bench=(), battle_format="gen4ou", **other):
     return copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE) | {
         "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
         "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
-        "weather": "noweather", "opponents_remaining": 4, **other,
+        "weather": "noweather", "battle_field": "nofield", "opponents_remaining": 4, **other,
     }  # fmt: skip
 
 
@@ -176,18 +192,20 @@ def test_a_race_is_won_by_who_hits_harder_has_more_left_or_moves_first():
 
 RAISED = {
     "swordsdance": {"atk_boost": 2}, "dragondance": {"atk_boost": 1, "spe_boost": 1}, "bellydrum": {"atk_boost": 6},
+    "curse": {"atk_boost": 1, "def_boost": 1},
 }  # fmt: skip
 STATUS = {
     # The move, and a count: (what else of the user, of the foe, of the state; worth, health gained)
-    ("swordsdance", 0): ({}, {}, {}, 0.04, 0), ("swordsdance", 1): ({"atk_boost": 3}, {}, {}, -0.2, 0),
-    ("dragondance", 0): ({"atk_boost": 3}, {}, {}, 0.04, 0),
+    ("swordsdance", 0): ({}, {}, {}, FAST_RAISE, 0), ("swordsdance", 1): ({"atk_boost": 3}, {}, {}, -0.2, 0),
+    ("dragondance", 0): ({"atk_boost": 3}, {}, {}, FAST_RAISE, 0), ("curse", 0): ({}, {}, {}, 0, 0),
     ("bellydrum", 0): ({}, {}, {}, -0.26, 0), ("bellydrum", 1): ({"hp_pct": 0.5}, {}, {}, -0.2, 0),
     ("rest", 0): ({"hp_pct": 0.7}, {}, {}, -0.28, 0.3), ("rest", 1): ({"hp_pct": 0.71}, {}, {}, -0.3, 0),
     ("rest", 2): ({"hp_pct": 0.2, "status": "tox"}, {}, {}, -0.16, 0.8),
     ("rest", 3): ({"hp_pct": 0.2, "status": "slp"}, {}, {}, -0.28, 0.8),
-    ("recover", 0): ({"hp_pct": 0.3}, {}, {}, 0, 0.5), ("recover", 1): ({"hp_pct": 0.8}, {}, {}, 0, 0.2),
-    ("recover", 2): ({"hp_pct": 0.81}, {}, {}, -0.2, 0), ("wish", 0): ({"hp_pct": 0.3}, {}, {}, 0, 0.35),
-    ("stealthrock", 0): ({}, {}, {}, 0.3, 0), ("spikes", 0): ({}, {}, {}, 0.24, 0),
+    ("recover", 0): ({"hp_pct": 0.3}, {}, {}, -HEALING_TURN, 0.5),
+    ("recover", 1): ({"hp_pct": 0.8}, {}, {}, -HEALING_TURN, 0.2),
+    ("recover", 2): ({"hp_pct": 0.81}, {}, {}, -0.2, 0), ("wish", 0): ({"hp_pct": 0.3}, {}, {}, -HEALING_TURN, 0.35),
+    ("stealthrock", 0): ({}, {}, {}, 0.45, 0), ("spikes", 0): ({}, {}, {}, 0.36, 0),
     ("spikes", 1): ({}, {}, {"opponent_conditions": "spikes"}, -0.1, 0),
     ("stealthrock", 1): ({}, {}, {"opponents_remaining": 1}, 0, 0),
     ("sleeptalk", 0): ({"status": "slp"}, {}, {}, 0.25, 0), ("sleeptalk", 1): ({}, {}, {}, -0.5, 0),
@@ -243,13 +261,13 @@ def test_a_status_is_worth_more_where_it_does_more():
         field = field_of(pokemon("a", PLAIN), pokemon("foe", "normal notype") | theirs)
         return of_affliction(field, move(name, "fire", accuracy=accuracy))
 
-    assert worth("toxic") == pytest.approx(0.17)
-    assert worth("toxic", 0.5) == pytest.approx(0.085)
-    assert worth("toxic", hp_pct=0.0) == pytest.approx(0.35 * 0.17)
-    assert worth("stunspore") == pytest.approx(0.15 + 0.06)
-    assert worth("stunspore", base_spe=99) == pytest.approx(0.15)
-    assert worth("willowisp") == pytest.approx(0.14)
-    assert worth("willowisp", base_atk=101) == pytest.approx(0.14 + 0.12)
+    assert worth("toxic") == pytest.approx(STATUS_WORTH["tox"])
+    assert worth("toxic", 0.5) == pytest.approx(STATUS_WORTH["tox"] / 2)
+    assert worth("toxic", hp_pct=0.0) == pytest.approx(0.35 * STATUS_WORTH["tox"])
+    assert worth("stunspore") == pytest.approx(STATUS_WORTH["par"] + 0.06)
+    assert worth("stunspore", base_spe=99) == pytest.approx(STATUS_WORTH["par"])
+    assert worth("willowisp") == pytest.approx(STATUS_WORTH["brn"])
+    assert worth("willowisp", base_atk=101) == pytest.approx(STATUS_WORTH["brn"] + 0.12)
 
 
 def test_attacks_that_come_to_nothing_and_attacks_that_cost():
@@ -263,8 +281,8 @@ def test_attacks_that_come_to_nothing_and_attacks_that_cost():
     assert [share("focuspunch"), share("focuspunch", 0.05), share("focuspunch", status="slp")] == [0.3, 1, 1]
     assert [share("suckerpunch"), share("suckerpunch", status="frz"), share("crunch", status="slp")] == [1, 0, 1]
     assert [share("fakeout"), share("fakeout", prev="tackle"), share("tackle", prev="tackle")] == [1, 0.3, 1]
-    assert [cost("hyperbeam", 0.5, 0.79), cost("hyperbeam", 0.5, 0.8)] == [0.25, 0]
-    assert [cost("flareblitz", 0.5, 1), cost("overheat", 0.5, 0), cost("surf", 0.5, 0)] == [0.1, 0.04, 0]
+    assert [cost("hyperbeam", 0.5, 0.79), cost("hyperbeam", 0.5, 0.8)] == [0.12, 0]
+    assert [cost("flareblitz", 0.5, 1), cost("surf", 0.5, 0)] == [0.1, 0]
 
 
 def test_what_it_takes_to_come_in():
@@ -279,7 +297,7 @@ def test_what_it_takes_to_come_in():
     hit = {**other, "types": "water flying"}
     assert worth(hit, theirs={"status": "slp"}) > worth(hit)
     field = field_of(me, foe | {"hp_pct": 0.0}, [hit])
-    assert of_switch(field, hit) == standing(field, hit, 0.5)  # nobody is there to hit it
+    assert of_switch(field, hit) == pytest.approx(standing(field, hit, 0.5) - SWITCH)  # nobody is there to hit it
     rocks, spikes = {"player_conditions": "stealthrock"}, {"player_conditions": "spikes"}
     assert worth(**rocks) < worth()
     assert worth({**other, "types": "ghost steel"}, **rocks) > worth({**other, "types": "ghost notype"}, **rocks)
@@ -300,10 +318,12 @@ def test_what_it_takes_to_come_in():
             field = field_of(me | mine, foe | theirs, [bird])
             meant = field.best(field.foe, field.me)[1]
             at = field.hit(meant, field.foe, bird) * meant["accuracy"]
-            taken = share * (0.65 * at + 0.35 * field.best(field.foe, bird)[0])
-            assert of_switch(field, bird) == pytest.approx(standing(field, bird, 1 - taken) - 0.6 * taken)
+            taken = share * (PREDICTED * at + UNFORESEEN * field.best(field.foe, bird)[0])
+            assert of_switch(field, bird) == pytest.approx(
+                standing(field, bird, 1 - taken) - (1 - ALIVE) * taken - SWITCH
+            )
     weak = {**hit, "hp_pct": 0.01}
-    assert worth(weak) == pytest.approx(-0.4 - 0.6 * 0.01 - 0.4)
+    assert worth(weak) == pytest.approx(-2 * ALIVE - (1 - ALIVE) * 0.01 - SWITCH)
 
 
 def test_what_a_move_brings_by_either_order_of_the_exchange():
@@ -320,54 +340,127 @@ def test_what_a_move_brings_by_either_order_of_the_exchange():
         return of_move(field, used)
 
     # Who finishes the foe off first is not hit back, by whatever more the hit would take.
-    finished = 0.6 * 0.1 + 0.4 + 0.45 * 0.15
+    finished = (1 - ALIVE) * 0.1 + ALIVE + AHEAD * AFRESH
     assert worth(plain, theirs=near) == worth({**plain, "base_power": 200}, theirs=near) == pytest.approx(finished)
-    assert worth(plain, slow, near) < finished - 0.3
+    assert worth(plain, slow, near) < finished - 0.25
     # Who is about to be finished acts only where it is first.
     faint = {"hp_pct": 0.3}
     first, last = worth(plain, faint), worth(plain, faint | slow)
-    assert last < first - 0.1
+    assert last < first - 0.05
     assert worth({**plain, "priority": 1}, faint | slow) == pytest.approx(first, abs=0.01)
-    assert worth({**plain, "priority": -1}, faint) < first - 0.1
+    assert worth({**plain, "priority": -1}, faint) == pytest.approx(last)
     assert worth(plain, slow) == pytest.approx(worth(plain), abs=0.2)  # at full health it acts either way
     # A hit that lands half the time, part by part.
     half = {**plain, "accuracy": 0.5}
     field = field_of(me | faint | {"hp_pct": 0.9}, foe | {"hp_pct": 0.2}, battle_format="gen5ou")
     back = field.best(field.foe, field.me)[0]
-    gain = 0.6 * 0.2 * 0.5 + 0.4 * 0.5
+    gain = (1 - ALIVE) * 0.2 * 0.5 + ALIVE * 0.5
     taken = back / 2
     race = field.race(field.me, 0.9 - taken, 0.2 - 0.1)
-    assert of_move(field, half) == pytest.approx(gain - 0.6 * taken + 0.45 * (0.5 * race + 0.5 * 0.15))
+    assert of_move(field, half) == pytest.approx(gain - (1 - ALIVE) * taken + AHEAD * (0.5 * race + 0.5 * AFRESH))
     field = field_of(me | faint, foe | {"hp_pct": 0.2}, battle_format="gen5ou")
     race = field.race(field.me, 0.03, 0.1)
-    ahead = (1 - 0.475) * (0.5 * race + 0.5 * 0.15) - 0.475 * 0.1
-    assert of_move(field, half) == pytest.approx(gain - 0.6 * 0.3 - 0.4 * 0.475 + 0.45 * ahead)
+    ahead = (1 - 0.475) * (0.5 * race + 0.5 * AFRESH) - 0.475 * 0.4
+    assert of_move(field, half) == pytest.approx(gain - (1 - ALIVE) * 0.3 - ALIVE * 0.475 + AHEAD * ahead)
 
-    named = {name: {**plain, "name": name} for name in ("flareblitz", "gigadrain", "explosion", "uturn", "hyperbeam")}
-    assert worth(named["flareblitz"]) == pytest.approx(worth(plain) - 0.2 * hit)
-    assert worth(named["hyperbeam"]) == pytest.approx(worth(plain) - 0.25)
-    assert worth(named["gigadrain"], {"hp_pct": 0.8}) > worth(plain, {"hp_pct": 0.8}) + 0.301 * hit
-    assert worth(named["explosion"], {"hp_pct": 0.5}, near) == pytest.approx(0.06 + 0.4 - (0.6 * 0.5 + 0.4))
-    assert worth(named["explosion"]) == pytest.approx(0.6 * hit - 1)
+    named = {name: {**plain, "name": name} for name in ("bravebird", "gigadrain", "explosion", "uturn", "hyperbeam")}
+    assert worth(named["bravebird"]) == pytest.approx(worth(plain) - 0.2 * hit)
+    assert worth(named["hyperbeam"]) == pytest.approx(worth(plain) - 0.12)
+    assert worth(named["gigadrain"], {"hp_pct": 0.8}) > worth(plain, {"hp_pct": 0.8}) + 0.2 * hit
+    full, near_dead = (1 - ALIVE) * hit + TRADED - 1, (1 - ALIVE) * (0.1 - 0.5)
+    assert worth(named["explosion"], {"hp_pct": 0.5}, near) == pytest.approx(near_dead)
+    assert worth(named["explosion"]) == pytest.approx(full)
+    assert worth(named["explosion"], theirs={"types": "ghost notype"}) == pytest.approx(-1)
     assert worth(named["uturn"]) == worth(plain)
     bench = [pokemon("other", PLAIN, SLASH)]
-    assert worth(named["uturn"], bench=bench) == pytest.approx(worth(plain) + 0.05)
-    assert worth(named["uturn"], slow, bench=bench) == pytest.approx(worth(plain, slow) + 0.12)
+    # A move that ends in a switch: who comes in takes the blow where it is first, and none where it is last.
+    field = field_of(me, foe, bench, battle_format="gen5ou")
+    assert of_move(field, named["uturn"]) == pytest.approx((1 - ALIVE) * hit + of_switch(field, bench[0]))
+    field = field_of(me | slow, foe, bench, battle_format="gen5ou")
+    unhurt = standing(field, bench[0], 1.0) - (1 - ALIVE) * field.best(field.foe, field.me)[0]
+    assert of_move(field, named["uturn"]) == pytest.approx((1 - ALIVE) * hit + unhurt)
+    # A race that is lost is no worse than a switch a turn later.
+    bad, saviour = {"types": "normal notype", "hp_pct": 0.7}, pokemon("other", "ghost steel", move("s", "fire", 200))
+    splash = move("splash", "normal")
+    assert worth(splash, bad, bench=[saviour]) > worth(splash, bad) + 0.2
     # Status moves: asleep it acts a third of the time, or by Sleep Talk; a raise shows in the race that follows.
     asleep, calm = {"status": "slp"}, {"moves": [TACKLE] * 4}
     talk, splash, dance = (move(name, "normal") for name in ("sleeptalk", "splash", "swordsdance"))
     assert worth(talk, asleep, calm) == pytest.approx(worth(splash, asleep, calm) + 0.25 + 0.35 * 0.15)
-    assert worth(dance, theirs=calm) > worth(splash, theirs=calm) + 0.04 + 0.15 + 0.05
+    assert worth(dance, theirs=calm) > worth(splash, theirs=calm) + FAST_RAISE + 0.15 + 0.02
+
+
+def test_an_opponent_whose_race_is_lost_is_expected_to_leave():
+    strong, weak = move("slash", "dark", 150), move("slash", "dark", 20)
+    foe = pokemon("foe", "normal notype", *[TACKLE] * 4)
+    chances = [field_of(pokemon("a", PLAIN, each), foe).leaves() for each in (strong, weak)]
+    assert 0.5 < chances[0] < 0.56
+    assert chances[1] < 0.3
+    assert field_of(pokemon("a", PLAIN, strong), foe, opponents_remaining=1).leaves() == 0
+    assert field_of(pokemon("a", PLAIN, strong), foe | {"hp_pct": 0.0}).leaves() == 0
+
+
+def test_what_is_left_of_a_choice_where_the_opponent_switches():
+    me, foe = pokemon("a", PLAIN, SLASH), pokemon("foe", "normal notype")
+    other = pokemon("other", PLAIN, SLASH, hp_pct=0.5)
+
+    def worth(used, mine=None, theirs=None, **state):
+        return of_move_into_switch(field_of(me | (mine or {}), foe | (theirs or {}), [other], **state), used)
+
+    # Neither its types nor its status count of one that leaves.
+    assert worth(SLASH) == worth(SLASH, theirs={"types": "ghost notype"}) > MET
+    assert worth(move("toxic", "poison"), theirs={"status": "par"}) == pytest.approx(MISSED * STATUS_WORTH["tox"] + MET)
+    assert worth(move("toxic", "poison"), {"status": "par"}) == pytest.approx(0.75 * MISSED * STATUS_WORTH["tox"] + MET)
+    assert worth(move("swordsdance", "normal")) == pytest.approx(FAST_RAISE + BOOSTED + MET)
+    assert worth(move("swordsdance", "normal"), {"atk_boost": 3}) == pytest.approx(-0.2 + MET)
+    healed = (1 - ALIVE) * 0.5 - HEALING_TURN
+    assert worth(RECOVER, {"hp_pct": 0.3}) == pytest.approx(healed + MET)
+    assert worth({**SLASH, "name": "explosion"}) < worth({**SLASH, "name": "uturn"}) - 0.5
+
+    def switch(mine=None, **state):
+        return of_switch_into_switch(field_of(me | (mine or {}), foe, [other], **state), other)
+
+    assert switch() == -SWITCH
+    assert switch({"atk_boost": 2}) == pytest.approx(-SWITCH - 0.1)
+    assert switch(player_conditions="spikes") == pytest.approx(-SWITCH - (1 - ALIVE) * 0.125)
+
+
+def test_what_an_attack_does_beside_its_damage():
+    me, foe = pokemon("a", PLAIN), pokemon("foe", "normal notype", item="leftovers")
+
+    def worth(name, kind="fire", bench=(), theirs=None, **state):
+        battle_format = state.pop("battle_format", "gen4ou")
+        field = field_of(me, foe | (theirs or {}), bench, battle_format, **state)
+        return of_side_effect(field, move(name, kind, 80))
+
+    assert worth("lavaplume") == pytest.approx(0.3 * STATUS_WORTH["brn"])
+    assert worth("lavaplume", theirs={"status": "par"}) == 0
+    assert worth("lavaplume", theirs={"types": "fire notype"}) == 0
+    assert worth("lavaplume", theirs={"ability": "waterveil"}) == 0
+    assert worth("bodyslam", "normal", theirs={"types": "ghost poison"}) > 0
+    assert worth("bodyslam", "normal", battle_format="gen1ou") == 0  # in generation 1 not on its own type
+    assert [worth("knockoff"), worth("knockoff", theirs={"item": "noitem"}), worth("tackle")] == [0.06, 0, 0]
+    rocks, bench = {"player_conditions": "stealthrock"}, [pokemon("other", PLAIN)]
+    assert [worth("rapidspin", bench=bench, **rocks), worth("rapidspin", **rocks)] == [0.12, 0]
+
+
+def test_a_quick_move_of_the_opponent_that_finishes_comes_first():
+    quick = move("quickattack", "normal", 80, priority=1)
+    me, foe = pokemon("a", PLAIN, SLASH, base_spe=120, hp_pct=0.05), pokemon("foe", "normal notype", quick)
+    assert not field_of(me, foe).first(SLASH)
+    assert field_of(me | {"hp_pct": 1.0}, foe).first(SLASH)
+    assert field_of(me, foe).first({**SLASH, "priority": 2})
+    assert field_of(me | {"base_spe": 20, "ability": "prankster", "hp_pct": 1.0}, foe).first(RECOVER)
 
 
 def test_worth_is_told_in_pokemon():
-    assert of_health(0.5, 0.25) == pytest.approx(0.6 * 0.5 + 0.4 * 0.25)
+    assert of_health(0.5, 0.25) == pytest.approx((1 - ALIVE) * 0.5 + ALIVE * 0.25)
     me, foe = pokemon("a", "normal notype", SLASH, base_spe=101), pokemon("foe", "normal notype", *[SLASH] * 4)
     field = field_of(me, foe | {"hp_pct": 0.5})
     turns, theirs = 0.5 / field.best(field.me, field.foe)[0], 1 / field.best(field.foe, field.me)[0]
-    assert field.race(field.me, 1.0, 0.5) == pytest.approx(0.75 * np.tanh((theirs - turns + 0.5) / (1 + turns)))
-    assert standing(field, field.me, 1.0) == pytest.approx(0.45 * field.race(field.me, 1.0, 0.5))
-    assert standing(field, field.me, 0.0) == -0.4
+    assert field.race(field.me, 1.0, 0.5) == pytest.approx(0.75 * np.tanh((theirs - turns + 1) / (0.5 + turns)))
+    assert standing(field, field.me, 1.0) == pytest.approx(AHEAD * field.race(field.me, 1.0, 0.5))
+    assert standing(field, field.me, 0.0) == -ALIVE
 
 
 def test_who_comes_in_after_a_faint_is_not_hit_on_its_way():
