@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.battles.is_dir():
         parser.error(f"--battles {options.battles}: is no folder; give one of battle files")
     results: dict[str, Any] = {"load_average_at_start": round(os.getloadavg()[0], 2)}
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="turnwise-bench-") as scratch:
+    # Whole: links are made in it.
+    place = options.scratch and options.scratch.resolve()
+    with tempfile.TemporaryDirectory(dir=place, prefix="turnwise-bench-") as scratch:
         os.environ["TURNWISE_CACHE"] = str(Path(scratch) / "indexes")
         for name in options.only or PARTS:
             print(f"{name} …", flush=True)
