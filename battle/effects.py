@@ -42,7 +42,8 @@ RAISES = {
     "acidarmor": {"def": 2}, "barrier": {"def": 2}, "rockpolish": {"spe": 2}, "shiftgear": {"atk": 1, "spe": 2},
     "coil": {"atk": 1, "def": 1}, "tailglow": {"spa": 3}, "victorydance": {"atk": 1, "def": 1, "spe": 1},
 }  # fmt: skip
-REFUSES = {"goodasgold", "magicbounce", "purifyingsalt"}  # what abilities let no status move through
+REFUSES = {"goodasgold", "magicbounce", "purifyingsalt"}  # abilities that let no status move through
+# Who cannot get a status, or is the better for it.
 IMMUNE_TO = {
     "par": {"limber"}, "brn": {"waterveil", "waterbubble", "guts"}, "slp": {"insomnia", "vitalspirit", "sweetveil"},
     "psn": {"immunity", "poisonheal", "magicguard"}, "tox": {"immunity", "poisonheal", "magicguard"},

@@ -24,7 +24,7 @@ class Field:
         self.me, self.foe = board.me, board.foe
         # By identity; the Pokémon themselves stand in the entries, so that none is freed and its identity used again.
         self._best: dict[tuple[int, int], tuple] = {}
-        self.rescue: float | None = None  # worth of the best switch, once it is asked for
+        self.switches: dict[int, float] | None = None  # worth of each switch by its action, once it is asked for
 
     def hit(self, move: dict[str, Any], user: dict[str, Any], target: dict[str, Any]) -> float:
         """Share of the target's full health that a move takes on average where it lands."""

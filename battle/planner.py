@@ -77,7 +77,7 @@ class PlannerAgent(RuleAgent):
                 return int(legal[0])
             return max(board.switches, key=lambda ap: (standing(field, ap[1], ap[1]["hp_pct"]), -ap[0]))[0]
         worth = {action: of_move(field, move) for action, move in board.moves}
-        worth |= {action: of_switch(field, pokemon) for action, pokemon in board.switches}
+        worth |= switches(field)
         if leaves := field.leaves():
             meanwhile = {action: of_move_into_switch(field, move) for action, move in board.moves}
             meanwhile |= {action: of_switch_into_switch(field, pokemon) for action, pokemon in board.switches}
@@ -109,11 +109,16 @@ def of_switch(field: Field, pokemon: dict[str, Any]) -> float:
     return standing(field, pokemon, health) - lost - of_leaving(me)
 
 
+def switches(field: Field) -> dict[int, float]:
+    """Worth of each switch by its action."""
+    if field.switches is None:
+        field.switches = {action: of_switch(field, pokemon) for action, pokemon in field.board.switches}
+    return field.switches
+
+
 def rescue(field: Field) -> float:
     """Worth of the best switch there is; far below all where there is none."""
-    if field.rescue is None:
-        field.rescue = max((of_switch(field, pokemon) for _, pokemon in field.board.switches), default=-9.0)
-    return field.rescue
+    return max(switches(field).values(), default=-9.0)
 
 
 def revenge(field: Field, foe_health: float) -> float:
@@ -192,10 +197,9 @@ def of_switch_into_switch(field: Field, pokemon: dict[str, Any]) -> float:
 
 def leave(field: Field, first: bool, back: float, die: float, finish: float) -> float:
     """Worth of what follows a move that ends in a switch: before the opponent's move, or after it."""
-    bench = [pokemon for _, pokemon in field.board.switches]
     if first:
-        return (1 - finish) * max(of_switch(field, pokemon) for pokemon in bench) + finish * AFRESH * AHEAD
-    best = max(standing(field, pokemon, pokemon["hp_pct"]) for pokemon in bench)
+        return (1 - finish) * rescue(field) + finish * AFRESH * AHEAD
+    best = max(standing(field, pokemon, pokemon["hp_pct"]) for _, pokemon in field.board.switches)
     return best - of_health(min(back, field.me["hp_pct"]), die)
 
 
