@@ -1,12 +1,13 @@
-"""What the parts of the turn encoder are worth: one network per arm, the same data, seed and steps.
+"""What the parts of the network are worth: one network per arm, the same data, seed and steps.
 
     python -m launch.ablate --data CACHE --out DIR [--steps 600] [--lr 3e-4 1e-3 3e-3] [--battles 100] [--record NAME]
 
-`blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the previous
-action, the previous reward, or both, which an imitator can copy instead of looking. Arms are compared by the held-out
-likelihood of the recorded actions, battle by battle, and by win rate against baselines where the data's formats can be
-played; of several learning rates each arm is judged by the one that it is likeliest with. What is trained already is
-not trained again. Writes `launch/records/RECORD.json` and its table.
+`blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the layer in
+which entities meet, weigh the critics' loss ten times as much, or leave out previous action, previous reward, or both,
+which an imitator can copy instead of looking. Arms are compared by the held-out likelihood of the recorded
+actions, battle by battle, by how well their values tell who wins, and by win rate against baselines where the data's
+formats can be played; of several learning rates each arm is judged by the one that it is likeliest with. What is
+trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
 """
 
 import argparse
@@ -33,6 +34,9 @@ BASE = "blocks"
 ARMS = {
     BASE: [],
     "transformer": ["model.turn_encoder=transformer"],
+    "no matchup": ["model.matchup_width=0"],
+    "critic weight 1": ["objective.critic_weight=1"],
+    "no matchup at critic weight 1": ["model.matchup_width=0", "objective.critic_weight=1"],
     "no previous action": ["model.use_previous_action=false"],
     "no previous reward": ["model.use_previous_reward=false"],
     "neither": ["model.use_previous_action=false", "model.use_previous_reward=false"],
@@ -94,6 +98,11 @@ def speed(folder: Path) -> float:
         return statistics.median([float(row["speed/turns_per_s"]) for row in csv.DictReader(file)][1:])
 
 
+def winner_told(folder: Path) -> float:
+    """Area under the curve of telling the winner of held-out decisions' battles by the value at the largest γ."""
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["values"][-1]["auc"]
+
+
 def win_rates(arms: dict[str, Path], formats: Sequence[str], battles: int, out: Path) -> list[dict]:
     """Each arm against each opponent: rows of `battle.evaluate`."""
     agents = [f"{arm.replace(' ', '_')}={folder}" for arm, folder in arms.items()]
@@ -138,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "nll": float(own["nll"].mean()),
             "top1": float(own["top1"].mean()),
             "excess_nll": excess(own["nll"], base["nll"], base["battle"]),
+            "auc": winner_told(arms[arm]),
             "turns_per_s": speed(arms[arm]),
         }
         for arm, own in decisions.items()
@@ -160,13 +170,14 @@ def table(command: str, results: dict[str, dict]) -> str:
     """The arms as Markdown."""
     base = results[BASE]
     lines = [
-        "# What the parts of the turn encoder are worth", "",
+        "# What the parts of the network are worth", "",
         f"`{command}`: `tiny`, imitation of people's battles, the same data, seed and steps for each arm; "
         f"{base['decisions']:,} held-out decisions with a choice, of {base['battles']} battles. Excess: how far an "
-        f"arm's negative log-likelihood lies over that of `{BASE}`, paired by battle, with the 95% interval.", "",
-        "| encoder | parameters | learning rate (NLL by each) | NLL | excess | top-1 | turns/s | "
+        f"arm's negative log-likelihood lies over that of `{BASE}`, paired by battle, with the 95% interval. AUC: of "
+        "telling who wins by V.", "",
+        "| arm | parameters | learning rate (NLL by each) | NLL | excess | top-1 | AUC | turns/s | "
         f"{' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
-        "| --- " * (7 + len(OPPONENTS)) + "|",
+        "| --- " * (8 + len(OPPONENTS)) + "|",
     ]  # fmt: skip
     for arm, result in results.items():
         apart = result["excess_nll"]
@@ -174,7 +185,7 @@ def table(command: str, results: dict[str, dict]) -> str:
         cells = [
             arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['lr']:g} ({by_lr})", f"{result['nll']:.4f}",
             f"{apart['mean']:+.2%} [{apart['low']:+.2%}, {apart['high']:+.2%}]" if arm != BASE else "",
-            f"{result['top1']:.1%}", f"{result['turns_per_s']:.0f}",
+            f"{result['top1']:.1%}", f"{result['auc']:.3f}", f"{result['turns_per_s']:.0f}",
         ]  # fmt: skip
         for opponent in OPPONENTS:
             rows = [row for row in result.get("play", []) if row["opponent"] == opponent]

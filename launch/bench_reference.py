@@ -34,7 +34,7 @@ REFERENCE = {
 }  # fmt: skip
 OURS = {
     "full objective": ["small", "model.num_layers=6", "model.mlp_size=896"],
-    "imitation": ["tiny", "model.num_layers=7", "model.mlp_size=360", "objective.filter=imitation"],
+    "imitation": ["tiny", "model.num_layers=7", "model.mlp_size=328", "objective.filter=imitation"],
 }
 
 

@@ -12,22 +12,22 @@ from transformers import PretrainedConfig
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 128, "num_layers": 4, "num_heads": 2, "mlp_size": 384, "word_width": 16, "entity_width": 64,
-        "entity_hidden": 128, "head_width": 32, "value_bins": 48,
+        "entity_hidden": 128, "matchup_width": 128, "head_width": 32, "value_bins": 48,
         "encoder_width": 40, "encoder_layers": 2, "encoder_heads": 2,
     },
     "small": {
         "hidden_size": 384, "num_layers": 7, "num_heads": 6, "mlp_size": 1024, "word_width": 32, "entity_width": 128,
-        "entity_hidden": 256, "head_width": 96,
+        "entity_hidden": 256, "matchup_width": 256, "head_width": 96,
         "encoder_width": 80, "encoder_layers": 3, "encoder_heads": 4,
     },
     "medium": {
         "hidden_size": 704, "num_layers": 7, "num_heads": 11, "mlp_size": 2048, "word_width": 48, "entity_width": 192,
-        "entity_hidden": 384, "head_width": 160,
+        "entity_hidden": 384, "matchup_width": 384, "head_width": 160,
         "encoder_width": 120, "encoder_layers": 4, "encoder_heads": 6,
     },
     "base": {
         "hidden_size": 1280, "num_layers": 9, "num_heads": 20, "mlp_size": 3584, "word_width": 64, "entity_width": 256,
-        "entity_hidden": 512, "head_width": 256,
+        "entity_hidden": 512, "matchup_width": 512, "head_width": 256,
         "encoder_width": 160, "encoder_layers": 5, "encoder_heads": 8,
     },
 }  # fmt: skip
@@ -47,6 +47,8 @@ class TurnwiseConfig(PretrainedConfig):
         hidden_size (D), num_layers, num_heads, mlp_size, max_turns (longest window), rotary_base, dropout, attention.
     Turn encoder:
         turn_encoder: "blocks" (entity by entity, the default) or "transformer" (the Metamon paper's, arXiv 2504.04395).
+        matchup_width: inner width of the blocks' layer that holds each entity against those on the field; 0: no such
+        layer, as in models saved before there was one.
     Heads:
         gammas (G discounts, each with its own policy). At play the policy of act_gamma acts, drawn towards what its
         critics prefer by act_beta, per unit of return: π(a)·exp(act_beta·Q(a)).
@@ -85,6 +87,7 @@ class TurnwiseConfig(PretrainedConfig):
     word_width: int = 16
     entity_width: int = 64
     entity_hidden: int = 128
+    matchup_width: int = 0
     encoder_width: int = 40
     encoder_layers: int = 2
     encoder_heads: int = 2

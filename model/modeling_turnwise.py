@@ -12,7 +12,7 @@ from .attention import load_implementation, prepare
 from .configuration_turnwise import PRESETS, TurnwiseConfig, preset
 from .heads import Actor, Critics, PopArt, value_support
 from .trunk import CacheView, Rotary, Trunk, TurnCache
-from .turn_encoder import RMSNorm, Rows, TransformerTurnEncoder, build_turn_encoder
+from .turn_encoder import RMSNorm, Rows, TransformerTurnEncoder, ZeroLinear, build_turn_encoder
 
 __all__ = ["PRESETS", "TurnCache", "TurnwiseConfig", "TurnwiseForOfflineRL", "TurnwiseModel", "preset"]
 
@@ -42,7 +42,9 @@ class TurnwisePreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
+        if isinstance(module, ZeroLinear):
+            nn.init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
             # Variance kept by fan-in, so that every width of preset starts at the same scale of activations.
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:

@@ -57,7 +57,7 @@ def random_pack(turns=256, longest=100, seed=0, lengths=None, segments=None, spa
 
 
 def tiny_network(seed=0, space="default", **changes):
-    """A `tiny` network for such packs, every weight drawn at random (the critics' too)."""
+    """A `tiny` network for such packs, every weight drawn at random (the critics' and the matchup's too)."""
     from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 
     observation = SPACES[space]
@@ -70,6 +70,8 @@ def tiny_network(seed=0, space="default", **changes):
     with torch.no_grad():
         network.critics.weight.normal_(std=0.2)
         network.critics.bias.normal_(std=0.2)
+        if getattr(network.model.turn_encoder, "matchup", None) is not None:
+            network.model.turn_encoder.matchup.out.weight.normal_(std=0.1)
     return network
 
 

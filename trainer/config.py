@@ -59,6 +59,7 @@ class ModelChoice:
     word_width: int | None = None
     entity_width: int | None = None
     entity_hidden: int | None = None
+    matchup_width: int | None = None
     encoder_width: int | None = None  # of the transformer encoder, and so the four below
     encoder_layers: int | None = None
     encoder_heads: int | None = None

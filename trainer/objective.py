@@ -30,7 +30,7 @@ class ObjectiveConfig:
     )
     filter_floor: float = 0.0  # least weight of a recorded action, whatever the filter says
     policy_weight: float = 1.0
-    critic_weight: float = 1.0  # the reference: 10
+    critic_weight: float = 0.1  # at 1 the critics' noise keeps the trunk from learning; the reference: 10
     reward_scale: float = 10.0
     maxq_weight: float = 0.0  # of −V(s)/(return of a won battle), by which the policy also climbs its own critics
     n_step: int = 1  # rewards before a target leans on its own value

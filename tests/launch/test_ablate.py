@@ -32,11 +32,11 @@ def test_excess_against_a_plain_loop():
 def test_the_table_has_a_line_per_arm():
     row = {
         "parameters": 1_220_000, "decisions": 27_000, "battles": 500, "nll": 1.64, "top1": 0.36, "turns_per_s": 1000.0,
-        "lr": 1e-3, "nll_by_lr": {"0.0003": 1.7, "0.001": 1.64},
+        "auc": 0.7, "lr": 1e-3, "nll_by_lr": {"0.0003": 1.7, "0.001": 1.64},
         "excess_nll": {"mean": 0.01, "low": -0.002, "high": 0.022},
         "play": [{"opponent": "random", "win_rate": 0.9, "interval95": [0.8, 0.95]}],
     }  # fmt: skip
     text = table("command", {BASE: row, "transformer": row})
     rates = "0.001 (0.0003: 1.7000, 0.001: 1.6400)"
-    line = f"| transformer | 1.22M | {rates} | 1.6400 | +1.00% [-0.20%, +2.20%] | 36.0% | 1000 | 90% [80%, 95%] |  |  |"
-    assert line in text
+    told = "1.6400 | +1.00% [-0.20%, +2.20%] | 36.0% | 0.700 | 1000 | 90% [80%, 95%] |  |  |"
+    assert f"| transformer | 1.22M | {rates} | {told}" in text

@@ -60,6 +60,12 @@ class ByHand:
                     x = x + self.linear(numbers[counts], f"{name}.numbers_in")
                 entities.append(self.norm(self.linear(gelu(x), f"{name}.out"), f"{name}.norm"))
         history = self.history(*before, f"{at}.history")
+        if self.config.matchup_width:
+            name, field = f"{at}.matchup", np.concatenate([*entities[9:], history])  # after the moves and the bench
+            for i, entity in enumerate(entities):
+                both = self.linear(entity, f"{name}.from_entity") + self.linear(field, f"{name}.from_field")
+                value, gate = np.split(both, 2)
+                entities[i] = entity + self.linear(value * silu(gate), f"{name}.out")
         return self.linear(np.concatenate([*entities, history]), f"{at}.join"), entities
 
     def transformer(self, words, numbers, *before):
@@ -142,7 +148,7 @@ class ByHand:
     "options",
     [
         {}, {"value_head": "scalar"}, {"use_previous_action": False}, {"use_previous_reward": False},
-        {"turn_encoder": "transformer", "encoder_layers": 2},
+        {"matchup_width": 0}, {"turn_encoder": "transformer", "encoder_layers": 2},
     ],
     ids=str,
 )  # fmt: skip

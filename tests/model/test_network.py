@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
-from model.turn_encoder import RMSNorm
+from model.turn_encoder import RMSNorm, ZeroLinear
 from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer.config import load_config
@@ -66,7 +66,9 @@ def test_fresh_weights_are_drawn_as_stated(encoder):
     network = TurnwiseForOfflineRL(tiny_network(turn_encoder=encoder, value_head="scalar", num_layers=2).config).eval()
     ends = {f"model.trunk.layers.{i}.{end}" for i in (0, 1) for end in ("attention.proj", "mlp.down")}
     for name, part in network.named_modules():
-        if isinstance(part, torch.nn.Linear):
+        if isinstance(part, ZeroLinear):
+            assert not part.weight.any(), name
+        elif isinstance(part, torch.nn.Linear):
             scale = 0.5 if name in ends else 1.0  # one over the root of twice the layers
             assert part.weight.std().item() == pytest.approx(scale * part.in_features**-0.5, rel=0.3), name
             assert part.bias is None or not part.bias.any(), name

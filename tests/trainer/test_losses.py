@@ -216,7 +216,7 @@ def test_the_whole_loss_equals_its_terms_in_loops(options, value_head):
                 "imitation": 1.0,
                 "winners": float(pack["outcome"][n] == 1),
                 "binary": float(advantage > 0),
-                "exponential": min(math.exp(0.5 * advantage), 50.0),
+                "exponential": math.exp(min(0.5 * advantage, math.log(50.0))),
             }[config.filter]
             floored = 1.0 if clones else max(weight, config.filter_floor)
             policy_sum += floored * -p[a].log().item() * counted

@@ -140,7 +140,7 @@ def test_command_says_what_cannot_fit(capsys):
     assert "does not fit" in capsys.readouterr().out
     assert plan.main(["--config", str(ROOT / "launch" / "runs" / "h100_1gpu.yaml"), "--gpus", "1,8"]) == 0
     text = capsys.readouterr().out
-    assert "193.4M parameters" in text
+    assert "194.9M parameters" in text
     assert "$2.50" in text
     assert plan.main(["model.preset=enormous"]) == 1
     assert "enormous" in capsys.readouterr().err
