@@ -59,7 +59,7 @@ class ModelChoice:
     word_width: int | None = None
     entity_width: int | None = None
     entity_hidden: int | None = None
-    matchup_width: int | None = None
+    matchup_width: int | None = None  # 0: entities do not meet before the trunk
     encoder_width: int | None = None  # of the transformer encoder, and so the four below
     encoder_layers: int | None = None
     encoder_heads: int | None = None
@@ -72,8 +72,10 @@ class ModelChoice:
     def check(self) -> None:
         """Raises ValueError naming the key."""
         sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type in (int, int | None)}
+        matchup = sizes.pop("matchup_width")
         rules = [
             *((name, size is None or size >= 1, "1 or more") for name, size in sizes.items()),
+            ("matchup_width", matchup is None or matchup >= 0, "0 (entities do not meet) or more"),
             ("value_bins", self.value_bins is None or self.value_bins >= 2, "2 or more"),
             ("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1"),
             ("gammas", bool(self.gammas) and all(0 <= g < 1 for g in self.gammas), "discounts from 0 to below 1"),

@@ -88,6 +88,7 @@ def _lists(tree):
         ("optim.warmup_steps=-5", ["optim.warmup_steps"]),
         ("model.critics=0", ["model.critics", "1 or more"]),
         ("model.hidden_size=-8", ["model.hidden_size"]),
+        ("model.matchup_width=-1", ["model.matchup_width", "0 (entities do not meet) or more"]),
         ("model.gammas=[0.9, 0.999, 0.999]", ["model.gammas", "each discount once"]),
         ("model.gammas=[0.5, 0.9]", ["model.act_gamma=0.999", "one of model.gammas"]),
         ("output=''", ["output=''", "a folder"]),
