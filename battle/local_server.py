@@ -133,6 +133,8 @@ def measure_poke_env(battle_format: str, battles: int, port: int = 8021) -> dict
         seconds = time.monotonic() - started
         now = resource.getrusage(resource.RUSAGE_SELF)
         cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime + _cpu(server.process.pid) - server_before
+        for player in players:  # first, or each prints a traceback as the server goes away
+            asyncio.run(player.ps_client.stop_listening())
     return {
         "battles": battles,
         "cpu_seconds": round(cpu, 2),
