@@ -163,7 +163,9 @@ def test_bf16_under_deepspeed_stays_with_plain_bf16(engine, tmp_path):
         curves.append(curve(tmp_path / row.engine))
     losses = [np.array([figures[:2] for figures in one.values()]) for one in curves]
     assert losses[0].shape == losses[1].shape == (20, 2)
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    # AdamW's first step is the gradient's signs, which bf16 turns where it is near zero: 2.1% after it, under 1% later.
+    np.testing.assert_allclose(losses[1][:3], losses[0][:3], rtol=0.03)
+    np.testing.assert_allclose(losses[1][3:], losses[0][3:], rtol=0.01)
 
 
 @pytest.mark.slow
