@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_turnwise import TurnwiseConfig
-from .turn_encoder import Rows
+from .turn_encoder import Rows, swiglu
 
 
 class ActionFeatures(nn.Module):
@@ -48,8 +48,7 @@ class ActionFeatures(nn.Module):
             row = self.entity_of_action.index[action]
             chosen = entities.gather(1, row.view(-1, 1, 1).expand(-1, 1, entities.shape[-1]))
             named = self._linear(self.from_entity, chosen, subset) + actions[action].unsqueeze(1)
-        value, gate = (self._linear(self.from_hidden, hidden, subset).unsqueeze(1) + named).chunk(2, dim=-1)
-        return value * F.silu(gate)
+        return swiglu(self._linear(self.from_hidden, hidden, subset).unsqueeze(1) + named)
 
     def _of(self, subset: torch.Tensor | None, outputs: torch.Tensor) -> torch.Tensor:
         """Rows [2·width, …] of values and gates → those of the parts asked for."""

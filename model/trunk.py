@@ -1,13 +1,12 @@
 """The causal transformer over a battle's turns: packed for training, cached for play. Same weights, same numbers."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import PackedLayout, dense_attention, packed_attention
 from .configuration_turnwise import TurnwiseConfig
-from .turn_encoder import RMSNorm
+from .turn_encoder import RMSNorm, swiglu
 
 
 class Rotary(nn.Module):
@@ -116,8 +115,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(inner, config.hidden_size, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        value, gate = self.up(x).chunk(2, dim=-1)
-        return self.down(value * F.silu(gate))
+        return self.down(swiglu(self.up(x)))
 
 
 class Layer(nn.Module):

@@ -32,6 +32,12 @@ def symlog(x: torch.Tensor) -> torch.Tensor:
     return x.sign() * x.abs().log1p()
 
 
+def swiglu(x: torch.Tensor) -> torch.Tensor:
+    """[…, 2·width] → […, width]: the first half, gated by SiLU of the second (Shazeer 2020)."""
+    value, gate = x.chunk(2, dim=-1)
+    return value * F.silu(gate)
+
+
 class History(nn.Module):
     """Embedding of the previous action and reward: [N] each → [N, width]. An unrevealed action has its own row."""
 
@@ -96,8 +102,8 @@ class ZeroLinear(nn.Linear):
 class Matchup(nn.Module):
     """Every entity against those on the field: what a move does depends on whom it meets.
 
-    entities [N,E,e], field [N, rows·e] → entities [N,E,e], by one gated layer (SwiGLU, Shazeer 2020) whose weights all
-    entities share; where each move has its own, through the turn's vector alone, each has to learn the same anew. It
+    entities [N,E,e], field [N, rows·e] → entities [N,E,e], by one gated layer whose weights all entities share;
+    where each move has its own, through the turn's vector alone, each has to learn the same anew. It
     starts as the identity.
     """
 
@@ -108,8 +114,7 @@ class Matchup(nn.Module):
         self.out = ZeroLinear(config.matchup_width, config.entity_width, bias=False)
 
     def forward(self, entities: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-        value, gate = (self.from_entity(entities) + self.from_field(field).unsqueeze(1)).chunk(2, dim=-1)
-        return entities + self.out(value * F.silu(gate))
+        return entities + self.out(swiglu(self.from_entity(entities) + self.from_field(field).unsqueeze(1)))
 
 
 class BlocksTurnEncoder(nn.Module):
