@@ -1,4 +1,15 @@
-"""Moves and Pokémon of a universal state, plain but for what a test says of them."""
+"""Moves, Pokémon and states of a battle, plain but for what a test says of them."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+
+from battle.baselines import Board
+from battle.field import Field
+
+STATE = json.loads((Path(__file__).parents[2] / "launch" / "sample_state.json").read_text())
 
 
 def move(name, kind, power=0, category="physical", accuracy=1.0, priority=0):
@@ -16,3 +27,22 @@ def pokemon(name, types, *moves, **other):
         "status": "nostatus", "effect": "noeffect", "item": "noitem", "ability": "pressure", "tera_type": "notype",
         **base, **boosts, **other,
     }  # fmt: skip
+
+
+def state_of(me, foe, bench=(), battle_format="gen4ou", **other):
+    return copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE) | {
+        "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
+        "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
+        "weather": "noweather", "battle_field": "nofield", "opponents_remaining": 4, **other,
+    }  # fmt: skip
+
+
+def field_of(me, foe, bench=(), battle_format="gen4ou", **other):
+    state = state_of(me, foe, bench, battle_format, **other)
+    return Field(state, Board(state, np.arange(4 + len(bench))))
+
+
+PLAIN = "notype notype"
+TACKLE = move("tackle", "normal", 40)
+SLASH, BEAM = move("slash", "normal", 70), move("beam", "fire", 70, "special")
+SURF = move("surf", "water", 95, "special")

@@ -1,15 +1,11 @@
 """The planner: single exchanges whose right answer can be told by hand, and its standing among the baselines."""
 
-import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from battle.baselines import Board
 from battle.evaluate import Arena, Counted, facts_of
-from battle.field import Field
 from battle.interface import Observation
 from battle.judgement import damage
 from battle.planner import (
@@ -43,17 +39,7 @@ from battle.planner import (
 from battle.play import play
 from battle.players import make_player, parse_player
 from battle.teams import load_teams
-from tests.battle.fighters import move, pokemon
-
-STATE = json.loads((Path(__file__).parents[2] / "launch" / "sample_state.json").read_text())
-
-
-def state_of(me, foe, bench=(), battle_format="gen4ou", **other):
-    return copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE) | {
-        "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
-        "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
-        "weather": "noweather", "battle_field": "nofield", "opponents_remaining": 4, **other,
-    }  # fmt: skip
+from tests.battle.fighters import PLAIN, SLASH, SURF, TACKLE, field_of, move, pokemon, state_of
 
 
 def choice(me, foe, bench=(), legal=None, battle_format="gen4ou", **other):
@@ -70,11 +56,9 @@ def choice(me, foe, bench=(), legal=None, battle_format="gen4ou", **other):
     return switches[action - 4] if 4 <= action < 9 else moves[action] if action < 4 else moves[action - 9] + "+"
 
 
-TACKLE = move("tackle", "normal", 40)
 FOE = pokemon("foe", "normal notype", move("bodyslam", "normal", 85))
 EARTHQUAKE, RECOVER = move("earthquake", "ground", 100), move("recover", "normal")
-SURF, FIRE_BLAST = move("surf", "water", 95, "special"), move("fireblast", "fire", 120, "special")
-PLAIN, WALL = "notype notype", {"types": "rock steel", "base_def": 180}
+FIRE_BLAST, WALL = move("fireblast", "fire", 120, "special"), {"types": "rock steel", "base_def": 180}
 # The own moves and what else of the own Pokémon, what of the foe is another, and the word of the right choice.
 CASES = {
     "the greater hit": ([TACKLE, move("superpower", "fighting", 120)], {}, {}, "superpower"),
@@ -101,93 +85,6 @@ def test_an_exchange_with_one_right_answer(case):
     me = pokemon("a", mine.get("types", PLAIN), *moves, **{key: mine[key] for key in mine if key != "types"})
     bench = [pokemon("other", "water rock", SURF)] if expected == "other" else []
     assert choice(me, {**FOE, **theirs}, bench) == expected
-
-
-def field_of(me, foe, bench=(), battle_format="gen4ou", **other):
-    state = state_of(me, foe, bench, battle_format, **other)
-    return Field(state, Board(state, np.arange(4 + len(bench))))
-
-
-SLASH, BEAM = move("slash", "normal", 70), move("beam", "fire", 70, "special")
-# The move, what else of its user and of its target, the weather, and by how much that changes what it takes.
-FACTORS = {
-    "rain on fire": (BEAM, {}, {}, "raindance", 0.5),
-    "sun on fire": (BEAM, {}, {}, "sunnyday", 1.5),
-    "rain on water": (SURF, {}, {}, "raindance", 1.5),
-    "sun on water": (SURF, {}, {}, "sunnyday", 0.5),
-    "sand on neither": (SURF, {}, {}, "sandstorm", 1),
-    "huge power": (SLASH, {"ability": "hugepower"}, {}, "", 2),
-    "huge power on a special hit": (BEAM, {"ability": "hugepower"}, {}, "", 1),
-    "huge power on a fixed share": (move("seismictoss", "fighting", 1), {"ability": "hugepower"}, {}, "", 1),
-    "technician": (move("slash", "normal", 60), {"ability": "technician"}, {}, "", 1.5),
-    "technician on a strong hit": (SLASH, {"ability": "technician"}, {}, "", 1),
-    "technician on a power unknown": (SLASH | {"base_power": 0}, {"ability": "technician"}, {}, "", 1),
-    "adaptability": (SLASH, {"ability": "adaptability", "types": "normal notype"}, {}, "", 4 / 3),
-    "adaptability on another type": (SLASH, {"ability": "adaptability"}, {}, "", 1),
-    "guts": (SLASH, {"ability": "guts", "status": "par"}, {}, "", 1.5),
-    "guts without a status": (SLASH, {"ability": "guts"}, {}, "", 1),
-    "guts on a special hit": (BEAM, {"ability": "guts", "status": "par"}, {}, "", 1),
-    "multiscale": (SLASH, {}, {"ability": "multiscale"}, "", 0.5),
-    "multiscale once hurt": (SLASH, {}, {"ability": "multiscale", "hp_pct": 0.99}, "", 1),
-    "thick fat": (BEAM, {}, {"ability": "thickfat"}, "", 0.5),
-    "thick fat on ice": (move("beam", "ice", 70, "special"), {}, {"ability": "thickfat"}, "", 0.5),
-    "thick fat on another type": (SLASH, {}, {"ability": "thickfat"}, "", 1),
-    "dream eater on one awake": (move("dreameater", "psychic", 100), {}, {}, "", 0),
-    "dream eater on one asleep": (move("dreameater", "psychic", 100), {}, {"status": "slp"}, "", 1),
-    "a miss is weighed elsewhere": (move("slash", "normal", 70, accuracy=0.5), {}, {}, "", 1),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", FACTORS)
-def test_what_weather_and_abilities_make_of_a_hit(case):
-    hit, mine, theirs, weather, factor = FACTORS[case]
-    me, foe = pokemon("a", PLAIN), pokemon("foe", "normal notype")
-    share = damage(hit, me | {"types": mine.get("types", PLAIN)}, foe, 4) / hit["accuracy"]
-    field = field_of(me | mine, foe | theirs, weather=weather or "noweather")
-    assert field.hit(hit, field.me, field.foe) == pytest.approx(share * factor)
-
-
-def test_guts_makes_a_burn_an_advantage():
-    me, foe = pokemon("a", PLAIN, ability="guts"), pokemon("foe", "normal notype")
-    well = damage(SLASH, me, foe, 4)
-    field = field_of({**me, "status": "brn"}, foe)
-    assert field.hit(SLASH, field.me, field.foe) == pytest.approx(1.5 * well, rel=0.05)
-
-
-def test_the_best_move_is_one_that_can_be_used_and_of_the_foe_one_that_may_be():
-    spent, boom = {**move("outrage", "dragon", 120), "current_pp": 0}, move("explosion", "normal", 250)
-    me = pokemon("a", PLAIN, SLASH, spent, boom, {**move("rockblast", "rock", 40), "accuracy": 0.1})
-    foe = pokemon("foe", "normal notype", TACKLE)
-    field = field_of(me, foe)
-    taken, which = field.best(me, foe)
-    assert (which["name"], taken) == ("slash", pytest.approx(damage(SLASH, me, foe, 4)))
-    slow = field_of({**me, "moves": [SLASH, move("hyperbeam", "normal", 100)]}, foe)
-    assert slow.best(slow.me, foe)[1]["name"] == "slash"  # 0.6 of it: the next turn is lost
-    assert field_of({**me, "status": "par"}, foe).best({**me, "status": "par"}, foe)[0] == pytest.approx(0.75 * taken)
-    assert field_of({**me, "status": "frz"}, foe).best({**me, "status": "frz"}, foe)[0] == pytest.approx(0.35 * taken)
-    guess = damage({**SLASH, "name": "", "base_power": 80}, foe, me, 4)
-    assert field.best(foe, me)[0] == pytest.approx(guess)  # what it has shown is less
-    full = pokemon("foe", "normal notype", TACKLE, TACKLE, TACKLE, TACKLE)
-    assert field_of(me, full).best(full, me)[0] == pytest.approx(damage(TACKLE, full, me, 4))
-    special = field_of(me, {**foe, "base_spa": 101})
-    assert special.best(special.foe, me)[1]["category"] == "special"
-    bare = field_of(me, {**foe, "moves": [], "types": PLAIN})
-    assert bare.best(bare.foe, me) == (0, None)
-
-
-def test_a_race_is_won_by_who_hits_harder_has_more_left_or_moves_first():
-    me, foe = pokemon("a", "normal notype", SLASH, base_spe=101), pokemon("foe", "normal notype", *[SLASH] * 4)
-
-    def race(health=1.0, left=1.0, **mine):
-        field = field_of({**me, **mine}, foe)
-        return field.race(field.me, health, left)
-
-    assert 0 < race() == -race(base_spe=99) < 0.2
-    assert race(0.5) < race(1.0) < race(1.0, 0.5)
-    assert race(base_atk=150) > race() > race(base_def=70)
-    assert -0.75 < race(0.1, base_atk=10) < -0.5
-    assert 0.5 < race(1.0, 0.1, base_atk=180) < 0.75
-    assert race(moves=[]) < -0.5  # who takes nothing loses late, if at all
 
 
 RAISED = {
@@ -388,16 +285,6 @@ def test_what_a_move_brings_by_either_order_of_the_exchange():
     talk, splash, dance = (move(name, "normal") for name in ("sleeptalk", "splash", "swordsdance"))
     assert worth(talk, asleep, calm) == pytest.approx(worth(splash, asleep, calm) + 0.25 + 0.35 * 0.15)
     assert worth(dance, theirs=calm) > worth(splash, theirs=calm) + FAST_RAISE + 0.15 + 0.02
-
-
-def test_an_opponent_whose_race_is_lost_is_expected_to_leave():
-    strong, weak = move("slash", "dark", 150), move("slash", "dark", 20)
-    foe = pokemon("foe", "normal notype", *[TACKLE] * 4)
-    chances = [field_of(pokemon("a", PLAIN, each), foe).leaves() for each in (strong, weak)]
-    assert 0.5 < chances[0] < 0.56
-    assert chances[1] < 0.3
-    assert field_of(pokemon("a", PLAIN, strong), foe, opponents_remaining=1).leaves() == 0
-    assert field_of(pokemon("a", PLAIN, strong), foe | {"hp_pct": 0.0}).leaves() == 0
 
 
 def test_what_is_left_of_a_choice_where_the_opponent_switches():
