@@ -30,7 +30,7 @@ def pokemon(name, types, *moves, **other):
 
 
 def state_of(me, foe, bench=(), battle_format="gen4ou", **other):
-    return copy.deepcopy(STATE[-1] if isinstance(STATE, list) else STATE) | {
+    return copy.deepcopy(STATE) | {
         "format": battle_format, "player_active_pokemon": me, "opponent_active_pokemon": foe,
         "available_switches": list(bench), "player_conditions": "noconditions", "opponent_conditions": "noconditions",
         "weather": "noweather", "battle_field": "nofield", "opponents_remaining": 4, **other,
