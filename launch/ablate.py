@@ -116,7 +116,9 @@ def win_rates(arms: dict[str, Path], formats: Sequence[str], battles: int, out: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the arms that are missing, compare all, write the record."""
-    parser = argparse.ArgumentParser(prog="python -m launch.ablate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="token cache or battle files")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the arms' runs")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))

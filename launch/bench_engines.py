@@ -208,7 +208,9 @@ def measure(row: Row, base: Path, folder: Path, *settings: str) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows asked for and write the record where that is all of them."""
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_engines", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.bench_engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default=str(ROOT / "data" / "sample"), help="battle files")
     parser.add_argument("--rows", nargs="*", help="rows whose name holds one of these; no record is written")
     options = parser.parse_args(argv)

@@ -342,7 +342,9 @@ def _unlike(output: Path, twin: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Play rounds and rewrite the record; exit status 1 where a round was not sound."""
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.bench_faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=40, help=f"rounds to play now, up to {TOTAL} in all")
     parser.add_argument("--again", action="store_true", help="start from round 0, the record's rounds forgotten")
     options = parser.parse_args(argv)

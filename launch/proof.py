@@ -321,7 +321,9 @@ def play_table(command: str, results: list[dict]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage."""
-    parser = argparse.ArgumentParser(prog="python -m launch.proof", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=["record", "train", "judge", "play"])
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of every training run (train)")
     parser.add_argument("--out", type=Path, required=True, help="folder of battles and runs")

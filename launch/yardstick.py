@@ -81,7 +81,9 @@ def fit_and_score(train: dict[str, np.ndarray], heldout: dict[str, np.ndarray], 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit, score, print; write JSON where --out is given."""
-    parser = argparse.ArgumentParser(prog="python -m launch.yardstick", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.yardstick", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="token cache or battle files")
     parser.add_argument("--heldout-share", type=float, default=0.05)
     parser.add_argument("--filter", default="", help="which battles to take, as data.filter")

@@ -120,6 +120,7 @@ def test_play_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_starter_is_rebuilt_from_nothing_by_one_script(tmp_path):
     small = {"BATTLES": "30", "SEARCHED": "1", "LATER_BATTLES": "40", "EVAL_BATTLES": "2"}
     settings = ["max_steps=2", "compile=false", "data.heldout_share=0.3"]
