@@ -133,7 +133,10 @@ class DataConfig:
         if any(not isinstance(w, (int, float)) or not 0 <= w < float("inf") for w in self.format_weights.values()):
             raise DataError(f"data.format_weights is {self.format_weights!r}; give numbers of 0 or more")
         if self.sources and self.path:
-            raise DataError("data.path and data.sources are both given; put the path into a source")
+            raise DataError(
+                "data.path and data.sources are both given; put the path into a source, or take away what a file gives: "
+                "'data.path=\"\"'"
+            )
 
     def all_sources(self) -> list[SourceConfig]:
         """The sources, or the one of `path`. Raises `DataError` for an unknown or missing key."""
