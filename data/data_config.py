@@ -134,8 +134,8 @@ class DataConfig:
             raise DataError(f"data.format_weights is {self.format_weights!r}; give numbers of 0 or more")
         if self.sources and self.path:
             raise DataError(
-                "data.path and data.sources are both given; put the path into a source, or take away what a file gives: "
-                "'data.path=\"\"'"
+                "data.path and data.sources are both given; put the path into a source, or take away what a file gives:"
+                " 'data.path=\"\"'"
             )
 
     def all_sources(self) -> list[SourceConfig]:
