@@ -248,11 +248,9 @@ def test_a_measurement_becomes_a_record(tmp_path, monkeypatch, capsys):
 
 
 def test_no_record_names_a_folder_of_the_machine_that_made_it():
-    """Nor of where the repository lies here, if somebody has just measured something."""
     for path in (ROOT / "launch/records").glob("*.json"):
         text = path.read_text(encoding="utf-8")
-        assert (path.name, re.findall(r'"(?:/(?:home|root|work|tmp|mnt)/|[A-Z]:\\\\)[^"]*"', text)) == (path.name, [])
-        assert json.dumps(str(ROOT))[1:-1] not in text, path.name
+        assert (path.name, re.findall(r'"(?:/[^"/ ]+/|[A-Z]:\\\\)[^"]*"', text)) == (path.name, [])
 
 
 def test_the_hubs_stand_in_answers_as_a_command():
