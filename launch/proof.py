@@ -173,20 +173,12 @@ def is_of(path: Path, data: Path) -> bool:
 def judge(out: Path, data: Path, name: str) -> None:
     """Held-out accuracy, likelihood and value calibration of every run, and of the trees, on the same decisions."""
     results: dict[str, dict] = {}
-
-    def read(path: Path) -> dict:
-        """A run's JSON without the folders of this machine."""
-        text = path.read_text(encoding="utf-8")
-        for folder, name in ((data, data.name), (out, out.name)):
-            text = text.replace(json.dumps(str(folder))[1:-1], name)
-        return json.loads(text)
-
     for arm, folders in trained(out).items():
         for folder in folders:
             path = folder / "judged.json"
             if not is_of(path, data):
                 evaluate_folder(str(folder), str(data), out=path)
-        judged = [read(folder / "judged.json") for folder in folders]
+        judged = [json.loads((folder / "judged.json").read_text(encoding="utf-8")) for folder in folders]
         groups = {row["group"]: {key: [] for key in ("top1", "nll")} for row in judged[0]["policy"]}
         for one in judged:
             for row in one["policy"]:
@@ -194,7 +186,7 @@ def judge(out: Path, data: Path, name: str) -> None:
                     values.append(row[key][0])
         results[arm] = {
             "seeds": len(folders),
-            "config": read(folders[0] / "run_config.json"),
+            "config": json.loads((folders[0] / "run_config.json").read_text(encoding="utf-8")),
             "groups": groups,
             "auc": [[row["auc"] for row in one["values"]] for one in judged],
             "brier": [[row.get("brier") for row in one["values"]] for one in judged],
@@ -203,7 +195,7 @@ def judge(out: Path, data: Path, name: str) -> None:
     trees = out / "yardstick.json"
     if not is_of(trees, data):
         run("launch.yardstick", "--data", str(data), "--out", str(trees), log=out / "yardstick.log")
-    results["gradient-boosted trees"] = read(trees)
+    results["gradient-boosted trees"] = json.loads(trees.read_text(encoding="utf-8"))
     command = f"python -m launch.proof judge --out {out.name}" + (" --data CACHE" if data != out / "cache" else "")
     path = write_record(name, command, results, {"torch": version("torch"), "scikit-learn": version("scikit-learn")})
     path.with_suffix(".md").write_text(heldout_table(command, results), encoding="utf-8")

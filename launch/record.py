@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from trainer.scores import as_text
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "launch" / "records"
+# What stands before the last name of an absolute path, in JSON: at the start of a text, or of a word of a command.
+FOLDERS = re.compile(r"""(?<=["\s='`(\[:])/(?:[^/\s"]+/)+(?=[^/\s"])""")
 
 
 def hardware() -> str:
@@ -44,7 +47,7 @@ def commit() -> str:
 
 def write_record(name: str, command: str, results: Any, versions: dict[str, str], folder: Path | None = None) -> Path:
     """Write a record (into `folder`, by default `launch/records`) and return its path; `versions` is joined by
-    Python's own."""
+    Python's own. Absolute paths are cut to their last name: a record tells nothing of where it was made."""
     record = {
         "name": name,
         "command": command,
@@ -58,7 +61,7 @@ def write_record(name: str, command: str, results: Any, versions: dict[str, str]
     folder = folder or RECORDS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(FOLDERS.sub("", json.dumps(record, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
     return path
 
 

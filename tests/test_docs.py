@@ -237,20 +237,24 @@ def test_every_option_of_a_command_is_one_that_it_takes():
     assert wrong == []
 
 
-def test_a_measurement_becomes_a_record(tmp_path, monkeypatch, capsys):
+def test_a_measurement_becomes_a_record_that_names_no_folder_of_its_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RECORDS", tmp_path)
-    (tmp_path / "results.json").write_text('{"answer": 42}')
-    arguments = ["--name", "try", "--command", "make try", "--results", str(tmp_path / "results.json")]
-    assert record.main(arguments) == 0
+    results = {"answer": 42, "run": f"{tmp_path}/run-0", "of": ["../shared/battles", "turns/s", "https://a.org/b/c"]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    command = f"make try DATA={tmp_path}/cache && python -m x --to {tmp_path}/out/"
+    assert record.main(["--name", "try", "--command", command, "--results", str(tmp_path / "results.json")]) == 0
     kept = json.loads((tmp_path / "try.json").read_text())
-    assert (kept["command"], kept["results"]) == ("make try", {"answer": 42})
+    assert kept["command"] == "make try DATA=cache && python -m x --to out/"
+    assert kept["results"] == results | {"run": "run-0"}
     assert str(tmp_path / "try.json") in capsys.readouterr().out
 
 
 def test_no_record_names_a_folder_of_the_machine_that_made_it():
-    for path in (ROOT / "launch/records").glob("*.json"):
-        text = path.read_text(encoding="utf-8")
-        assert (path.name, re.findall(r'"(?:/[^"/ ]+/|[A-Z]:\\\\)[^"]*"', text)) == (path.name, [])
+    named = {
+        path.name: record.FOLDERS.findall(path.read_text(encoding="utf-8")) for path in record.RECORDS.glob("*.json")
+    }
+    assert len(named) > 40
+    assert {name: folders for name, folders in named.items() if folders} == {}
 
 
 def test_the_hubs_stand_in_answers_as_a_command():
