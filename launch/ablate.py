@@ -1,13 +1,14 @@
 """What the parts of the network are worth: one network per arm, the same data, seed and steps.
 
-    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--lr 3e-4 1e-3 3e-3] [--battles 100] [--record NAME]
+    python -m launch.ablate --data CACHE --out DIR [--steps 600] [--lr 3e-4 1e-3 3e-3] [--seeds 0 1] [--battles 100]
+        [--set model.preset=small] [--record NAME]
 
 `blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the layer in
 which entities meet, weigh the critics' loss ten times as much, or leave out previous action, previous reward, or both,
 which an imitator can copy instead of looking. Arms are compared by the held-out likelihood of the recorded
 actions, battle by battle, by how well their values tell who wins, and by win rate against baselines where the data's
-formats can be played; of several learning rates each arm is judged by the one that it is likeliest with. What is
-trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
+formats can be played; of several learning rates each arm is judged by the one that it is likeliest with, of several
+seeds by their mean. What is trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from battle.rating import wilson
 from data.dataset import BattleDataset, DataConfig
 from data.tokenizer import Tokenizer
 from launch.record import write_record
@@ -49,10 +51,10 @@ SETTINGS = (
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
-def train(arm: str, lr: float, folder: Path, data: Path, steps: int, seed: int) -> None:
-    """Train an arm of `tiny` on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
-    run = [f"data.path={data}", f"max_steps={steps}", f"seed={seed}", f"optim.lr={lr:g}", f"output={folder}"]
-    settings = [*SETTINGS, *run, *ARMS[arm]]
+def train(arm: str, lr: float, seed: int, folder: Path, options: argparse.Namespace) -> None:
+    """Train an arm on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
+    run = [f"data.path={options.data.resolve()}", f"max_steps={options.steps}", f"output={folder}"]
+    settings = [*SETTINGS, *run, f"seed={seed}", f"optim.lr={lr:g}", *ARMS[arm], *options.set]
     command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "train.log", "w", encoding="utf-8") as printed:
@@ -76,6 +78,17 @@ def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
         "top1": decisions["rank"][choice] == 0,
         "battle": np.array([names[row] for row in decisions["row"][choice].tolist()]),
         "parameters": np.array(sum(p.numel() for p in network.parameters())),
+    }
+
+
+def over_seeds(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `heldout_decisions` gives, of several seeds as one: nll and top1 are means fp64 [n], nll_by_seed [runs]."""
+    nll = np.stack([run["nll"] for run in runs])
+    return {
+        **runs[0],
+        "nll": nll.mean(0),
+        "top1": np.mean([run["top1"] for run in runs], axis=0),
+        "nll_by_seed": nll.mean(1),
     }
 
 
@@ -103,15 +116,31 @@ def winner_told(folder: Path) -> float:
     return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["values"][-1]["auc"]
 
 
-def win_rates(arms: dict[str, Path], formats: Sequence[str], battles: int, out: Path) -> list[dict]:
-    """Each arm against each opponent: rows of `battle.evaluate`."""
-    agents = [f"{arm.replace(' ', '_')}={folder}" for arm, folder in arms.items()]
+def win_rates(arms: dict[str, list[Path]], options: argparse.Namespace) -> dict[str, list[dict]]:
+    """Each arm against each opponent, its seeds and the formats together: battles, win rate and its interval."""
+    agents = {f"{arm.replace(' ', '_')}-{seed}": arm for arm in arms for seed in options.seeds}
+    folders = [folder for of_seeds in arms.values() for folder in of_seeds]
+    out = options.out / f"{options.record}_play.json"
     command = [
-        sys.executable, "-m", "battle.evaluate", "--agent", *agents, "--against", *OPPONENTS, "--formats", *formats,
-        "--battles", str(battles), "--json", str(out),
+        sys.executable, "-m", "battle.evaluate", "--agent", *map("{}={}".format, agents, folders),
+        "--against", *OPPONENTS, "--formats", *options.formats, "--battles", str(options.battles), "--json", str(out),
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return json.loads(out.read_text(encoding="utf-8"))["results"]
+    rows = json.loads(out.read_text(encoding="utf-8"))["results"]
+    return {
+        arm: [
+            together(opponent, [r for r in rows if agents[r["player"]] == arm and r["opponent"] == opponent])
+            for opponent in OPPONENTS
+        ]
+        for arm in arms
+    }
+
+
+def together(opponent: str, rows: list[dict]) -> dict:
+    """Rows of `battle.evaluate` against one opponent as one row."""
+    battles, points = sum(row["battles"] for row in rows), sum(row["wins"] + row["ties"] / 2 for row in rows)
+    rate = points / battles if battles else None
+    return {"opponent": opponent, "battles": battles, "win_rate": rate, "interval95": wilson(points, battles)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,17 +153,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try for each arm")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order, the same for all arms")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and order, each for all arms")
     parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
     parser.add_argument("--battles", type=int, default=100, help="per arm, opponent and format; 0: no play")
+    parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of every arm")
     parser.add_argument("--record", default="ablation", help="name under launch/records")
     options = parser.parse_args(argv)
     names = [arm for arm in ARMS if arm in options.arms or arm == BASE]
-    tried = {arm: {lr: options.out.resolve() / f"{arm.replace(' ', '_')}_{lr:g}" for lr in options.lr} for arm in names}
-    for lr in options.lr:
+    out = options.out.resolve()
+    tried = {
+        arm: {lr: [out / f"{arm.replace(' ', '_')}_{lr:g}_{seed}" for seed in options.seeds] for lr in options.lr}
+        for arm in names
+    }
+    for at, seed in enumerate(options.seeds):
         for arm in names:
-            train(arm, lr, tried[arm][lr], options.data.resolve(), options.steps, options.seed)
-    found = {arm: {lr: heldout_decisions(folder, options.data) for lr, folder in tried[arm].items()} for arm in names}
+            for lr in options.lr:
+                train(arm, lr, seed, tried[arm][lr][at], options)
+    found = {
+        arm: {
+            lr: over_seeds([heldout_decisions(folder, options.data) for folder in runs]) for lr, runs in rates.items()
+        }
+        for arm, rates in tried.items()
+    }
     best = {arm: min(found[arm], key=lambda lr, arm=arm: found[arm][lr]["nll"].mean()) for arm in names}
     arms = {arm: tried[arm][lr] for arm, lr in best.items()}
     decisions = {arm: found[arm][lr] for arm, lr in best.items()}
@@ -147,20 +187,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "lr": best[arm],
             "nll_by_lr": {f"{lr:g}": float(one["nll"].mean()) for lr, one in found[arm].items()},
             "nll": float(own["nll"].mean()),
+            "nll_by_seed": own["nll_by_seed"].tolist(),
             "top1": float(own["top1"].mean()),
             "excess_nll": excess(own["nll"], base["nll"], base["battle"]),
-            "auc": winner_told(arms[arm]),
-            "turns_per_s": speed(arms[arm]),
+            "auc": statistics.mean(winner_told(folder) for folder in arms[arm]),
+            "turns_per_s": statistics.median(speed(folder) for folder in arms[arm]),
         }
         for arm, own in decisions.items()
     }
     if options.battles:
-        for row in win_rates(arms, options.formats, options.battles, options.out / "play.json"):
-            results[row["player"].replace("_", " ")].setdefault("play", []).append(row)
+        for arm, rows in win_rates(arms, options).items():
+            results[arm]["play"] = rows
     chosen = "" if names == list(ARMS) else f" --arms {' '.join(f'{arm!r}' for arm in names)}"
+    further = f" --set {' '.join(options.set)}" if options.set else ""
     command = (
-        f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} --seed {options.seed} "
-        f"--lr {' '.join(f'{lr:g}' for lr in options.lr)} --battles {options.battles} --record {options.record}"
+        f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} "
+        f"--seeds {' '.join(map(str, options.seeds))} --lr {' '.join(f'{lr:g}' for lr in options.lr)} "
+        f"--battles {options.battles}{further} --record {options.record}"
     )
     path = write_record(options.record, command, results, {"torch": version("torch")})
     path.with_suffix(".md").write_text(table(command, results), encoding="utf-8")
@@ -173,19 +216,21 @@ def table(command: str, results: dict[str, dict]) -> str:
     base = results[BASE]
     lines = [
         "# What the parts of the network are worth", "",
-        f"`{command}`: `tiny`, imitation of people's battles, the same data, seed and steps for each arm; "
-        f"{base['decisions']:,} held-out decisions with a choice, of {base['battles']} battles. Excess: how far an "
-        f"arm's negative log-likelihood lies over that of `{BASE}`, paired by battle, with the 95% interval. AUC: of "
-        "telling who wins by V.", "",
-        "| arm | parameters | learning rate (NLL by each) | NLL | excess | top-1 | AUC | turns/s | "
+        f"`{command}`: imitation of people's battles, the quickstart's sizes but for what the command sets, the same "
+        f"data, steps and seeds ({len(base['nll_by_seed'])}) for each arm; {base['decisions']:,} held-out decisions "
+        f"with a choice, of {base['battles']} battles. Excess: how far an arm's negative log-likelihood lies over that "
+        f"of `{BASE}`, paired by battle, with the 95% interval. AUC: of telling who wins by V.", "",
+        "| arm | parameters | learning rate (NLL by each) | NLL (by seed) | excess | top-1 | AUC | turns/s | "
         f"{' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
         "| --- " * (8 + len(OPPONENTS)) + "|",
     ]  # fmt: skip
     for arm, result in results.items():
         apart = result["excess_nll"]
         by_lr = ", ".join(f"{lr}: {nll:.4f}" for lr, nll in result["nll_by_lr"].items())
+        by_seed = ", ".join(f"{nll:.4f}" for nll in result["nll_by_seed"])
         cells = [
-            arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['lr']:g} ({by_lr})", f"{result['nll']:.4f}",
+            arm, f"{result['parameters'] / 1e6:.2f}M", f"{result['lr']:g} ({by_lr})",
+            f"{result['nll']:.4f} ({by_seed})",
             f"{apart['mean']:+.2%} [{apart['low']:+.2%}, {apart['high']:+.2%}]" if arm != BASE else "",
             f"{result['top1']:.1%}", f"{result['auc']:.3f}", f"{result['turns_per_s']:.0f}",
         ]  # fmt: skip

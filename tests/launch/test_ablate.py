@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from launch.ablate import BASE, excess, table
+from launch.ablate import BASE, excess, over_seeds, table, together
 from trainer.scores import RESAMPLES
 
 
@@ -32,11 +32,32 @@ def test_excess_against_a_plain_loop():
 def test_the_table_has_a_line_per_arm():
     row = {
         "parameters": 1_220_000, "decisions": 27_000, "battles": 500, "nll": 1.64, "top1": 0.36, "turns_per_s": 1000.0,
-        "auc": 0.7, "lr": 1e-3, "nll_by_lr": {"0.0003": 1.7, "0.001": 1.64},
+        "auc": 0.7, "lr": 1e-3, "nll_by_lr": {"0.0003": 1.7, "0.001": 1.64}, "nll_by_seed": [1.63, 1.65],
         "excess_nll": {"mean": 0.01, "low": -0.002, "high": 0.022},
         "play": [{"opponent": "random", "win_rate": 0.9, "interval95": [0.8, 0.95]}],
     }  # fmt: skip
     text = table("command", {BASE: row, "transformer": row})
     rates = "0.001 (0.0003: 1.7000, 0.001: 1.6400)"
-    told = "1.6400 | +1.00% [-0.20%, +2.20%] | 36.0% | 0.700 | 1000 | 90% [80%, 95%] |  |  |"
+    told = "1.6400 (1.6300, 1.6500) | +1.00% [-0.20%, +2.20%] | 36.0% | 0.700 | 1000 | 90% [80%, 95%] |  |  |"
     assert f"| transformer | 1.22M | {rates} | {told}" in text
+
+
+def test_seeds_are_taken_together_decision_by_decision():
+    ours = {"nll": np.array([1.0, 2.0]), "top1": np.array([True, False]), "battle": np.array(["a", "b"])}
+    other = {"nll": np.array([3.0, 0.0]), "top1": np.array([True, True]), "battle": np.array(["a", "b"])}
+    both = over_seeds([ours, other])
+    assert both["nll"].tolist() == [2.0, 1.0]
+    assert both["top1"].tolist() == [1.0, 0.5]
+    assert both["nll_by_seed"].tolist() == [1.5, 1.5]
+    assert both["battle"].tolist() == ["a", "b"]
+
+
+def test_battles_of_all_seeds_count_once_each():
+    rows = [{"battles": 10, "wins": 6, "ties": 2}, {"battles": 30, "wins": 12, "ties": 0}]
+    row = together("random", rows)
+    assert row["battles"] == 40
+    assert row["win_rate"] == pytest.approx(19 / 40)
+    low, high = row["interval95"]
+    share, z = 19 / 40, 1.959964
+    assert (low + high) / 2 == pytest.approx((share + z * z / 80) / (1 + z * z / 40))
+    assert low < share < high
