@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import socket
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import msgspec
 from battle.errors import BattleError
 from battle.play import Outcome, View
 from data.lock import FolderHeld, hold
+from data.replacing import replacing
 
 
 class CannotRecord(BattleError):  # noqa: N818
@@ -147,16 +147,10 @@ class Recorder:
         stem = f"{battle_format}-{word(battle)}_{rating}_{me}_vs_{foe}_{date}_{'WIN' if won else 'LOSS'}"
         path = self.root / battle_format / f"{stem}.json.lz4"
         packed = lz4.frame.compress(data, compression_level=self.level, content_checksum=True)
-        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                temporary = Path(file.name)
-                file.write(packed)
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(packed)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise CannotRecord(f"{path}: {error.strerror}: free some space or choose another --out") from error
         return path

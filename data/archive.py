@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import lz4.frame
 
 from .folders import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files, refuse_lost_link
+from .replacing import replacing
 from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
 log = logging.getLogger(__name__)
@@ -141,12 +142,8 @@ def unpack_archive(
         target = folder / member.name
         content = member.read()
         if not (target.is_file() and not target.is_symlink() and target.stat().st_size == len(content)):
-            temporary = folder / f".{member.name}.{os.getpid()}"
-            try:
+            with replacing(target) as temporary:
                 temporary.write_bytes(content)
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
         written += 1
     if folder != whole:
         os.replace(folder, whole)

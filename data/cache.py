@@ -33,6 +33,7 @@ from .index_table import SCHEMA, UNREAD
 from .lock import locked
 from .parallel import cores, workers
 from .progress import progress_bar
+from .replacing import replacing
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
@@ -77,8 +78,7 @@ def make_cache(
     _found(job)  # before the folder is claimed for it: a slip in the command must not stand in its own mend's way
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
-    # One process at a time: machines that start or end at once give their temporary files one name where their
-    # process has the same number, as the first of any container has.
+    # One process at a time: of machines that start or end at once, each is to see what the other has written.
     with locked(out / ".making"):
         _claim(out, job, tokenizer)
     fault: DataError | None = None
@@ -294,13 +294,12 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     if not tables:
         raise DataError(f"{job.source}: none of its battles can be read; see {out / 'parts'} for the reasons")
     table = _without_repeats(pa.concat_tables(tables).sort_by([("format", "ascending"), ("path", "ascending")]))
-    temporary = out / f".{INDEX}.{os.getpid()}"
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
-            writer.write_table(table, max_chunksize=65_536)
-        os.replace(temporary, out / INDEX)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(out / INDEX) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer,
+    ):
+        writer.write_table(table, max_chunksize=65_536)
     with open(out / INDEX, "rb") as written:
         index = {"file": INDEX, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
     formats = {part.format: 0 for part in parts}

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from .encode import EncodedBattle, Encoder
 from .index_table import SCHEMA, UNREAD, columns_of
+from .replacing import replacing
 from .replay_file import MAX_BYTES, decode_lean, read_json_bytes, unpack
 from .reward import REWARDS
 from .schema import BadBattle
@@ -91,9 +92,7 @@ def do_unit(unit: Unit, job: CacheJob) -> Part:
     contents = dict(zip(unit.files, unit.contents, strict=True)) if unit.contents else {}
     out = Path(job.out)
     part = Part(unit.name, unit.format, f"shard-{unit.name}.arrow", 0, 0, 0, "", 0, 0, 0, rejects, unit.source)
-    target = out / part.file
-    temporary = out / f".{part.file}.{os.getpid()}"
-    try:
+    with replacing(out / part.file) as temporary:
         with open(temporary, "wb") as raw:
             sink = pa.PythonFile(_Hashing(raw, part), mode="w")
             with pa.ipc.new_stream(sink, shard_schema(job.space, encoder.space.n_words)) as writer:
@@ -105,10 +104,7 @@ def do_unit(unit: Unit, job: CacheJob) -> Part:
             raw.flush()
             os.fsync(raw.fileno())
         part.sha256 = part.sha256.hexdigest()
-        os.replace(temporary, target)
-        write_json(out / "parts" / f"{unit.name}.json", asdict(part))
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(out / "parts" / f"{unit.name}.json", asdict(part))
     return part
 
 
@@ -222,12 +218,8 @@ def _record_batch(
 
 def write_json(file: Path, content: dict | list) -> None:
     """Write a JSON file, whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Hashing:

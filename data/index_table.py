@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .replacing import replacing
 from .replay_file import DEFAULT_RATING, BadBattleFile, parse_name
 from .sampler import mix
 
@@ -134,16 +134,13 @@ def pair_draws(players: pa.ChunkedArray, opponents: pa.ChunkedArray) -> np.ndarr
 
 def write_table(file: Path, table: pa.Table, facts: dict) -> Path:
     """Write a table as an Arrow stream, which `datasets.Dataset.from_file` maps, whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     schema = SCHEMA.with_metadata({b"turnwise": json.dumps(facts).encode()})
-    try:
-        with pa.OSFile(os.fspath(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_table(table.cast(SCHEMA).replace_schema_metadata(schema.metadata), max_chunksize=BATCH_ROWS)
-        os.replace(temporary, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with (
+        replacing(file) as temporary,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
+        writer.write_table(table.cast(SCHEMA).replace_schema_metadata(schema.metadata), max_chunksize=BATCH_ROWS)
     return file
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .replacing import replacing
+
 PAD = "<pad>"
 UNKNOWN = "<unknown>"
 PAD_ID = 0
@@ -69,13 +71,9 @@ class Tokenizer:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         words = self.words[2:]
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         body = json.dumps({"kind": FORMAT, "version": 1, "words": words}, ensure_ascii=False, indent=0)
-        try:
+        with replacing(target) as temporary:
             temporary.write_text(body + "\n", encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self.words)

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL_FILES = (
     "configuration_turnwise.py", "modeling_turnwise.py", "turn_encoder.py", "trunk.py", "attention.py", "heads.py",
 )  # fmt: skip
-DATA_FILES = ("schema.py", "observation.py", "tokenizer.py", "reward.py", "blocks.py", "walk.py", "encode.py")
+DATA_FILES = (
+    "schema.py", "observation.py", "replacing.py", "tokenizer.py", "reward.py", "blocks.py", "walk.py", "encode.py",
+)  # fmt: skip
 AGENT_FILE = "agents.py"
 VOCABULARY = "vocabulary.json"
 WEIGHTS = "model.safetensors"

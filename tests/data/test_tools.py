@@ -252,7 +252,7 @@ def test_only_collation_and_loader_import_torch():
 
 
 def test_what_travels_needs_only_numpy_and_msgspec():
-    travels = {"schema", "observation", "tokenizer", "reward", "blocks", "walk", "encode"}
+    travels = {"schema", "observation", "replacing", "tokenizer", "reward", "blocks", "walk", "encode"}
     allowed = {"numpy", "msgspec"} | set(sys.stdlib_module_names)
     for name in travels:
         for module, level in imports_of(ROOM / f"{name}.py"):
