@@ -79,7 +79,8 @@ class SkipLedger:
 
     def note(self, step: int, skipped: torch.Tensor, packs: list[dict]) -> None:
         """skipped []: positive where the update of `step` was skipped; the same on all processes."""
-        self.pending.append((step, skipped, [pack["windows"] for pack in packs]))
+        # Copies: a view would keep the whole pack alive, one a step, in shared or page-locked memory.
+        self.pending.append((step, skipped, [pack["windows"].clone() for pack in packs]))
 
     def take(self) -> list[int]:
         """Steps skipped since the last call."""

@@ -85,6 +85,16 @@ def test_skips_in_a_row_are_counted_anew_after_an_update(tmp_path):
     ]
 
 
+def test_a_note_does_not_keep_its_pack_in_memory(tmp_path):
+    """Whose tensors are views of one buffer, in shared or page-locked memory: one a step stayed there until a row was
+    logged."""
+    ledger = SkipLedger(tmp_path, GuardConfig(), Accelerator(), "battle {}".format)
+    buffer = torch.zeros(100_000, dtype=torch.int64)
+    ledger.note(1, torch.tensor(0.0), [{"windows": buffer[:9].view(3, 3)}])
+    [(_, _, [kept])] = ledger.pending
+    assert kept.untyped_storage().nbytes() == 9 * 8
+
+
 def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, caplog):
     (tmp_path / guard.LOG).mkdir()  # cannot be written, as on a full disk
     ledger = SkipLedger(tmp_path, GuardConfig(), Accelerator(), lambda row: f"battle {row}")
