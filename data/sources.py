@@ -133,7 +133,8 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
     rows = np.flatnonzero(chosen).astype(np.uint32)
     if not len(rows):  # which is the caller's to judge
         return rows, None
-    rates = _rates(sources, config, table, rows)
+    # Held-out scores are of all held-out battles, so weights are nothing to them.
+    rates = None if split == "heldout" else _rates(sources, config, table, rows)
     for number, source in enumerate(sources.parts):
         # Held out, a small source may have none.
         mine = (rows >= source.first) & (rows < source.first + source.rows)

@@ -98,6 +98,8 @@ def test_filters_and_weights_over_the_index(folder, tmp_path):
     # A format that is never trained on is still one to be judged on.
     judged = BattleDataset(replace(weights, heldout_share=0.5), TOKENIZER, "heldout")
     assert "gen9ou" in judged.formats()
+    alone = {"split_by": "battle", "heldout_share": 0.5, "filter": "format == 'gen9ou'"}
+    assert set(BattleDataset(replace(weights, **alone), TOKENIZER, "heldout").formats()) == {"gen9ou"}
     with pytest.raises(DataError, match=r"data\.format_weights: gen9uo is none of the formats read, which are gen1ou"):
         BattleDataset(DataConfig(**base, format_weights={"gen1ou": 2.0, "gen9uo": 0.0}), TOKENIZER)
     with pytest.raises(DataError, match=r"data\.filter"):
