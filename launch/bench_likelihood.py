@@ -22,6 +22,7 @@ import torch
 
 from launch import bench_train
 from launch.bench_train import Bench
+from launch.machine import on_cpu
 from launch.record import write_record
 from trainer.heldout import all_packs
 from trainer.scores import collect
@@ -89,12 +90,12 @@ def time_to(looks: list[dict], nll: float) -> dict | None:
     return next((look for look in looks if look["nll"] <= nll), None)
 
 
-def run_child(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
-    """This module's `--child` in a new process. Raises RuntimeError where it fails."""
+def run_child(arguments: list[str]) -> dict:
+    """This module's `--child` in a new process, on one core. Raises RuntimeError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         command = [sys.executable, "-m", "launch.bench_likelihood", *arguments, "--child", str(out)]
-        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+        if subprocess.run(command, cwd=ROOT, env=on_cpu(1)).returncode:
             raise RuntimeError(f"failed: {' '.join(command)}")
         return json.loads(out.read_text(encoding="utf-8"))
 

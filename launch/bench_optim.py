@@ -3,7 +3,7 @@
 Each arm is a process of its own: it times a few steps, sets the number of steps that fill the given seconds (so that
 each arm's learning rate has run its whole schedule when the time is up), and trains the same network from the same
 seed on the same order of packs. Seconds are those of the process on its core, loading included and evaluation not:
-other processes don't disturb them. Writes `launch/records/optimizers.{json,md}`.
+other processes don't disturb them. A GPU is not used. Writes `launch/records/optimizers.{json,md}`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from launch.machine import on_cpu
 from launch.record import RECORDS, write_record
 from trainer.config import load_config
 from trainer.heldout import quick_score
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "result.json"
             command = [sys.executable, "-m", "launch.bench_optim", *argv, "--arms", arm, "--child", str(out)]
-            if subprocess.run(command, cwd=ROOT).returncode:
+            if subprocess.run(command, cwd=ROOT, env=on_cpu(1)).returncode:
                 print(f"{arm}: failed, see above; it is not recorded", file=sys.stderr)
                 return 1
             arms.append(json.loads(out.read_text(encoding="utf-8")))

@@ -21,6 +21,7 @@ import torch
 
 from data.terminal import first_line
 from launch.bench_likelihood import run_child
+from launch.machine import on_cpu
 from launch.record import write_record
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +49,7 @@ def speed(options: argparse.Namespace, case: str) -> dict:
             "--battles", "16", "--workers", "0", "--steps", str(options.steps), "--warmup", "2", "--child", str(out),
             "--set", "precision=fp32", "compile=false", *settings,
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"}
-        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+        if subprocess.run(command, cwd=ROOT, env=on_cpu(CORES)).returncode:
             raise RuntimeError(f"{case}: bench_train failed, see above")
         measured = json.loads(out.read_text(encoding="utf-8"))
     figures, theirs = measured["loader_included"], REFERENCE[case]
@@ -74,11 +74,9 @@ def speed(options: argparse.Namespace, case: str) -> dict:
 def likelihood(options: argparse.Namespace) -> dict:
     """The imitator's course, and when it passes the reference's bars. Raises RuntimeError."""
     preset, *settings = OURS["imitation"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     measured = run_child(
         ["--data", options.data, "--preset", preset, "--seconds", str(options.seconds), "--battles", "16", "--looks",
          str(options.looks), "--heldout", "200", "--set", *settings],
-        environment,
     )  # fmt: skip
     theirs = REFERENCE["imitation"]
     last = measured["course"][-1]

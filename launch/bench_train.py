@@ -91,7 +91,7 @@ class Bench:
         busy = self.profile(cycle(kept)) if self.device.type == "cuda" else None
         peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_rss()
         detail = None
-        if not self.step.deepspeed:
+        if self.step.engine is None:
             self.step.watch_parts()
             self.train(cycle(kept), 1, False)
             detail = self.train(cycle(kept), max(2, options.steps // 2), False)["parts_s"]
@@ -179,7 +179,7 @@ class Bench:
             "layout": self.layout,
             "attention": network.attention,
             "compiled": self.compiled,
-            "engine": "DeepSpeed" if self.step.deepspeed else "plain PyTorch",
+            "engine": "plain PyTorch" if self.step.engine is None else "DeepSpeed",
             "precision": run.accelerator.mixed_precision,
             "optimizer_steps": self.done,
             "device": name,

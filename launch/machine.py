@@ -22,6 +22,13 @@ def cpu_seconds() -> float:
     return time.process_time() + ended.children_user + ended.children_system + children
 
 
+def on_cpu(threads: int) -> dict[str, str]:
+    """The environment of a process that is timed by the seconds of its cores: it sees no GPU."""
+    return {
+        **os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+    }  # fmt: skip
+
+
 def cpu_name() -> str:
     """The processor's model, from /proc."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -35,10 +35,10 @@ class TrainStep:
         self.accelerator, self.module, self.objective, self.optimizer = accelerator, module, objective, optimizer
         self.config, self.seed, self.total_steps = config, seed, total
         self.spikes, self.average = spikes, average
-        self.deepspeed = accelerator.distributed_type == "DEEPSPEED"
+        self.engine = module if accelerator.distributed_type == "DEEPSPEED" else None
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        if self.deepspeed:
-            module.optimizer.optimizer.register_step_pre_hook(self._skip_if_not_finite)
+        if self.engine is not None:
+            self.engine.optimizer.optimizer.register_step_pre_hook(self._skip_if_not_finite)
 
     def __call__(
         self, step: int, packs: list[dict[str, torch.Tensor]], detailed: bool = True
@@ -86,7 +86,7 @@ class TrainStep:
     def _update(self, detailed: bool) -> dict[str, torch.Tensor]:
         """Clip, check, step. Under DeepSpeed the engine has done all three at the last backward."""
         share = 1.0 / self.accelerator.num_processes
-        if self.deepspeed:
+        if self.engine is not None:
             norm = self._deepspeed_norm()
             return {"optim/grad_norm": norm * share, "optim/skipped": (~norm.isfinite()).float() * share}
         parts = self._norms_by_part() if detailed else {}
@@ -102,7 +102,7 @@ class TrainStep:
 
     def _deepspeed_norm(self) -> torch.Tensor:
         """The whole gradient's norm as DeepSpeed found it, inf where it is not finite."""
-        norm = self.module.optimizer._global_grad_norm
+        norm = self.engine.optimizer._global_grad_norm
         return torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32, device=self.accelerator.device)
 
     def _skip_if_not_finite(self, optimizer: torch.optim.Optimizer, *_) -> None:

@@ -159,3 +159,15 @@ def test_both_modes_are_recorded_with_their_ratio(tmp_path, monkeypatch):
     assert entry["default_over_prior"]["loader_included/turns_per_s"] == pytest.approx(expected)
     assert {"turn encoder", "trunk", "heads and loss"} <= set(entry["default"]["parts_eager_s"])
     assert "default ÷ prior" in (tmp_path / "bench_train.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_mode_is_measured_under_deepspeed(tmp_path, monkeypatch):
+    """Whose engine the step asks for the gradients' norm; the clock around the forward stood in its place."""
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+    arguments = ["--mode", "default", "--steps", "1", "--warmup", "1", "--battles", "2", "--workers", "0"]
+    engine = ["--set", "deepspeed=ds_configs/zero1.json"]
+    assert bench_train.main([*arguments, "--records", str(tmp_path), *engine]) == 0
+    (entry,) = json.loads((tmp_path / "bench_train.json").read_text()).values()
+    assert entry["default"]["engine"] == "DeepSpeed"
+    assert entry["default"]["loader_included"]["seconds"] > 0
