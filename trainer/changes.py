@@ -1,6 +1,7 @@
 """A checkpoint's settings beside those that a run asks for: what differs, and whether that can be gone on with."""
 
 import json
+from pathlib import Path
 
 from trainer.errors import ConfigError
 from trainer.wording import flat
@@ -39,12 +40,14 @@ def other_files(saved: dict[str, int] | None, now: dict[str, int]) -> dict[str, 
     return {f"data.files.{name}": f"{was} → {is_}" for name, (was, is_) in counts.items() if was != is_}
 
 
-def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: str) -> None:
+def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: Path) -> None:
     """Raises ConfigError where nothing is left to train by settings that differ: the run's records would tell untruths.
 
-    By the same settings such a start only finishes again what the first one did.
+    By the same settings such a start only finishes again what the first one did. A run that was killed before it left
+    its model is finished too where battles have come meanwhile: its steps are trained, and of those it had.
     """
-    shaping = [f"{key}: {change}" for key, change in changes.items() if key not in _HARMLESS]
+    harmless = _HARMLESS if (output / "model").exists() else (*_HARMLESS, "data.files")
+    shaping = [f"{key}: {change}" for key, change in changes.items() if not key.startswith(harmless)]
     if step < total or (not shaping and step == total):
         return
     by = f", by other settings ({'; '.join(shaping)})" if shaping else ""

@@ -148,7 +148,7 @@ class Run:
         self._start_telling(start, csv_log)
         progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
         self._tell(self.owed, csv_log, progress, start)
-        warner = FilterWarning(config.objective)
+        warner = FilterWarning(config.objective, self.objective.network.config.gammas)
         clock = Clock(self.tokenizer.unknown_id)
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         while step < self.course.total:
@@ -246,7 +246,7 @@ class Run:
         run = self._load(folder)
         changes = changed(run.get("asked", {}), self.asked)
         changes |= other_files(run.get("data", {}).get("files"), self.data_report.files)
-        refuse_a_finished_run(run["step"], self.course.total, changes, self.config.output)
+        refuse_a_finished_run(run["step"], self.course.total, changes, self.output)
         if self.main:
             say_what_it_has_seen(saved, self.config.data, str(folder))
         if changes and self.main:

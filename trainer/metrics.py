@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -64,8 +65,10 @@ class FilterWarning:
     actions': cloning what its critics overrate lifts that value, and leaves ever fewer actions above it.
     """
 
-    def __init__(self, config: ObjectiveConfig):
+    def __init__(self, config: ObjectiveConfig, gammas: Sequence[float]):
         self.active, self.begins, self.said = config.filter == "binary", config.filter_warmup, set()
+        # Of value_of=behaviour the first γ's policy clones everything: its share kept is nobody's filter.
+        self.filtered = {str(gamma) for gamma in gammas[config.value_of == "behaviour" :]}
         self.first: dict[str, list[float]] = {}  # shares of the first rows under the filter, and of the last ones
         self.last: dict[str, deque[float]] = {}
 
@@ -76,7 +79,7 @@ class FilterWarning:
             return  # no advantage of a step that is skipped is above 0, nor does that tell of the critics
         for name, share in row.items():
             kept, _, gamma = name.partition("@")
-            if kept != "filter/share_kept":
+            if kept != "filter/share_kept" or gamma not in self.filtered:
                 continue
             if not 0.02 <= share <= 0.98 and self._is_new(name):
                 log.warning("step %d: %s is %.1f%%, outside 2–98%%: the filter does not tell actions apart", step, name,

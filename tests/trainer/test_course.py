@@ -275,13 +275,20 @@ def test_settings_that_shape_no_number_may_change():
 
 
 @pytest.mark.parametrize(
-    ("step", "keys", "refused"),
-    [(4, "seed", False), (5, "", False), (5, "max_steps", False), (5, "seed", True), (6, "", True)],
-)
-def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(step, keys, refused):
+    ("step", "keys", "left", "refused"),
+    [
+        (4, "seed", True, False), (5, "", True, False), (5, "max_steps", True, False), (5, "seed", True, True),
+        (6, "", True, True), (5, "data.files.gen1ou", True, True), (5, "data.files.gen1ou", False, False),
+        (5, "data.filter", False, True),
+    ],
+)  # fmt: skip
+def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(tmp_path, step, keys, left, refused):
+    """Battles that came after a run was killed as it was to leave its model are no reason to leave it without."""
     changes = {keys: "1 → 2"} if keys else {}
+    if left:
+        (tmp_path / "model").mkdir()
     with pytest.raises(ConfigError, match=rf"{step} steps are done of 5.*resume=never") if refused else nullcontext():
-        refuse_a_finished_run(step, 5, changes, "runs/x")
+        refuse_a_finished_run(step, 5, changes, tmp_path)
 
 
 def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(cached, tmp_path):

@@ -22,6 +22,7 @@ from trainer.metrics import (
 from trainer.objective import ObjectiveConfig
 
 # Of the record `human_selfplay`, at steps 1, 100, 200, …, 1200: share kept, and the policy's value over the actions'.
+GAMMAS = (0.9, 0.999)
 STEPS = [1, 100, 200, 400, 600, 800, 1000, 1200]
 BINARY = [0.60, 0.30, 0.33, 0.25, 0.20, 0.19, 0.16, 0.17], [-3.0, 17.3, 12.8, 20.5, 20.2, 24.4, 23.6, 23.6]
 FLOOR = [0.60, 0.42, 0.44, 0.42, 0.45, 0.46, 0.46, 0.44], [-3.0, 6.5, 5.7, 12.2, 7.1, 8.2, 6.9, 7.1]
@@ -29,11 +30,11 @@ FLOOR = [0.60, 0.42, 0.44, 0.42, 0.45, 0.46, 0.46, 0.44], [-3.0, 6.5, 5.7, 12.2,
 
 def warnings_of(caplog, config, kept, above, first=1):
     """What is said, row by row: (step, message)."""
-    warning, said = FilterWarning(ObjectiveConfig(**config)), []
+    warning, said = FilterWarning(ObjectiveConfig(**config), GAMMAS), []
     for step in range(first, first + 1200, 10):
         caplog.clear()
         row = {"loss/total": 1.0, "optim/lr": 1e-3}
-        for gamma in (0.9, 0.999):
+        for gamma in GAMMAS:
             row[f"filter/share_kept@{gamma}"] = float(np.interp(step - first + 1, STEPS, kept))
             row[f"value/policy_minus_data@{gamma}"] = float(np.interp(step - first + 1, STEPS, above))
         warning.check(row, step)
@@ -62,10 +63,15 @@ def test_another_course_of_the_shares_is_no_reason(caplog, config, kept, above):
     assert warnings_of(caplog, config, kept, above) == []
 
 
+def test_of_a_policy_that_clones_everything_no_filter_is_said(caplog):
+    said = warnings_of(caplog, {"filter_warmup": 0, "value_of": "behaviour"}, *BINARY)
+    assert [words.split("@")[1].split(" ")[0] for _, words in said] == ["0.999"]
+
+
 def test_the_first_rows_are_those_under_the_filter(caplog):
     """Those before it, of fresh critics, are nothing to compare with."""
     kept, steps = [0.9] * COMPARED_ROWS + [0.4] * 50, range(0, 600, 10)
-    warning = FilterWarning(ObjectiveConfig(filter_warmup=10 * COMPARED_ROWS - 1))
+    warning = FilterWarning(ObjectiveConfig(filter_warmup=10 * COMPARED_ROWS - 1), GAMMAS)
     for step, share in zip(steps, kept, strict=True):
         warning.check({"filter/share_kept@0.9": share, "value/policy_minus_data@0.9": 5.0}, step)
     assert not caplog.records
@@ -79,7 +85,7 @@ def test_a_filter_that_keeps_all_or_nothing_is_said_once(caplog):
 
 def test_of_fresh_critics_before_the_filter_nothing_is_said(caplog):
     """Scalar ones begin with one value for all actions: said of them, it was not said again under the filter."""
-    warning = FilterWarning(ObjectiveConfig(filter_warmup=100))
+    warning = FilterWarning(ObjectiveConfig(filter_warmup=100), GAMMAS)
     for step, share in ((1, 0.0), (100, 0.0), (101, 0.4), (110, 0.01)):
         warning.check({"filter/share_kept@0.9": share, "value/policy_minus_data@0.9": -1.0}, step)
     assert [record.getMessage()[:9] for record in caplog.records] == ["step 110:"]
