@@ -39,7 +39,7 @@ from battle.teams import Team, load_teams
 from data.arguments import at_least_one
 from data.progress import progress_bar
 from data.report_file import report_file
-from data.terminal import first_line, steady_output
+from data.terminal import first_line, say, steady_output
 
 JOURNAL = "battles.jsonl"
 NOTED = {"battle", "format", "kind", "winner", "turns", "refused"}  # keys of a line of the journal
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if part:
             shutil.rmtree(part, ignore_errors=True)
-    print(text)
+    say(text)
     if failure:
         print(f"error: {failure}: these battles were played before, and no others{missing}", file=sys.stderr)
         return 1

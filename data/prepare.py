@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .report_file import report_file
 from .schema import BadBattle
-from .terminal import steady_output
+from .terminal import silence_output, steady_output
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -54,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # not at exit, where a reader that went away is an error
         return status
     except BrokenPipeError:
-        # The reader of our output (a pager, `head`) went away: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_output()
         return 0
     except KeyboardInterrupt:
         kept = "what `cache`, `index --turns` and `download` have is kept, the same command goes on"

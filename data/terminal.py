@@ -18,6 +18,19 @@ def steady_output() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
 
 
+def say(text: str) -> None:
+    """A command's last word, to standard output: where its reader (a pager, `head`) went away, nothing is wrong."""
+    try:
+        print(text, flush=True)  # not at exit, where such a reader is an error
+    except BrokenPipeError:
+        silence_output()
+
+
+def silence_output() -> None:
+    """What is still said to a reader that went away is lost, at exit too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def first_line(text: str | None) -> str:
     """Of a docstring, for `--help`; none where Python left them out."""
     return (text or "").partition("\n")[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
 from data.report_file import report_file
-from data.terminal import steady_output
+from data.terminal import say, steady_output
 from trainer.train import log_plainly
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(as_text(result))
+    say(as_text(result))
     return 0
 
 

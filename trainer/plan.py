@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from data.collate import PackLayout
 from data.observation import space_named
 from data.sampler import PackShape, pack_shape
-from data.terminal import first_line, steady_output
+from data.terminal import first_line, say, steady_output
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import RunConfig, load_config, scale_to_world
@@ -368,7 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(text)
+    say(text)
     return 0 if fits else 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.terminal import steady_output
+from data.terminal import say, steady_output
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +44,12 @@ def test_commands_run_without_docstrings():
     for module in ("data.prepare", "trainer.train", "battle.evaluate"):
         command = [sys.executable, "-OO", "-m", module, "--help"]
         assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+
+
+def test_a_reader_that_went_away_hears_no_last_word(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        say("unheard")
+        print("nor at exit", file=pipe, flush=True)
