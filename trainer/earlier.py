@@ -10,22 +10,22 @@ from trainer.wording import ABOUT
 
 log = logging.getLogger(__name__)
 PLACE = "before_"
+# The agent that a run left at its end, and what was measured of it.
+AGENT = ("model", "evaluation.json", "play.json", "play_before.json", "report.html")
 # What a run and the commands beside it write, its checkpoints apart.
-LEFT = (
-    "model", "training_log.csv", "evaluation.json", "play.json", "play_before.json", "report.html", "run_config.json",
-    ABOUT, LOG, RUN_ID, "tensorboard", "profile",
-)  # fmt: skip
+LEFT = (*AGENT, "training_log.csv", "run_config.json", ABOUT, LOG, RUN_ID, "tensorboard", "profile")
 
 
-def make_way(output: Path, step: int) -> Path | None:
+def make_way(output: Path, step: int, total: int) -> Path | None:
     """Move what a run left in OUTPUT beyond `step`, where another goes on, to OUTPUT/before_1 (or 2, …): at step 0 all
-    of it, else the checkpoints. It would pass for the new run's: as its newest, its best, its agent. Returns the place,
-    or None where there was nothing. Raises OSError.
+    of it, else the checkpoints, and its agent where `total` steps leave some to train. It would pass for the new run's:
+    as its newest, its best, its agent. Returns the place, or None where there was nothing. Raises OSError.
     """
     numbered = {folder: folder.name.removeprefix(PREFIX) for folder in output.glob(f"{PREFIX}*")}
     beyond = [folder for folder, number in numbered.items() if number.isdecimal() and int(number) > step]
-    if step == 0 and (beyond or (output / "model").exists()):
-        beyond += [output / name for name in LEFT if (output / name).exists()]
+    if (output / "model").exists() or (step == 0 and beyond):
+        left = LEFT if step == 0 else AGENT if step < total else ()
+        beyond += [output / name for name in left if (output / name).exists()]
     if not beyond:
         return None
     number = 1
@@ -35,5 +35,7 @@ def make_way(output: Path, step: int) -> Path | None:
     place.mkdir()
     for path in beyond:
         path.rename(place / path.name)
-    log.warning("an earlier run's files beyond step %d are in %s now: delete them if you don't need them", step, place)
+    log.warning(
+        "what was here beyond step %d, and of an agent, is in %s now: delete it if you don't need it", step, place
+    )
     return place

@@ -32,7 +32,7 @@ from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
 from trainer.saver import Saver
-from trainer.setup import build_network, check_observations, check_stamps, open_battles
+from trainer.setup import OTHER_MODEL, build_network, check_meaning, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
@@ -243,6 +243,7 @@ class Run:
             return 0
         saved = TurnwiseConfig.from_pretrained(folder / "model")
         check_stamps(saved, self.config.data, self.tokenizer, str(folder))
+        check_meaning(saved, self.objective.network.config, str(folder))
         run = self._load(folder)
         changes = changed(run.get("asked", {}), self.asked)
         changes |= other_files(run.get("data", {}).get("files"), self.data_report.files)
@@ -265,7 +266,7 @@ class Run:
 
     def _make_way(self, step: int) -> None:
         if self.main:
-            make_way(self.output, step)
+            make_way(self.output, step, self.course.total)
         self.accelerator.wait_for_everyone()
 
     def _load(self, folder: Path, drawn: list[Drawn] | None = None) -> dict:
@@ -274,10 +275,7 @@ class Run:
         try:
             scatter(state, self.accelerator, self.module, self.objective, self.optimizer, self.average)
         except ValueError as error:
-            raise checkpoint.CheckpointError(
-                f"{folder}: {error}: its model is not that of this run's configuration: keep model.* as it was, or "
-                "give another output"
-            ) from error
+            raise checkpoint.CheckpointError(f"{folder}: {error}: {OTHER_MODEL}") from error
         # An earlier version wrote the likelihood alone, beside a file that said where.
         self.best = run["best"] if isinstance(run["best"], dict) else None
         self.skips.in_a_row, self.order = run.get("skipping", 0), run.get("order", 0)

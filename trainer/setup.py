@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: its battles and its network. Nothing here trains."""
 
+import json
 import math
 from dataclasses import fields
 
@@ -15,10 +16,19 @@ from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ModelChoice, RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.finetune import Start
 from trainer.objective import derived_support
 from trainer.world import computes_in_bf16
+
+OTHER_MODEL = (
+    "its model is not that of this run's configuration: keep model.* and objective.reward_scale as they were, or give "
+    "another output"
+)
+# Of a model's configuration: what a run may choose anew where it goes on, no weight means anything else for it.
+_FREE = {
+    "initializer_range", "dropout", "act_gamma", "act_beta", "max_turns", "heldout_share", "split_by", "licence",
+}  # fmt: skip
 
 
 def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, reward_scale: float) -> TurnwiseConfig:
@@ -89,6 +99,19 @@ def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Toke
                 f"{source}: the model's {name} is {saved!r} and the data's {here!r}: "
                 "use the model's own (data.space, data.reward, its vocabulary.json), or train a new model"
             )
+
+
+def check_meaning(saved: TurnwiseConfig, here: TurnwiseConfig, source: str) -> None:
+    """Raises CheckpointError naming a setting by which a checkpoint's weights would stand for something else in this
+    run's network, their shapes alike or not: another discount, other value bins, another scale of the return."""
+
+    def plain(config: TurnwiseConfig, name: str):
+        return json.loads(json.dumps(getattr(config, name)))
+
+    for name in (name for name in TurnwiseConfig.__annotations__ if name not in _FREE):
+        before, now = plain(saved, name), plain(here, name)
+        if before != now:
+            raise CheckpointError(f"{source}: {name} is {before!r} there and {now!r} here: {OTHER_MODEL}")
 
 
 def open_battles(

@@ -315,4 +315,25 @@ def test_another_network_is_refused_by_name(cached, tmp_path, capsys):
     assert run_of(cached, tmp_path, "max_steps=2").train() == 0
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "model.num_layers=1"]
     assert train_main(settings) == 1
-    assert "model" in capsys.readouterr().err
+    assert "num_layers is 2 there and 1 here: its model is not that of this run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.gammas=[0.9,0.95,0.999,0.9999]", "gammas is [0.9, 0.99, 0.999, 0.9999] there"),
+        ("model.value_spacing=symlog", "value_spacing is 'linear' there and 'symlog' here"),
+        ("objective.reward_scale=1", "reward_scale is 10.0 there and 1.0 here"),
+        ("model.num_heads=1", "num_heads is 2 there and 1 here"),
+        ("model.dropout=0.1", None),
+        ("model.act_gamma=0.99", None),
+        ("data.max_turns=32", None),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_refused_whatever_their_shapes(
+    cached, tmp_path, capsys, setting, said
+):
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "max_steps=1"]
+    assert train_main(settings) == 0
+    assert train_main([*settings, "max_steps=2", setting]) == (1 if said else 0)
+    assert (said or "") in capsys.readouterr().err

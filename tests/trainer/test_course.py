@@ -17,13 +17,15 @@ from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint, setup
+from trainer import checkpoint, loop, setup
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
 from trainer.config import load_config, scale_to_world
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
+from trainer.loop import Run
 from trainer.setup import open_battles
+from trainer.stop import STOPPED
 from trainer.train import main as train_main
 
 
@@ -236,20 +238,20 @@ def test_only_what_lies_beyond_the_start_makes_way(tmp_path):
 
     lie("before_1", "step_00000002", "step_00000004", "model", "step_by_step")
     (tmp_path / "training_log.csv").write_text("")
-    assert make_way(tmp_path, 4) is None
-    assert make_way(tmp_path, 3) == tmp_path / "before_2"
+    assert make_way(tmp_path, 4, 4) is None
+    assert make_way(tmp_path, 3, 3) == tmp_path / "before_2"
     assert [path.name for path in (tmp_path / "before_2").iterdir()] == ["step_00000004"]
     assert {"step_00000002", "model", "training_log.csv"} <= {path.name for path in tmp_path.iterdir()}
     # A run that begins anew shares nothing with one that left an agent, or that was killed before it had one.
-    assert make_way(tmp_path, 0) == tmp_path / "before_3"
+    assert make_way(tmp_path, 0, 3) == tmp_path / "before_3"
     lie("step_00000002")
     (tmp_path / "training_log.csv").write_text("")
-    assert make_way(tmp_path, 0) == tmp_path / "before_4"
+    assert make_way(tmp_path, 0, 3) == tmp_path / "before_4"
     assert {path.name for path in (tmp_path / "before_4").iterdir()} == {"step_00000002", "training_log.csv"}
     lie("model")
-    assert make_way(tmp_path, 0) == tmp_path / "before_5"
+    assert make_way(tmp_path, 0, 3) == tmp_path / "before_5"
     (tmp_path / "training_log.csv").write_text("")  # rows alone are a run's that is about to write its first checkpoint
-    assert make_way(tmp_path, 0) is None
+    assert make_way(tmp_path, 0, 3) is None
     assert {path.name for path in tmp_path.glob("[!b]*")} == {"step_by_step", "training_log.csv"}
 
 
@@ -346,13 +348,37 @@ def test_windows_that_find_no_room_are_told_once(cached, tmp_path, caplog):
     assert caplog.text.count("windows did not fit their packs of 128 turns") == 1
 
 
-def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path):
+def test_a_run_that_goes_on_past_its_end_leaves_its_agent_behind(cached, tmp_path):
+    """Whoever asked for the run's model took the one of before, and with it the new run's hours and settings."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0"]
     assert train_main([*settings, "max_steps=2"]) == 0
     (tmp_path / "play.json").write_text('{"results": []}')
-    assert train_main([*settings, "max_steps=2"]) == 0
-    assert (tmp_path / "play.json").exists()
-    assert train_main([*settings, "max_steps=3"]) == 0
+    assert train_main([*settings, "max_steps=2"]) == 0  # nothing is left to train: it is the agent still
+    assert {"model", "evaluation.json", "play.json"} <= {path.name for path in tmp_path.iterdir()}
+    run = Run(load_config(None, [*settings, "max_steps=4", "checkpoint.every=1"]))
+    begun, step = run.step, []
+
+    def stopping(*arguments, **options):
+        step.append(arguments[0])
+        run.stop.asked = True
+        return begun(*arguments, **options)
+
+    run.step = stopping
+    assert run.train() == STOPPED
+    assert step == [2]
+    assert checkpoint.model_folder(tmp_path) == checkpoint.step_folder(tmp_path, 3) / "model"
+    before = {path.name for path in (tmp_path / "before_1").iterdir()}
+    assert before == {"model", "evaluation.json", "play.json"}
+
+
+def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path, monkeypatch):
+    """Where the same steps leave another agent: the best of them instead of the last."""
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=1", "max_steps=2"]
+    scores = iter([{"heldout/nll": 1.0, "heldout/accuracy": 0.0}, {"heldout/nll": 2.0, "heldout/accuracy": 0.0}])
+    monkeypatch.setattr(loop, "quick_score", lambda *_: next(scores))
+    assert train_main([*settings, "checkpoint.every=1", "eval.choose=last"]) == 0
+    (tmp_path / "play.json").write_text('{"results": []}')
+    assert train_main([*settings, "eval.choose=likelihood"]) == 0
     assert not (tmp_path / "play.json").exists()
     assert (tmp_path / "play_before.json").exists()
 
