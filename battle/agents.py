@@ -155,7 +155,7 @@ class TurnwiseAgent:
         if not states:
             raise ValueError("states: empty: give at least the battle's current state")
         lane = _Lane(self._encoder)
-        actions = [-1] * (len(states) - 1) if actions is None else list(actions)
+        actions = [-1] * (len(states) - 1) if actions is None else self._sound(actions)
         if len(actions) != len(states) - 1:
             raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
         for state, previous in zip(states, [-1, *actions], strict=True):
@@ -178,7 +178,7 @@ class TurnwiseAgent:
             raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
         lane, cache, slot = _Lane(self._encoder), self.network.new_cache(1), self._slots([0])
         decisions = []
-        for state, previous in zip(states, [-1, *actions[: len(states) - 1]], strict=True):
+        for state, previous in zip(states, [-1, *self._sound(actions)[: len(states) - 1]], strict=True):
             lane.action = previous
             self._add_turn(lane, state)
             fed = lane.turns[-1:]
@@ -223,6 +223,13 @@ class TurnwiseAgent:
         """Free a lane whose battle is over."""
         slot, _ = self._lanes.pop(lane)
         self._free.append(slot)
+
+    def _sound(self, actions: Sequence[int]) -> list[int]:
+        for at, action in enumerate(actions):
+            if not isinstance(action, (int, np.integer)) or not -1 <= action < self._n_actions:
+                most = self._n_actions - 1
+                raise ValueError(f"actions[{at}]: {action!r} is no action: give 0 to {most}, or -1 where it is unknown")
+        return list(actions)
 
     def _lane(self, key: Any, first: bool) -> tuple[int, _Lane]:
         if first and key in self._lanes:

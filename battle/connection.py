@@ -20,6 +20,17 @@ from battle.teams import Team
 
 log = logging.getLogger(__name__)
 LOGIN = 20.0  # seconds for a server to let us in: poke-env's own question for a password takes up to 10
+LOST = 60.0  # seconds after which a challenge of ours that has no answer is taken for lost, and made again
+
+
+class NotTwice(logging.Filter):
+    """Lets what was said just before pass once: the server's word that somebody is not there, at every try."""
+
+    last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said, self.last = self.last, record.getMessage()
+        return said != self.last
 
 
 class ConnectedPlayer(Player):
@@ -27,7 +38,7 @@ class ConnectedPlayer(Player):
 
     teams: of which each battle gets one, drawn anew by every command. patience: seconds to wait for a server that is
     gone. rooms: by their tags there. begun: battles so far; sought: how many there were when the ladder was asked for
-    the next (−1: it was not).
+    the next (−1: it was not). challenging: whether a challenge of ours stands there.
     """
 
     def __init__(self, teams: list[Team], patience: float, **rest: Any):
@@ -35,8 +46,10 @@ class ConnectedPlayer(Player):
         self.rooms: dict[str, Room] = {}
         self.random = random.Random()
         self.begun, self.sought = 0, -1
-        self.closing = False
+        self.closing = self.challenging = False
         super().__init__(start_listening=False, team=teams[0].packed, **rest)
+        self.logger.propagate = False  # it has a handler of its own: each word of the server's stood there twice
+        self.logger.addFilter(NotTwice())
         self.connection = asyncio.run_coroutine_threadsafe(self._stay(), self.ps_client.loop)
 
     @property
@@ -61,6 +74,7 @@ class ConnectedPlayer(Player):
             if self.closing:
                 return
             let_in = self.ps_client.logged_in.is_set()
+            self.challenging = False  # a challenge ends with its connection
             self.ps_client.logged_in.clear()  # at once: who waits for it shall send nothing down a line that is gone
             if not parted and not let_in and time.monotonic() - began >= LOGIN:
                 raise ServerTrouble(
@@ -129,12 +143,27 @@ class ConnectedPlayer(Player):
         await self._battle_count_queue.join()
 
     async def _challenge(self, opponent: str, battles: int, again: float) -> None:
+        made = -LOST
         while self.begun < battles:  # a challenge made once too often is the next battle's
             await self.ps_client.logged_in.wait()
-            with contextlib.suppress(ConnectionClosed):
-                await self.ps_client.challenge(opponent, self._format, self.next_team)
+            if not self.challenging or time.monotonic() - made >= LOST:
+                made = time.monotonic()
+                with contextlib.suppress(ConnectionClosed):
+                    await self.ps_client.challenge(opponent, self._format, self.next_team)
             await self._begins(battles, again)
         await self._battle_count_queue.join()
+
+    async def _handle_challenge_request(self, split_message: list[str]) -> None:
+        """`|pm|FROM|TO|/challenge FORMAT|FORMAT|…`, to both of them; without a format where it is over."""
+        challenger, battle_format = split_message[2].strip(), split_message[4].partition(" ")[2]
+        if to_id_str(challenger) == to_id_str(self.username):
+            self.challenging = bool(battle_format)
+        elif battle_format and battle_format != self._format:
+            log.warning(
+                "%s challenges in %s, and this plays %s: left unanswered", challenger, battle_format, self._format
+            )
+        else:
+            await super()._handle_challenge_request(split_message)
 
     async def _accept(self, opponent: str | None, battles: int, within: float) -> None:
         while self.begun < battles:

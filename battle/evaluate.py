@@ -27,7 +27,7 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.journal import Journal, code_of, fingerprint, remove_unnoted
+from battle.journal import Journal, fingerprint, remove_unnoted
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
@@ -38,7 +38,7 @@ from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.arguments import at_least_one
 from data.progress import progress_bar
-from data.report_file import report_file
+from data.report_file import report_file, writable_folder
 from data.terminal import first_line, say, steady_output
 
 JOURNAL = "battles.jsonl"
@@ -236,7 +236,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--processes", type=at_least_one, default=1, help="Node processes")
     made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
     made.add_argument("--json", type=report_file, help="write the report here too")
-    made.add_argument("--record", type=Path, help="write battle files of the evaluation here (for looking at)")
+    made.add_argument(
+        "--record", type=writable_folder, help="write battle files of the evaluation here (for looking at)"
+    )
     return made
 
 
@@ -255,7 +257,6 @@ def begin(
     settings = {key: getattr(args, key) for key in asked} | {"record": str(args.record), "simulator": version}
     settings["players"] = [player.name for player in arena.players]
     agents = [player.agent for player in arena.players]
-    settings["code"] = [code_of(agent) for agent in agents]  # one's own, mended after it failed, is another player
     journal = Journal(part / JOURNAL, fingerprint(settings, teams, agents), "--json")
     done = {(note["format"], note["battle"]): note for note in journal.notes if note.keys() == NOTED}
     for battle_format in teams if args.record else ():

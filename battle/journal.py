@@ -77,10 +77,15 @@ def remove_unnoted(out: Path, battle_format: str, run: str, done: set[str]) -> N
 
 
 def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]) -> dict[str, Any]:
-    """What a command's battles hang on: its settings, the very sets, the models' weights and how they act; a folder of
-    teams, or a model's, may have changed under its name."""
+    """What a command's battles hang on: its settings, the very sets, the players' code, the models' weights and how
+    they act; a folder of teams, a model's, or a player of one's own may have changed under its name."""
     acts = [[getattr(agent, name, None) for name in ("gamma", "beta", "temperature")] for agent in agents]
-    return settings | {"teams": seed_of(teams), "models": seed_of(*map(_weights, agents)), "acts": acts}
+    return settings | {
+        "teams": seed_of(teams),
+        "models": seed_of(*map(_weights, agents)),
+        "acts": acts,
+        "code": [code_of(agent) for agent in agents],
+    }
 
 
 def code_of(agent: Agent) -> str:

@@ -139,9 +139,12 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
             max_concurrent_battles=4,
         )
         if args.server == "local" and args.mode == "accept":
-            print(f"{args.name} waits for challenges: open http://localhost:{args.port} and /challenge {args.name}")
+            print(
+                f"{args.name} waits for challenges in {args.format}: open http://localhost:{args.port} and "
+                f"/challenge {args.name}, {args.format}"
+            )
         elif args.mode == "challenge":
-            print(f"{account.username} challenges {args.opponent} until they accept; Ctrl-C ends it")
+            print(f"{account.username} challenges {args.opponent} in {args.format} until they accept; Ctrl-C ends it")
         try:
             asyncio.run(_play(player, args, stop or Stop()))
         except KeyboardInterrupt:

@@ -152,5 +152,5 @@ class Recorder:
             with replacing(path) as temporary:
                 temporary.write_bytes(packed)
         except OSError as error:
-            raise CannotRecord(f"{path}: {error.strerror}: free some space or choose another --out") from error
+            raise CannotRecord(f"{path}: {error.strerror}: free some space or choose another folder") from error
         return path

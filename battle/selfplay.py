@@ -90,7 +90,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--lanes", type=at_least_one, default=64)
     made.add_argument("--processes", type=at_least_one, default=1)
     made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
-    made.add_argument("--level", type=int, default=0, help="lz4 compression of the files, 0 fast to 12 small")
+    made.add_argument(
+        "--level",
+        type=int,
+        choices=range(13),
+        metavar="0–12",
+        default=0,
+        help="lz4 compression: 0 is fast",
+    )
     return made
 
 

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM in commands that play many battles: those under way are played out, no further one begins."""
 
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,7 +25,8 @@ class Stop:
 
 @contextmanager
 def listen() -> Iterator[Stop]:
-    """Inside, the signals are heard, and afterwards as they were before."""
+    """Inside, the signals are heard, and afterwards as they were before. A second Ctrl-C is SystemExit of 130, which
+    a shell gives to whom it ended."""
     stop, before = Stop(), {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: object) -> None:
@@ -36,6 +38,9 @@ def listen() -> Iterator[Stop]:
         signal.signal(number, note)
     try:
         yield stop
+    except KeyboardInterrupt:
+        print("stopped at once: the battles under way are lost", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

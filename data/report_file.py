@@ -1,4 +1,4 @@
-"""Where a command writes its report, when hours of work may be done."""
+"""Where a command writes what it has to give when hours of work may be done."""
 
 from __future__ import annotations
 
@@ -18,4 +18,17 @@ def report_file(text: str) -> Path:
         writable = False
     if path.is_dir() or not writable:
         raise argparse.ArgumentTypeError(f"{text!r}: cannot be written: give another file")
+    return path
+
+
+def writable_folder(text: str) -> Path:
+    """A folder on the command line that the first file comes into later, made and looked at before the work begins."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise argparse.ArgumentTypeError(f"{text!r}: cannot be written: give another folder")
     return path

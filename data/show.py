@@ -15,8 +15,11 @@ BAR = 12
 
 def show_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[str]:
     """The lines of a battle. Raises `BadBattleFile`."""
-    text = read_json_bytes(path, max_bytes)  # first: of a file that is not there the name is no matter
-    name = parse_name(path)
+    text = read_json_bytes(path, max_bytes)
+    try:
+        name = parse_name(path)
+    except BadBattleFile:
+        name = None  # a renamed file is a battle all the same, and less is known of it
     record = decode_full(text, path)
     battle = decode_lean(text, path)
     try:
@@ -24,9 +27,12 @@ def show_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[str]:
     except BadBattle as error:
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
     result = "won" if encoded.won else "lost" if encoded.lost else "cut short: no result"
-    yield f"{name.format}  {name.battle_id}  {name.date}"
-    rating = name.rating if name.rated else "unrated"
-    yield f"{name.player} ({rating}) against {name.opponent}: {result} (the name says {name.result})"
+    if name is None:
+        yield f"{record.states[0].format}: {result}"
+    else:
+        yield f"{name.format}  {name.battle_id}  {name.date}"
+        rating = name.rating if name.rated else "unrated"
+        yield f"{name.player} ({rating}) against {name.opponent}: {result} (the name says {name.result})"
     if encoded.dropped_tail:
         yield "the last state was the next battle's first: dropped"
     for turn in range(len(encoded)):

@@ -168,6 +168,13 @@ def test_decide_names_the_action_the_values_and_the_discount(agent):
         agent.decide(states, actions=[0])
     with pytest.raises(ValueError, match="states"):
         agent.decide([])
+    for wrong in (13, -2, 1.5, None):
+        with pytest.raises(
+            ValueError, match=rf"actions\[1\]: {wrong} is no action: give 0 to 12, or -1 where it is unk"
+        ):
+            agent.decide(states[:3], actions=[0, wrong])
+        with pytest.raises(ValueError, match=rf"actions\[1\]: {wrong} is no action"):
+            agent.decide_all(states[:3], [0, wrong, 0])
 
 
 def test_the_agent_is_told_which_action_was_really_taken(agent):

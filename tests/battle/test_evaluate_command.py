@@ -131,7 +131,6 @@ def test_another_command_does_not_go_on_with_these_battles(tmp_path, monkeypatch
     [
         ("Simulator.version", "1.3", "simulator (1.2 → 1.3)"),
         ("load_teams", lambda *_, **__: [evaluate.Team("t", "other")], "teams"),
-        ("code_of", lambda agent: "other", "code"),
         ("make_player", lambda spec: Named(spec.label + "2"), "players (random boss → random2 boss2)"),
         ("make_player", lambda spec: Named(spec.label, gamma=0.9), "acts"),
     ],
@@ -144,6 +143,13 @@ def test_nor_does_the_same_where_it_means_another_thing_by_now(tmp_path, monkeyp
     monkeypatch.setattr(f"battle.evaluate.{name}", other)
     assert evaluate.main(asked_for(place)) == 1
     assert f"was begun with another {key}: repeat" in capsys.readouterr().err
+
+
+def test_a_folder_for_battles_is_looked_at_before_the_first_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        evaluate.main([*asked_for(tmp_path / "r.json"), "--record", str(tmp_path / "file" / "b")])
+    assert "b': cannot be written: give another folder" in capsys.readouterr().err
 
 
 class Named:

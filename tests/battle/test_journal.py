@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,10 @@ def test_an_agent_whose_code_was_changed_is_another(tmp_path, monkeypatch):
     for text in ("class Own: pass\n", "class Own: name = 'mended'\n"):
         file.write_text(text)
         told.append(code_of(importlib.import_module("own_player").Own()))
-    assert told[0] != told[1]
+        told.append(fingerprint({}, [], [importlib.import_module("own_player").Own()])["code"])
+        sys.modules.pop("own_player")
+    assert told[0] != told[2]
+    assert told[1::2] == [[told[0]], [told[2]]]
     assert code_of(type("Own", (), {"__module__": "nowhere"})()) == ""
 
 

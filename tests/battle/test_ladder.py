@@ -1,6 +1,7 @@
 """The command that plays live: its options, whom it plays, whose model, and the lead."""
 
 import asyncio
+import logging
 import shutil
 import threading
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 
 from battle import ladder
 from battle.baselines import RandomAgent
-from battle.connection import ConnectedPlayer
+from battle.connection import ConnectedPlayer, NotTwice
 from battle.live import LivePlayer
 from battle.local_server import ServerTrouble
 from battle.stop import Stop
@@ -126,6 +127,71 @@ def test_a_challenge_is_accepted_once_there_is_a_place_for_its_battle():
         accepting.cancel()
 
     asyncio.run(meet())
+
+
+def test_a_challenge_that_stands_is_not_made_again(monkeypatch):
+    """The server answered each further one with a popup, two of them a second while a person made up their mind."""
+    monkeypatch.setattr("battle.connection.LOST", 0.5)
+    made = []
+
+    async def meet():
+        me = SimpleNamespace(
+            begun=0, challenging=False, next_team=None, _format="gen9ou", _battle_count_queue=asyncio.Queue(),
+            ps_client=SimpleNamespace(logged_in=asyncio.Event()),
+        )  # fmt: skip
+
+        async def challenge(*whom):
+            made.append(whom)
+            me.challenging = True
+
+        async def begins(battles, within):
+            await asyncio.sleep(0.01)
+
+        me.ps_client.challenge, me._begins = challenge, begins
+        me.ps_client.logged_in.set()
+        challenging = asyncio.create_task(ConnectedPlayer._challenge(me, "Ann", 1, 1.0))
+        await asyncio.sleep(0.1)
+        assert made == [("Ann", "gen9ou", None)]
+        me.challenging = False  # turned down, or taken back
+        await asyncio.sleep(0.1)
+        assert len(made) == 2
+        await asyncio.sleep(0.5)  # no answer at all
+        assert len(made) == 3
+        me.begun = 1
+        await challenging
+
+    asyncio.run(meet())
+
+
+def test_what_the_server_says_of_challenges(caplog):
+    """As it says it to both (server/ladders-challenges.ts): one in another format was passed over without a word."""
+    me = LivePlayer.__new__(LivePlayer)
+    me.ps_client, me._format = SimpleNamespace(username="Turn A"), "gen9ou"
+    me._challenge_queue, me.challenging = asyncio.Queue(), False
+
+    def told(text):
+        asyncio.run(me._handle_challenge_request(text.split("|")))
+        return me.challenging
+
+    assert told("|pm| Turn A| Ann|/challenge gen9ou|gen9ou|||")
+    assert not told("|pm| Turn A| Ann|/challenge")
+    told("|pm| Ann| Turn A|/challenge")
+    told("|pm| Ann| Turn A|/challenge gen1ou|gen1ou|||")
+    assert me._challenge_queue.empty()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Ann challenges in gen1ou, and this plays gen9ou: left unanswered"
+    ]
+    told("|pm| Ann| Turn A|/challenge gen9ou|gen9ou|||")
+    assert me._challenge_queue.get_nowait() == "Ann"
+    assert not me.challenging
+
+
+def test_a_word_of_the_servers_is_passed_on_once(caplog):
+    log = logging.getLogger("once")
+    log.addFilter(NotTwice())
+    for words in ("nobody there", "nobody there", "nobody there", "another", "nobody there"):
+        log.warning(words)
+    assert caplog.messages == ["nobody there", "another", "nobody there"]
 
 
 @pytest.fixture(scope="module")

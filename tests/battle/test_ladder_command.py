@@ -170,7 +170,7 @@ def test_what_the_command_is_told_reaches_the_player(fake, tmp_path, capsys):
     assert (tmp_path / "new" / "out").is_dir()
     assert (tmp_path / "new" / "replays").is_dir()
     waits, counts = capsys.readouterr().out.splitlines()
-    assert waits == "Me waits for challenges: open http://localhost:8002 and /challenge Me"
+    assert waits == "Me waits for challenges in gen1ou: open http://localhost:8002 and /challenge Me, gen1ou"
     assert json.loads(counts) == {"won": 2, "lost": 1, "tie": 0, "void": 1}
     assert player.done == ["accept", "close"]
 
@@ -189,7 +189,7 @@ def test_a_server_is_started_only_where_none_is(fake, monkeypatch, capsys):
     assert ladder.main(["--mode", "ladder"]) == 0
     assert "challenges" not in capsys.readouterr().out
     assert ladder.main(["--mode", "challenge", "--opponent", "You"]) == 0  # who may never accept
-    assert "Turnwise challenges You until they accept" in capsys.readouterr().out
+    assert "Turnwise challenges You in gen9randombattle until they accept" in capsys.readouterr().out
 
 
 def test_a_lead_by_value_wants_an_agent_that_tells_values(fake, capsys):

@@ -29,6 +29,20 @@ def test_the_first_asks_to_stop_and_any_second_has_its_own_effect(heard, number)
         assert heard == list(SIGNALS)
 
 
+def test_a_second_ctrl_c_ends_at_once_in_a_line(heard, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def twice():
+        with listen():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        twice()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped at once: the battles under way are lost\n"
+
+
 def test_afterwards_they_are_heard_as_before(heard):
     with pytest.raises(RuntimeError), listen() as stop:
         raise RuntimeError

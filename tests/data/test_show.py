@@ -13,6 +13,14 @@ def shown(tmp_path, battle):
     return head.splitlines(), [turn.splitlines() for turn in turns]
 
 
+def test_a_renamed_file_is_a_battle_all_the_same(tmp_path):
+    battle = make_battle(9, "gen9ou", Style(max_turns=5))
+    renamed = write_battle(tmp_path, battle).rename(tmp_path / "re named.json.lz4")
+    head, *turns = "\n".join(show_lines(renamed)).split("\n\n")
+    assert head in ("gen9ou: won", "gen9ou: lost", "gen9ou: cut short: no result")
+    assert len(turns) == len(battle.states)
+
+
 def test_both_sides_and_the_field(tmp_path):
     battle = make_battle(9, "gen9ou", Style(max_turns=5))
     state = battle.states[0]
