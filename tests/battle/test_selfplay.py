@@ -60,7 +60,7 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
 
     assert contents(whole) == contents(parts)
     assert len(contents(whole)) == 12
-    with pytest.raises(BattleError, match=r"begun with another players \(.* → a=random\), models, acts: repeat"):
+    with pytest.raises(BattleError, match=r"begun with another players \(.* → a=random\), models, acts, code: repeat"):
         selfplay.run(arguments(parts, 8, players=["a=random"]))
     with pytest.raises(BattleError, match=r"begun with another turn_limit \(300 → 3\), teams: repeat"):
         selfplay.run(arguments(parts, 8, turn_limit=3, teams=OWN / "gen1ou" / "evaluation"))
