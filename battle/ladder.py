@@ -58,13 +58,18 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds, 0 or more")
 
 
+def as_named(text: str) -> str:
+    """A name on the command line as the server writes it, which gathers blanks: another one is not known for ours."""
+    return " ".join(text.split())
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m battle.ladder", description=first_line(__doc__))
     made.add_argument("--server", default="local", help="local, or the full ws(s):// address of a server")
     made.add_argument("--port", type=port, default=8000, help="of the local server")
     made.add_argument("--agent", default="type_switch", help="a baseline, or a model's folder with options")
     made.add_argument("--format", default="gen9randombattle")
-    made.add_argument("--name", default="Turnwise", help="the agent's name on a server without passwords")
+    made.add_argument("--name", type=as_named, default="Turnwise", help="its name on a server without passwords")
     made.add_argument("--battles", type=at_least_one, default=1)
     made.add_argument("--mode", choices=("accept", "ladder", "challenge"), default="accept")
     made.add_argument("--opponent", help="whom to challenge, or whose challenges alone to accept")

@@ -14,7 +14,17 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from .folders import ENDINGS, FORMAT, DataError, format_of_archive, has_folders, refuse_loose_files, refuse_lost_link
+from .folders import (
+    ENDINGS,
+    FORMAT,
+    OTHER_ENDINGS,
+    DataError,
+    format_of_archive,
+    has_folders,
+    refuse_loose_files,
+    refuse_lost_link,
+    refuse_other_archive,
+)
 from .replacing import replacing
 from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
@@ -52,6 +62,9 @@ def archives_under(source: Path) -> dict[str, Path]:
         for file in named:
             refuse_lost_link(file)
         files = [file for file in named if file.is_file()]
+        for file in source.iterdir() if files else ():
+            if file.name.endswith(OTHER_ENDINGS):
+                refuse_other_archive(file)
         if files:
             refuse_loose_files(source, sum(is_named_as_battle(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}

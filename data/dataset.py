@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
-from .folders import DataError
+from .folders import DataError, EmptySplit
 from .index_table import UNKNOWN_TURNS
 from .observation import BLANK, ObservationSpace, space_named
 from .rejects import Reject, RejectLedger, TooManyRejects
@@ -100,7 +100,7 @@ class BattleDataset:
         self.index = self.sources.index
         self.rows, self.rates = choose_rows(self.sources, config, split)
         if not len(self.rows):
-            raise DataError(
+            raise EmptySplit(
                 f"data.path {self.name}: no battle on the {split} side of {len(self.index)}; give more battles, "
                 f"another data.filter, or another data.heldout_share than {config.heldout_share}"
             )

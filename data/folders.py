@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from itertools import islice
 from pathlib import Path
 
 from .replay_file import is_battle_file, is_named_as_battle
@@ -12,6 +13,8 @@ from .replay_file import is_battle_file, is_named_as_battle
 ENDINGS = (".tar.gz", ".tgz", ".tar.lz4", ".tar")  # of archives
 DOWNLOADS = "downloads.json"  # beside downloaded data: where it came from, and its licence
 JOB, MANIFEST = "job.json", "manifest.json"  # of a token cache: written first, and last
+OTHER_ENDINGS = (".tar.xz", ".tar.bz2", ".tbz", ".tar.zst", ".zip", ".7z", ".rar")  # of archives that nobody here reads
+LOOKED_AT = 64  # entries of a folder that is not read, to tell whether it holds battles
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
@@ -19,12 +22,16 @@ class DataError(ValueError):
     """A folder that cannot be indexed: which, why, and what to do."""
 
 
+class EmptySplit(DataError):  # noqa: N818 (it names the finding)
+    """No battle on the side of the split that was asked for."""
+
+
 def format_folders(root: Path) -> dict[str, Path]:
     """The formats under `root`, each with its folder, sorted. A folder that holds battle files itself is one format.
 
     Raises:
-        DataError: no such folder, nothing in it that could be a format, a link that leads nowhere, or a token cache,
-            finished or not.
+        DataError: no such folder, nothing in it that could be a format, what would be left unread, a link that leads
+            nowhere, or a token cache, finished or not.
     """
     if not root.is_dir():
         raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
@@ -39,10 +46,14 @@ def format_folders(root: Path) -> dict[str, Path]:
         for entry in entries:
             if entry.is_dir() and FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
+            elif entry.is_dir() and entry.name[0] != ".":
+                refuse_misnamed(root / entry.name)
             elif entry.is_symlink() and FORMAT.fullmatch(entry.name):
                 refuse_lost_link(root / entry.name)
             elif entry.name.endswith(ENDINGS):
                 archives.append(entry.name)
+            elif entry.name.endswith(OTHER_ENDINGS):
+                refuse_other_archive(root / entry.name)
             elif is_battle_file(entry.name):
                 direct += 1
                 loose += is_named_as_battle(entry.name)
@@ -77,6 +88,41 @@ def refuse_loose_files(root: Path, count: int, beside: str) -> None:
             f"data.path {root}: {count} battle files beside {beside} would be left unread: move them to a folder of "
             "their format's name, or give them as a source of their own (data.sources)"
         )
+
+
+def refuse_misnamed(folder: Path) -> None:
+    """Raises DataError where a folder whose name is no format's holds battle files: they would be left unread."""
+    if _holds_battles(folder):
+        raise DataError(
+            f"{folder}: holds battle files, and its name is no format's (small letters and digits): they would be "
+            "left unread; rename it, or give it as a source of its own (data.sources)"
+        )
+
+
+def refuse_deeper(folder: Path) -> None:
+    """Raises DataError where a folder in a format's folder holds battle files: they would be left unread."""
+    if _holds_battles(folder):
+        raise DataError(
+            f"{folder}: holds battle files one folder deeper than data.path/FORMAT/*.json.lz4, where they would be "
+            f"left unread: move them there, or give {folder.parent} as data.path, or as one of data.sources"
+        )
+
+
+def _holds_battles(folder: Path) -> bool:
+    """By its first entries; one that cannot be looked into, as a disk's lost+found, holds none."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_named_as_battle(entry.name) for entry in islice(entries, LOOKED_AT))
+    except OSError:
+        return False
+
+
+def refuse_other_archive(file: Path) -> None:
+    """Raises DataError where an archive is none of those that are read: it would be left unread."""
+    raise DataError(
+        f"{file}: is an archive of a kind that is not read, which are {', '.join(ENDINGS)}: unpack it to a folder of "
+        "its format's name, or move it elsewhere"
+    )
 
 
 def refuse_lost_link(path: Path) -> None:

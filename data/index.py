@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .folders import DataError, format_folders
+from .folders import DataError, format_folders, refuse_deeper
 from .index_table import SCHEMA, UNKNOWN_TURNS, UNREAD, BadName, columns_of, map_table, read_facts, write_table
 from .lock import locked
 from .parallel import cores, workers
@@ -155,7 +155,9 @@ def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> F
 
 
 def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[BadName]]:
-    """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once."""
+    """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once.
+
+    Raises DataError where battles lie one folder deeper: they would be left unread."""
     names, bad = _list_names(folder, prefix)
     names, sizes = _sizes(folder, names, prefix, bad)
     table, bad_names = columns_of(name, names, sizes, prefix)
@@ -216,6 +218,8 @@ def _list_names(folder: Path, prefix: str) -> tuple[list[str], list[BadName]]:
                 names.append(name)
             elif name[0] != "." and entry.is_file():
                 bad.append(BadName(prefix + _printable(name), "name: doesn't end in .json.lz4 or .json"))
+            elif name[0] != "." and entry.is_dir():
+                refuse_deeper(folder / name)
     try:
         "".join(names).encode()
     except UnicodeEncodeError:

@@ -30,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--illegal-actions", choices=ILLEGAL_RULES, default="reject", help="as data.illegal_actions of the training"
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="all the battles there, of which the model was trained on none, not its share",
+    )
     parser.add_argument("--out", type=report_file, help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     log_plainly()
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,
-            arguments.filter, arguments.illegal_actions,
+            arguments.filter, arguments.illegal_actions, arguments.all,
         )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from data.dataset import BattleDataset, DataConfig
+from data.folders import EmptySplit
 from data.loader import heldout_packs
 from data.reward import REWARDS
 from data.sampler import BatchConfig
@@ -47,12 +48,14 @@ def evaluate_folder(
     formats: Sequence[str] = (),
     chosen: str = "",
     illegal: str = "reject",
+    whole: bool = False,
 ) -> dict:
     """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
 
+    Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
-    fitted on the folder's training battles. `chosen`: a filter over the battles, as `data.filter`; `illegal`: as
-    `data.illegal_actions`. Raises CheckpointError, DataError, ValueError, OSError.
+    fitted on the folder's other battles (`whole`: on the same). `chosen`: a filter over the battles, as `data.filter`;
+    `illegal`: as `data.illegal_actions`. Raises CheckpointError, DataError, ValueError, OSError.
     """
     if battles is not None and battles < 1:
         raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
@@ -68,31 +71,43 @@ def evaluate_folder(
         heldout_share=config.heldout_share, split_by=config.split_by, formats=list(formats), filter=chosen,
         illegal_actions=illegal,
     )  # fmt: skip
-    train, heldout = BattleDataset(source, tokenizer, "train"), BattleDataset(source, tokenizer, "heldout")
+    everything = BattleDataset(source, tokenizer, "all")
+    train, heldout = (None, everything) if whole else _sides(source, tokenizer, everything)
     fitted = folder / "calibration.json"
     if fitted.exists():
         calibration = json.loads(fitted.read_text())
     else:
-        calibration = calibrate(network, all_packs(train.some(1000)))
+        calibration = calibrate(network, all_packs((train or heldout).some(1000)))
     result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
+    rule = None if whole else f"{config.heldout_share:g} by {config.split_by}"
+    result["judged"] = {"battles": len(heldout.some(battles)), "of": len(everything), "heldout": rule}
     if out is not None:
         out.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
     return result
 
 
+def _sides(source: DataConfig, tokenizer: Tokenizer, everything: BattleDataset) -> tuple[BattleDataset, BattleDataset]:
+    try:
+        train, heldout = (BattleDataset(source, tokenizer, side, beside=everything) for side in ("train", "heldout"))
+    except EmptySplit as error:
+        raise EmptySplit(f"{error}; or judge all of them by --all, where the model was trained on none") from error
+    return train, heldout
+
+
 def evaluate_dataset(
     network: TurnwiseForOfflineRL,
     heldout: BattleDataset,
-    train: BattleDataset,
+    train: BattleDataset | None,
     calibration: dict,
     gamma: float | None = None,
     battles: int | None = None,
 ) -> dict:
-    """The report of `scores.report` over a held-out data set, or over `battles` of it."""
+    """The report of `scores.report` over a held-out data set, or over `battles` of it; without `train` it does not tell
+    teams that were trained on from others."""
     heldout = heldout.some(battles)
     decisions = collect(network, all_packs(heldout), gamma)
-    about = describe(heldout, decisions["row"], train.teams())
-    if about and next(iter(about.values()))["seen_team"] is None:
+    about = describe(heldout, decisions["row"], train and train.teams())
+    if train and about and next(iter(about.values()))["seen_team"] is None:
         log.warning("%d training battles: make a token cache to tell seen and unseen teams apart", len(train))
     used = network.config.gammas[network.config.gamma_index(gamma)]
     return report(decisions, calibration, network.config.gammas, used, about)

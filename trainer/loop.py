@@ -228,7 +228,7 @@ class Run:
             checkpoint.recover(self.output)
         if choice in ("auto", "never"):
             return self._newest_valid() if choice == "auto" else None
-        if not (Path(choice) / "model" / "config.json").exists():
+        if not (Path(choice) / "run.json").exists():  # a run's own folder holds a model too
             raise checkpoint.CheckpointError(
                 f"resume={choice}: no checkpoint there: give auto, never, or a run's folder step_…"
             )

@@ -267,6 +267,9 @@ def as_text(result: dict) -> str:
             f"{with_interval(row, 'nll', 1, '5.3f'):>22}{100 * row['uniform_top1'][0]:>11.1f}"
             f"{with_interval(row, 'frequent_top1', 100, '4.1f'):>21}{row['frequent_nll'][0]:>9.3f}"
         )
+    if judged := result.get("judged"):
+        rule = f"held out by the model's rule, {judged['heldout']}" if judged["heldout"] else "of all there"
+        lines.append(f"judged: {judged['battles']:,} of {judged['of']:,} battles, {rule}")
     for row in result["values"]:
         brier = f", Brier {row['brier']:.3f}" if "brier" in row else ""
         lines.append(f"value at γ = {row['gamma']}: AUC {row['auc']:.3f}{brier} over {row['decisions']} decisions")

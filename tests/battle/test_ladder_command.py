@@ -156,21 +156,21 @@ def fake(monkeypatch):
 
 
 def test_what_the_command_is_told_reaches_the_player(fake, tmp_path, capsys):
-    words = ["--agent=me=boss", "--format=gen1ou", "--name=Me", "--lead=random", "--patience=7", "--port=8002"]
+    words = ["--agent=me=boss", "--format=gen1ou", "--name= The  one ", "--lead=random", "--patience=7", "--port=8002"]
     words += [f"--{name}={tmp_path / 'new' / name}" for name in ("teams", "out", "replays")]
     assert ladder.main(words) == 0
     (player,) = fake.made
     agent, _, teams, *rest = player.rest
     assert (agent.name, teams) == ("me", ["team"])
     assert rest == [tmp_path / "new" / "out", tmp_path / "new" / "replays", "random", 7.0]
-    assert player.more["account_configuration"].username == "Me"
+    assert player.more["account_configuration"].username == "The one"
     assert player.more["server_configuration"].websocket_url.startswith("ws://127.0.0.1:8002/")
     assert player.more["battle_format"] == "gen1ou"
     assert (fake.checked, fake.loaded) == (["gen1ou"], [("gen1ou", tmp_path / "new" / "teams")])
     assert (tmp_path / "new" / "out").is_dir()
     assert (tmp_path / "new" / "replays").is_dir()
     waits, counts = capsys.readouterr().out.splitlines()
-    assert waits == "Me waits for challenges in gen1ou: open http://localhost:8002 and /challenge Me, gen1ou"
+    assert waits == "The one waits for challenges in gen1ou: open http://localhost:8002 and /challenge The one, gen1ou"
     assert json.loads(counts) == {"won": 2, "lost": 1, "tie": 0, "void": 1}
     assert player.done == ["accept", "close"]
 

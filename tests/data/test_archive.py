@@ -18,7 +18,7 @@ import pytest
 
 from data import archive
 from data.dataset import BattleDataset, DataConfig, TooManyRejects
-from data.folders import DOWNLOADS, DataError
+from data.folders import DOWNLOADS, DataError, format_folders
 from data.loader import BatchConfig, make_loader
 from data.lock import locked
 from data.observation import SPACES
@@ -350,6 +350,60 @@ def test_battle_files_beside_what_is_read_are_not_left_unread_in_silence(folder,
         shutil.copy(file, data)
     for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
         with pytest.raises(DataError, match=f"2 battle files beside {beside} would be left unread: move them"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("where", "match"),
+    [
+        ("2026/gen1ou", r"2026/gen1ou: holds battle files one folder deeper .* give .*/d/2026 as data\.path"),
+        ("gen9ou/more", r"gen9ou/more: holds battle files one folder deeper"),
+        ("gen1ou-v2", r"gen1ou-v2: holds battle files, and its name is no format's"),
+        ("Gen1OU", r"Gen1OU: holds battle files, and its name is no format's"),
+        (".hidden", None),
+        ("notes-of-mine", None),
+    ],
+)
+def test_folders_of_battles_that_are_not_read_are_told(folder, tmp_path, where, match):
+    """Sixty of a hundred battles were missing without a word."""
+    data = tmp_path / "d"
+    shutil.copytree(folder / "gen9ou", data / "gen9ou")
+    shutil.copytree(folder / "gen1ou", data / where)
+    if where == "notes-of-mine":
+        for file in (data / where).iterdir():
+            file.rename(file.with_suffix(".txt"))
+    for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
+        with pytest.raises(DataError, match=match) if match else nullcontext():
+            assert len(read()) > 0
+
+
+def test_a_folder_that_cannot_be_looked_into_holds_no_battles(folder, tmp_path, monkeypatch):
+    """As lost+found of a mounted disk."""
+    shutil.copytree(folder / "gen9ou", tmp_path / "gen9ou")
+    (tmp_path / "lost+found").mkdir()
+    real = os.scandir
+
+    def refused(path):
+        if os.fspath(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert list(format_folders(tmp_path)) == ["gen9ou"]
+
+
+@pytest.mark.parametrize("beside", ["archives", "format folders"])
+@pytest.mark.parametrize("name", ["gen1ou.tar.xz", "gen1ou.zip"])
+def test_archives_of_another_kind_are_not_left_unread_in_silence(folder, tmp_path, beside, name):
+    data = tmp_path / "d"
+    if beside == "archives":
+        data.mkdir()
+        tar_of(folder, data / "gen9ou.tar.gz", "gen9ou")
+    else:
+        shutil.copytree(folder / "gen9ou", data / "gen9ou")
+    (data / name).write_bytes(b"")
+    for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
+        with pytest.raises(DataError, match=rf"{name}: is an archive of a kind that is not read, which are \.tar\.gz"):
             read()
 
 

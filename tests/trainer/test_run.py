@@ -119,6 +119,27 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, cached, capsys
     assert "no model here" in capsys.readouterr().err
 
 
+def test_battles_that_no_model_was_trained_on_are_judged_whole(trained, cached, tmp_path, capsys):
+    """Of twelve files from elsewhere the model's own rule holds out two or none."""
+    write_battles(tmp_path / "b", 12, seed=77, formats=("gen1ou",), style=Style(max_turns=10))
+    command = ["--checkpoint", str(trained), "--data", str(tmp_path / "b"), "--out", str(tmp_path / "e.json")]
+    assert evaluate_main([*command, "--all"]) == 0
+    assert "judged: 12 of 12 battles, of all there" in capsys.readouterr().out
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert result["policy"][0]["battles"] == 12
+    assert not any(row["group"].startswith("team") for row in result["policy"])  # nobody knows which it has seen
+    one = next((tmp_path / "b").rglob("*.lz4"))
+    shutil.copytree(one.parent, tmp_path / "one" / one.parent.name, ignore=lambda _, names: {*names} - {one.name})
+    command[3] = str(tmp_path / "one")
+    assert evaluate_main(command) == 1
+    assert "; or judge all of them by --all, where the model was trained on none" in capsys.readouterr().err
+    assert evaluate_main([*command, "--all", "--battles", "1"]) == 0
+    # Without the flag the table says how many it is of.
+    assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--battles", "3"]) == 0
+    assert "judged: 3 of " in (text := capsys.readouterr().out)
+    assert "battles, held out by the model's rule, 0.15 by battle" in text
+
+
 def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(trained, tmp_path, capsys):
     data = tmp_path / "battles"
     write_battles(data, 40, seed=9, formats=("gen1ou",))
@@ -215,8 +236,12 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, 
     assert train_main([*settings, "max_steps=3", "optim.lr=0.02"]) == 0
     assert "optim.lr: " in caplog.text
     assert json.loads(records[0].read_text())["optim"]["lr"] == 0.02
-    assert train_main([*settings, f"resume={tmp_path / 'nowhere'}"]) == 1
-    assert "no checkpoint there" in capsys.readouterr().err
+    for place in (
+        tmp_path / "nowhere",
+        tmp_path / "run",
+    ):  # a finished run's own folder holds a model, and is no checkpoint
+        assert train_main([*settings, f"resume={place}"]) == 1
+        assert "no checkpoint there" in capsys.readouterr().err
 
 
 def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path, caplog):
