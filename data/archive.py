@@ -17,7 +17,6 @@ import lz4.frame
 from .folders import (
     ENDINGS,
     FORMAT,
-    OTHER_ENDINGS,
     DataError,
     format_of_archive,
     has_folders,
@@ -63,8 +62,7 @@ def archives_under(source: Path) -> dict[str, Path]:
             refuse_lost_link(file)
         files = [file for file in named if file.is_file()]
         for file in source.iterdir() if files else ():
-            if file.name.endswith(OTHER_ENDINGS):
-                refuse_other_archive(file)
+            refuse_other_archive(file)
         if files:
             refuse_loose_files(source, sum(is_named_as_battle(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}

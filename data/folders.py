@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ JOB, MANIFEST = "job.json", "manifest.json"  # of a token cache: written first, 
 OTHER_ENDINGS = (".tar.xz", ".tar.bz2", ".tbz", ".tar.zst", ".zip", ".7z", ".rar")  # of archives that nobody here reads
 LOOKED_AT = 64  # entries of a folder that is not read, to tell whether it holds battles
 FORMAT = re.compile(r"[a-z0-9]+", re.ASCII)
+GENERATION = re.compile(r"gen[1-9]")  # how the names of all of Showdown's formats begin
 
 
 class DataError(ValueError):
@@ -26,8 +28,9 @@ class EmptySplit(DataError):  # noqa: N818 (it names the finding)
     """No battle on the side of the split that was asked for."""
 
 
-def format_folders(root: Path) -> dict[str, Path]:
+def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
     """The formats under `root`, each with its folder, sorted. A folder that holds battle files itself is one format.
+    Where formats are `asked` for by name, folders of other names and archives that nobody reads are no matter.
 
     Raises:
         DataError: no such folder, nothing in it that could be a format, what would be left unread, a link that leads
@@ -46,17 +49,17 @@ def format_folders(root: Path) -> dict[str, Path]:
         for entry in entries:
             if entry.is_dir() and FORMAT.fullmatch(entry.name):
                 folders[entry.name] = root / entry.name
-            elif entry.is_dir() and entry.name[0] != ".":
+            elif entry.is_dir() and entry.name[0] != "." and not asked:
                 refuse_misnamed(root / entry.name)
             elif entry.is_symlink() and FORMAT.fullmatch(entry.name):
                 refuse_lost_link(root / entry.name)
             elif entry.name.endswith(ENDINGS):
                 archives.append(entry.name)
-            elif entry.name.endswith(OTHER_ENDINGS):
-                refuse_other_archive(root / entry.name)
             elif is_battle_file(entry.name):
                 direct += 1
                 loose += is_named_as_battle(entry.name)
+            elif not asked:
+                refuse_other_archive(root / entry.name)
     if not folders and direct:
         return {root.resolve().name: root}
     if not folders and archives:
@@ -102,9 +105,13 @@ def refuse_misnamed(folder: Path) -> None:
 def refuse_deeper(folder: Path) -> None:
     """Raises DataError where a folder in a format's folder holds battle files: they would be left unread."""
     if _holds_battles(folder):
+        above = folder.parent
+        mend = f"move them up to {above}"
+        if GENERATION.match(folder.name) and not _holds_battles(above):  # a tree of years, say
+            mend = f"give {above} as data.path, or as one of data.sources"
         raise DataError(
             f"{folder}: holds battle files one folder deeper than data.path/FORMAT/*.json.lz4, where they would be "
-            f"left unread: move them there, or give {folder.parent} as data.path, or as one of data.sources"
+            f"left unread: {mend}"
         )
 
 
@@ -118,11 +125,12 @@ def _holds_battles(folder: Path) -> bool:
 
 
 def refuse_other_archive(file: Path) -> None:
-    """Raises DataError where an archive is none of those that are read: it would be left unread."""
-    raise DataError(
-        f"{file}: is an archive of a kind that is not read, which are {', '.join(ENDINGS)}: unpack it to a folder of "
-        "its format's name, or move it elsewhere"
-    )
+    """Raises DataError where an archive by a format's name is none of those that are read: it would be left unread."""
+    if file.name.endswith(OTHER_ENDINGS) and GENERATION.match(file.name):
+        raise DataError(
+            f"{file}: is an archive of a kind that is not read, which are {', '.join(ENDINGS)}: unpack it to a folder "
+            "of its format's name, or move it elsewhere"
+        )
 
 
 def refuse_lost_link(path: Path) -> None:

@@ -84,7 +84,7 @@ def open_index(
         DataError: nothing to index, or a format asked for isn't there.
     """
     root = Path(root)
-    folders = format_folders(root)
+    folders = format_folders(root, formats)
     missing = [name for name in formats if name not in folders]
     if missing:
         raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(folders)}")

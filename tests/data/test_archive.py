@@ -357,7 +357,8 @@ def test_battle_files_beside_what_is_read_are_not_left_unread_in_silence(folder,
     ("where", "match"),
     [
         ("2026/gen1ou", r"2026/gen1ou: holds battle files one folder deeper .* give .*/d/2026 as data\.path"),
-        ("gen9ou/more", r"gen9ou/more: holds battle files one folder deeper"),
+        ("gen9ou/more", r"gen9ou/more: holds battle files one folder deeper .* move them up to .*/gen9ou$"),
+        ("gen9ou/gen1ou", r"gen9ou/gen1ou: holds battle files one folder deeper .* move them up to .*/gen9ou$"),
         ("gen1ou-v2", r"gen1ou-v2: holds battle files, and its name is no format's"),
         ("Gen1OU", r"Gen1OU: holds battle files, and its name is no format's"),
         (".hidden", None),
@@ -375,6 +376,14 @@ def test_folders_of_battles_that_are_not_read_are_told(folder, tmp_path, where, 
     for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
         with pytest.raises(DataError, match=match) if match else nullcontext():
             assert len(read()) > 0
+    if match and "/" not in where:  # nobody asked for it
+        assert set(
+            BattleDataset(
+                DataConfig(path=str(data), formats=["gen9ou"], cache_dir=str(tmp_path / "i"), max_reject_share=0.5),
+                TOKENIZER,
+                "all",
+            ).formats()
+        ) == {"gen9ou"}
 
 
 def test_a_folder_that_cannot_be_looked_into_holds_no_battles(folder, tmp_path, monkeypatch):
@@ -405,6 +414,8 @@ def test_archives_of_another_kind_are_not_left_unread_in_silence(folder, tmp_pat
     for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
         with pytest.raises(DataError, match=rf"{name}: is an archive of a kind that is not read, which are \.tar\.gz"):
             read()
+    (data / name).rename(data / "notes.zip")  # which by its name holds no battles
+    assert len(dataset_of(data, tmp_path)) > 0
 
 
 @pytest.mark.parametrize(
