@@ -46,7 +46,8 @@ def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output
     By the same settings such a start only finishes again what the first one did. A run that was killed before it left
     its model is finished too where battles have come meanwhile: its steps are trained, and of those it had.
     """
-    harmless = _HARMLESS if (output / "model").exists() else (*_HARMLESS, "data.files")
+    # The table is the last that a run leaves of its end, but for its report.
+    harmless = _HARMLESS if (output / "evaluation.json").exists() else (*_HARMLESS, "data.files")
     shaping = [f"{key}: {change}" for key, change in changes.items() if not key.startswith(harmless)]
     if step < total or (not shaping and step == total):
         return

@@ -1,6 +1,7 @@
 """What an earlier run left in a folder makes way for the one that begins there, or goes on from before its end."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from trainer.checkpoint import PREFIX
@@ -12,8 +13,10 @@ log = logging.getLogger(__name__)
 PLACE = "before_"
 # The agent that a run left at its end, and what was measured of it.
 AGENT = ("model", "evaluation.json", "play.json", "play_before.json", "report.html")
+# What tells of it and of the checkpoints: theirs too, where they are the run's that goes on.
+TOLD = ("run_config.json", ABOUT, "training_log.csv")
 # What a run and the commands beside it write, its checkpoints apart.
-LEFT = (*AGENT, "training_log.csv", "run_config.json", ABOUT, LOG, RUN_ID, "tensorboard", "profile")
+LEFT = (*AGENT, *TOLD, LOG, RUN_ID, "tensorboard", "profile")
 
 
 def make_way(output: Path, step: int, total: int) -> Path | None:
@@ -35,6 +38,9 @@ def make_way(output: Path, step: int, total: int) -> Path | None:
     place.mkdir()
     for path in beyond:
         path.rename(place / path.name)
+    for name in TOLD:
+        if (output / name).exists():  # and stays for the run that goes on
+            shutil.copy2(output / name, place / name)
     log.warning(
         "what was here beyond step %d, and of an agent, is in %s now: delete it if you don't need it", step, place
     )

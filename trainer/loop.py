@@ -20,7 +20,7 @@ from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
-from trainer.finetune import say_what_it_has_seen, starting_model
+from trainer.finetune import Start, say_what_it_has_seen, starting_model
 from trainer.finish import finish
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
@@ -36,16 +36,15 @@ from trainer.setup import OTHER_MODEL, build_network, check_meaning, check_obser
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
-from trainer.stop import STOPPED, StopRequest
+from trainer.stop import STOPPED, Agreement, StopRequest
 from trainer.summary import summary, warn_of_short_reach
 from trainer.tracking import Trackers
-from trainer.training_log import CsvLog
+from trainer.training_log import CsvLog, read_json
 from trainer.watchdog import Watchdog
 from trainer.wording import ABOUT
 from trainer.world import build_accelerator, compiles
 
 log = logging.getLogger(__name__)
-AGREE_EVERY = 10  # steps from one comparing of notes between processes to the next
 
 
 class Run:
@@ -77,7 +76,7 @@ class Run:
             )
         self.data_report = self.dataset.inspect()
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
-        network.config.licence = licence(self.dataset, start and start.licence())
+        network.config.licence = licence(self.dataset, self._licence_before(start))
         self.objective = OfflineRL(network, config.objective)
         self.objective.gammas = self.objective.gammas.to(self.accelerator.device)
         self.objective.targets.to(self.accelerator.device)
@@ -86,6 +85,7 @@ class Run:
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
+        self.agreement = Agreement()
         # Which windows were trained on so far, as one number: equal for a run and its resumed twin.
         self.order = 0
         self._prepare()
@@ -234,6 +234,12 @@ class Run:
             )
         return Path(choice)
 
+    def _licence_before(self, start: Start | None) -> str | None:
+        """What the weights that this run goes on from ask for: they keep it, whatever they are trained on next."""
+        if start is not None or self.resumed is None:
+            return start and start.licence()
+        return TurnwiseConfig.from_pretrained(self.resumed / "model").licence
+
     def _resume(self) -> int:
         """The step to start at, its state put into the parts."""
         folder = self.resumed
@@ -329,7 +335,7 @@ class Run:
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
-        self.went_back = True
+        self.went_back, self.agreement = True, Agreement()
         run = self._load(folder, self.course.drawn(done))
         self._make_way(run["step"])  # one that a stop left in the stretch: it would be the newest again
         log.warning("%s; back to %s, with other data ahead", words, folder)
@@ -343,14 +349,15 @@ class Run:
         )
 
     def _stop_agreed(self, done: int) -> bool:
-        """Whether all processes stop now. Several compare notes every few steps, for it makes the host wait; not on
-        logging steps alone, which a run may have so seldom that a scheduler's notice is over before."""
+        """Whether all processes stop now. Several compare notes every few steps, for it makes the host wait."""
         if self.accelerator.num_processes == 1:
             return self.stop.asked
-        if done % min(self.config.log.every, AGREE_EVERY):
+        if not self.agreement.due(done):
             return False
-        flag = torch.tensor(float(self.stop.asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+        mine = torch.tensor([float(self.stop.asked), self.agreement.seconds(done)], device=self.accelerator.device)
+        asked, seconds = self.accelerator.reduce(mine, reduction="sum").tolist()
+        self.agreement.settle(done, seconds / self.accelerator.num_processes)
+        return asked > 0
 
     def _to_device(self, pack: dict) -> dict:
         return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in pack.items()}
@@ -363,6 +370,12 @@ class Run:
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
         known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
+        if start:  # what it was trained on so far came from somewhere too
+            before = (read_json(self.output / ABOUT) or {}).get("data", {}).get("origins", [])
+            known["data"]["origins"] = [
+                *(o for o in before if o not in known["data"]["origins"]),
+                *known["data"]["origins"],
+            ]
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)

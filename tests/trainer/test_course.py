@@ -17,7 +17,7 @@ from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
-from trainer import checkpoint, loop, setup
+from trainer import card, checkpoint, loop, setup
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
 from trainer.config import load_config, scale_to_world
 from trainer.course import Course
@@ -240,7 +240,7 @@ def test_only_what_lies_beyond_the_start_makes_way(tmp_path):
     (tmp_path / "training_log.csv").write_text("")
     assert make_way(tmp_path, 4, 4) is None
     assert make_way(tmp_path, 3, 3) == tmp_path / "before_2"
-    assert [path.name for path in (tmp_path / "before_2").iterdir()] == ["step_00000004"]
+    assert {path.name for path in (tmp_path / "before_2").iterdir()} == {"step_00000004", "training_log.csv"}
     assert {"step_00000002", "model", "training_log.csv"} <= {path.name for path in tmp_path.iterdir()}
     # A run that begins anew shares nothing with one that left an agent, or that was killed before it had one.
     assert make_way(tmp_path, 0, 3) == tmp_path / "before_3"
@@ -288,7 +288,7 @@ def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(tmp_path,
     """Battles that came after a run was killed as it was to leave its model are no reason to leave it without."""
     changes = {keys: "1 → 2"} if keys else {}
     if left:
-        (tmp_path / "model").mkdir()
+        (tmp_path / "evaluation.json").touch()
     with pytest.raises(ConfigError, match=rf"{step} steps are done of 5.*resume=never") if refused else nullcontext():
         refuse_a_finished_run(step, 5, changes, tmp_path)
 
@@ -368,7 +368,10 @@ def test_a_run_that_goes_on_past_its_end_leaves_its_agent_behind(cached, tmp_pat
     assert step == [2]
     assert checkpoint.model_folder(tmp_path) == checkpoint.step_folder(tmp_path, 3) / "model"
     before = {path.name for path in (tmp_path / "before_1").iterdir()}
-    assert before == {"model", "evaluation.json", "play.json"}
+    assert before == {"model", "evaluation.json", "play.json", "run_config.json", "about.json", "training_log.csv"}
+    assert card.run_of(tmp_path / "before_1" / "model") == tmp_path / "before_1"
+    assert [int(row["step"]) for row in rows_of(tmp_path / "before_1")] == [1, 2]
+    assert json.loads((tmp_path / "before_1" / "run_config.json").read_text())["max_steps"] == 2
 
 
 def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path, monkeypatch):

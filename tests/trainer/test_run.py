@@ -28,7 +28,7 @@ from trainer.evaluate import main as evaluate_main
 from trainer.export import code_copies
 from trainer.loop import Run
 from trainer.scores import collect
-from trainer.stop import STOPPED
+from trainer.stop import STOPPED, Agreement
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
@@ -287,19 +287,27 @@ def stop_at(run, done):
     return told
 
 
-@pytest.mark.parametrize(("every", "heard"), [(1, 14), (4, 16), (1000, 20)])
-def test_several_processes_agree_to_stop_within_ten_steps(every, heard):
-    """Whichever was told: this one was not, and hears of it from the others' sum."""
-    told_at = 14
+@pytest.mark.parametrize(("a_step", "heard"), [(0.01, 22), (0.5, 14), (1.4, 14), (6.0, 13)])
+def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, heard):
+    """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
+    30 s after its word came first."""
+    told_at, now = 13, [1000.0]
+    monkeypatch.setattr("trainer.stop.time.monotonic", lambda: now[0])
+    other = torch.tensor([0.0, a_step])  # of the other process
+
+    def reduce(mine, reduction):
+        other[0] = done >= told_at
+        return mine + other
+
     run = SimpleNamespace(
-        config=SimpleNamespace(log=SimpleNamespace(every=every)), stop=SimpleNamespace(asked=False),
-        accelerator=SimpleNamespace(
-            num_processes=2, device="cpu", reduce=lambda flag, reduction: flag + float(done >= told_at)
-        ),
+        stop=SimpleNamespace(asked=False), agreement=Agreement(),
+        accelerator=SimpleNamespace(num_processes=2, device="cpu", reduce=reduce),
     )  # fmt: skip
+    now[0] += 60  # until the first step is done: the compiler's minute
     for done in range(1, 31):
         if Run._stop_agreed(run, done):
             break
+        now[0] += a_step
     assert done == heard
 
 
