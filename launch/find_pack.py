@@ -9,6 +9,7 @@ noise change with it: keep battles × accumulate where the run is to stay the sa
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,9 @@ def in_process(options: argparse.Namespace, battles: int) -> dict:
         out = Path(folder) / "try.json"
         config = ["--config", options.config] if options.config else []
         command = [sys.executable, "-m", "launch.find_pack", *config, "--child", str(battles), str(out)]
-        done = subprocess.run([*command, *options.settings], cwd=ROOT, capture_output=True, text=True)
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": paths}  # the folder stays the caller's, whose paths may hang on it
+        done = subprocess.run([*command, *options.settings], env=environment, capture_output=True, text=True)
         if done.returncode < 0 and not out.exists():
             # Killed for memory, as Linux does it.
             return {"battles": battles, "turns": 0, "peak": None}

@@ -6,8 +6,8 @@
 #
 # OUTPUT is the run's output folder. A start that ends badly is followed by another as long as there was progress, a newer
 # checkpoint; three ends in a row without one stop it. From the first such checkpoint on the command ends with resume=auto,
-# lest another `resume` of its own begin anew each time. SIGTERM and SIGUSR1 are handed on to the run, which saves itself,
-# and nothing is started after it.
+# lest another `resume` of its own begin anew each time. SIGTERM, Ctrl-C, a hangup and SIGUSR1 are handed on to the run,
+# which saves itself, and nothing is started after it.
 set -u
 output=${1:?give the run\'s output folder, then the command}
 : "${2:?give the command too, after the run\'s output folder}"
@@ -19,7 +19,7 @@ hand_on() {
     told=$((told + 1))
     if [ "$child" -ne 0 ]; then kill -s "$1" "$child" 2>/dev/null; else owed=$1; fi
 }
-trap 'hand_on TERM' TERM
+trap 'hand_on TERM' TERM INT HUP # a job in the background hears no Ctrl-C
 trap 'hand_on USR1' USR1
 newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 idle=0

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, DistributedType, GradientAccumulationPlugin
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DeepSpeedPlugin,
+    DistributedType,
+    GradientAccumulationPlugin,
+    TorchDynamoPlugin,
+)
 
 from trainer.config import RunConfig, scale_to_world
 from trainer.errors import ConfigError
@@ -60,6 +66,8 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.batch.accumulate),
         deepspeed_plugin=_deepspeed_plugin(config, wants_bf16) if wants_deepspeed else None,
         kwargs_handlers=handlers,
+        # `compile` says what is compiled, not ACCELERATE_DYNAMO_BACKEND, which an answer to `accelerate config` sets.
+        dynamo_plugin=TorchDynamoPlugin(backend="no"),
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
