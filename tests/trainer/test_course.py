@@ -374,6 +374,22 @@ def test_a_run_that_goes_on_past_its_end_leaves_its_agent_behind(cached, tmp_pat
     assert json.loads((tmp_path / "before_1" / "run_config.json").read_text())["max_steps"] == 2
 
 
+def test_weights_keep_the_licence_of_what_they_were_trained_on(cached, tmp_path):
+    """A run that went on with other data gave its model, once trained on CC-BY-NC battles, away as MIT."""
+    theirs = tmp_path / "theirs"
+    write_battles(theirs, 40, seed=3, formats=("gen1ou",), style=Style(max_turns=10))
+    origin = {"repo": "a/b", "revision": "1", "licence": "CC-BY-NC-4.0"}
+    (theirs / "downloads.json").write_text(json.dumps([origin]))
+    settings = [*SMALL, f"output={tmp_path / 'run'}", "eval.every=0"]
+    assert train_main([*settings, f"data.path={theirs}", "max_steps=1"]) == 0
+    assert train_main([*settings, f"data.path={cached}", "max_steps=2"]) == 0
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["licence"] == "cc-by-nc-4.0"
+    assert json.loads((tmp_path / "run" / "about.json").read_text())["data"]["origins"] == [origin]
+    elsewhere = [f"output={tmp_path / 'other'}", f"resume={checkpoint.step_folder(tmp_path / 'run', 2)}"]
+    assert train_main([*settings, f"data.path={cached}", "max_steps=3", *elsewhere]) == 0
+    assert json.loads((tmp_path / "other" / "model" / "config.json").read_text())["licence"] == "cc-by-nc-4.0"
+
+
 def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path, monkeypatch):
     """Where the same steps leave another agent: the best of them instead of the last."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=1", "max_steps=2"]

@@ -23,6 +23,16 @@ def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies
 
 
 @pytest.mark.usefixtures("own_accelerate_state")
+def test_what_is_compiled_is_compiles_to_say(monkeypatch):
+    """An answer once given to `accelerate config` compiled a run of `compile=false`, by its own settings."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    accelerator, _ = world.build_accelerator(load_config(None, ["compile=false"]))
+    module = torch.nn.Linear(2, 2)
+    assert accelerator.prepare_model(module) is module
+
+
+@pytest.mark.usefixtures("own_accelerate_state")
 @pytest.mark.parametrize(
     ("here", "environment", "said"),
     [(True, {}, True), (True, {"ACCELERATE_USE_CPU": "False"}, True), (True, {"ACCELERATE_USE_CPU": "true"}, False),
