@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from .archive import unpack_archive
 from .cache_manifest import Manifest, is_cache, read_manifest
 from .cache_shard import write_json
-from .folders import DOWNLOADS, ENDINGS, DataError, format_folders, read_origins
+from .folders import DOWNLOADS, ENDINGS, DataError, download_note, format_folders, read_origins
 from .hub_errors import HUB_ERRORS, said_of
 from .replay_file import is_battle_file
 from .stats import folder_stats
@@ -86,6 +87,13 @@ def _note_download(to: Path, entry: dict[str, str]) -> None:
         write_json(noted, [*entries, entry])
 
 
+def _warn_of_terms(origins: list[dict[str, str]], licence: str) -> None:
+    bound = [origin["repo"] for origin in origins if "-nc" in origin["licence"].lower()]
+    if bound and "-nc" not in licence.lower():
+        told = ", ".join(bound)
+        log.warning("--licence %s: these battles come from %s, which asks for non-commercial use", licence, told)
+
+
 def choose_files(files: Sequence[str], formats: Sequence[str], subset: str, repo: str) -> dict[str, str]:
     """The archives of the formats asked for, by format, among a repository's files. Raises `DataError`."""
     there: dict[str, str] = {}
@@ -144,10 +152,15 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
                 _pack(battles, staged / f"{name}.tar.gz", name)
             (staged / "stats.json").write_text(json.dumps(stats, indent=1), encoding="utf-8")
             card = battles_card(repo, licence, stats)
+            if note := download_note(folder):
+                shutil.copy2(note, staged / DOWNLOADS)
+                _warn_of_terms(read_origins(note), licence)
         (staged / "README.md").write_text(card, encoding="utf-8")
         try:
             url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=staged)
+            # Archives of formats that an earlier push had, and this one has not, would be read with these.
+            stale = None if cached else "*.tar.gz"
+            api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=staged, delete_patterns=stale)
             if cached:
                 # Shards of an earlier push would be read with these by whoever opens `shard-*.arrow`.
                 api.upload_folder(

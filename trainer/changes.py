@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
 from trainer.errors import ConfigError
 from trainer.wording import flat
 
@@ -15,6 +18,16 @@ _APART = {
     "model.attention", "model.gradient_checkpointing", "data.workers", "data.prefetch", "data.max_bytes",
     "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
 }  # fmt: skip
+# Where things lie may be another place on another machine, and how many workers read there another number.
+_PLACES = (
+    "output",
+    "data.path",
+    "data.sources",
+    "data.vocabulary",
+    "data.cache_dir",
+    "data.workers",
+    "model.init_from",
+)
 _HARMLESS = ("epochs", "max_steps", "eval.battles")  # where nothing is left to train
 _HELDOUT = (
     "data.path", "data.formats", "data.heldout_share", "data.split_by", "data.filter", "data.clone", "data.sources",
@@ -55,6 +68,23 @@ def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output
     raise ConfigError(
         f"output={output}: {step} steps are done of {total}{by}: give another output, resume=never, or more max_steps"
     )
+
+
+def refuse_differing(asked: dict, accelerator: Accelerator) -> None:
+    """Raises ConfigError, on every process, where they were started by other settings than the first one's: a file of
+    yesterday on one machine. Each would train another network, or wait where the others do not meet. Collective."""
+    if accelerator.num_processes == 1:
+        return
+    first, *others = (flat(json.loads(json.dumps(one))) for one in gather_object([asked]))
+    for number, other in enumerate(others, 1):
+        keys = sorted(first.keys() | other.keys())
+        differing = [key for key in keys if not key.startswith(_PLACES) and first.get(key) != other.get(key)]
+        if differing:
+            told = "; ".join(f"{key}: {first.get(key)} and {other.get(key)}" for key in differing)
+            raise ConfigError(
+                f"process {number} was started by other settings than process 0 ({told}): give all of them the same "
+                "file and command"
+            )
 
 
 def other_heldout(changes: dict[str, str]) -> bool:

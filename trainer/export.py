@@ -50,17 +50,22 @@ def take_out(source: Path, target: Path, documents: Mapping[str, bytes]) -> None
     (file name → content) beside it. An agent that lies there gives way; raises FileExistsError where anything else
     does."""
     target = target.resolve()
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target}: is a file: give a folder")
-    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, CALIBRATION}
-    if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
-        raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
+    refuse_others_files(source, target)
     copy_model(source, target)
     for name, text in code_copies().items():
         if not (target / name).exists():
             (target / name).write_text(text, encoding="utf-8")
     for name, content in documents.items():
         (target / name).write_bytes(content)
+
+
+def refuse_others_files(source: Path, target: Path) -> None:
+    """Raises FileExistsError where an agent may not be written: over a file, or where anything but an agent lies."""
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target}: is a file: give a folder")
+    ours = {path.name for path in source.iterdir()} | code_copies().keys() | {CARD, CURVE, CALIBRATION}
+    if others := sorted({path.name for path in target.iterdir()} - ours if target.exists() else ()):
+        raise FileExistsError(f"{target}: holds {others[0]}, which no agent does: give a new or an empty folder")
 
 
 def code_copies() -> dict[str, str]:

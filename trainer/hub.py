@@ -10,10 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 from data.hub_errors import HUB_ERRORS, said_of
 from data.terminal import steady_output
+from trainer.export import CALIBRATION, CURVE
+
+
+def pull(name: str, to: Path) -> str:
+    """Download a model; what tells of an agent that was there before, and has no successor, goes."""
+    there = snapshot_download(name, local_dir=to)
+    for stale in {CALIBRATION, CURVE}.difference(HfApi().list_repo_files(name)):
+        (to / stale).unlink(missing_ok=True)
+    return there
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.verb == "pull":
-            print(snapshot_download(arguments.name, local_dir=arguments.to))
+            print(pull(arguments.name, arguments.to))
             return 0
         from trainer.card import run_of  # here: seconds of imports, which --help and `pull` need not wait for
         from trainer.checkpoint import model_folder

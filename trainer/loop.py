@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
-from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
+from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run, refuse_differing
 from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
@@ -57,6 +57,7 @@ class Run:
         self.watchdog = Watchdog(Path(config.output), config.timeout_minutes * 60)
         self.watchdog.start()
         self.accelerator, config = build_accelerator(config)
+        refuse_differing(self.asked, self.accelerator)
         self.config, self.output = config, Path(config.output)
         self.main = self.accelerator.is_main_process
         self.lock = lock_output(self.output, self.accelerator)

@@ -9,19 +9,21 @@ from safetensors.torch import load_file, save_file
 from model.configuration_turnwise import TurnwiseConfig
 from trainer.card import USE, USE_PACKED, RunFacts, model_card, renamed_card
 from trainer.errors import card_reads, come_whole
-from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies
+from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies, refuse_others_files
 
 
 def pack(folder: Path, target: Path, run: Path | None) -> None:
     """Write a model to `target` with bf16 weights, its card, and without copies of the code, which `push` adds again.
 
     run: as in `push`. Every weight is rounded to bf16's 8 bits of precision; PopArt's statistics are not, whose
-    differences are the scale of all values. Raises OSError, CheckpointError where the model did not come whole.
+    differences are the scale of all values. An agent that lies there gives way. Raises OSError, FileExistsError where
+    anything else does, CheckpointError where the model did not come whole.
     """
     # First: where these fail, nothing is half written.
     with come_whole(folder):
         weights = load_file(folder / WEIGHTS)
     found = documents(folder, title_of(target), None, run, USE_PACKED)
+    refuse_others_files(folder, target)
     target.mkdir(parents=True, exist_ok=True)
     weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
@@ -31,6 +33,12 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     shutil.copymode(target / "config.json", target / WEIGHTS)
     for name, content in found.items():
         (target / name).write_bytes(content)
+    written = {WEIGHTS, "config.json", VOCABULARY, *found} | (
+        {CALIBRATION} if (folder / CALIBRATION).exists() else set()
+    )
+    for path in target.iterdir():  # another agent's win chances and curve are none of this one's
+        if path.name not in written:
+            path.unlink()
 
 
 def title_of(target: Path) -> str:

@@ -307,6 +307,16 @@ def test_push_battles_with_a_card_and_fetch_them_back(hub, tmp_path):
     assert done.returncode == 0, done.stderr
     sent = {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*/*.lz4")}
     assert {path.name: path.read_bytes() for path in (tmp_path / "d").glob("*/*.lz4")} == sent
+    # One format of them, whose origin is known by now: the others' archives go, and what it asks for is said.
+    note = json.dumps([{"repo": "they/made", "revision": "v1", "licence": "CC-BY-NC-4.0"}])
+    (tmp_path / "b" / "downloads.json").write_text(note)
+    for name in ("gen2ou", "gen3ou", "gen4ou", "gen9ou"):
+        shutil.rmtree(tmp_path / "b" / name)
+    done = prepare(hub, tmp_path, "push", "--from", tmp_path / "b", "--to", "me/mine", "--licence", "cc-by-4.0")
+    assert done.returncode == 0, done.stderr
+    assert "these battles come from they/made, which asks for non-commercial use" in done.stderr
+    assert set(hub.uploads["me/mine"]) == {"gen1ou.tar.gz", "README.md", "stats.json", "downloads.json"}
+    assert hub.uploads["me/mine"]["downloads.json"].decode() == note
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tests.trainer.conftest import SMALL, run_of
 from tests.trainer.planted import plant_in
 from tests.trainer.test_run import rows_of
 from trainer import card, checkpoint, loop, setup
-from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run
+from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run, refuse_differing
 from trainer.config import load_config, scale_to_world
 from trainer.course import Course
 from trainer.earlier import make_way
@@ -291,6 +291,25 @@ def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(tmp_path,
         (tmp_path / "evaluation.json").touch()
     with pytest.raises(ConfigError, match=rf"{step} steps are done of 5.*resume=never") if refused else nullcontext():
         refuse_a_finished_run(step, 5, changes, tmp_path)
+
+
+def test_processes_of_other_settings_do_not_start(monkeypatch):
+    """Each trained a network of its own, or ended in SIGABRT without a word. Where things lie may differ."""
+    mine = {"optim": {"lr": 1e-3}, "data": {"path": "/a", "formats": ("gen1ou",)}, "eval": {"every": 5}}
+    others = [
+        {"optim": {"lr": 1e-3}, "data": {"path": "/b", "formats": ["gen1ou"]}, "eval": {"every": 5}},
+        {"optim": {"lr": 1e-2}, "data": {"path": "/b", "formats": ["gen1ou"]}, "eval": {"every": 6}},
+    ]
+    monkeypatch.setattr("trainer.changes.gather_object", lambda asked: [*asked, *told])
+    accelerator = SimpleNamespace(num_processes=3)
+    told = others[:1] * 2
+    refuse_differing(mine, accelerator)
+    told = others
+    with pytest.raises(
+        ConfigError, match=r"process 2 .* process 0 \(eval\.every: 5 and 6; optim\.lr: 0\.001 and 0\.01\): "
+    ):
+        refuse_differing(mine, accelerator)
+    refuse_differing(mine, SimpleNamespace(num_processes=1))
 
 
 def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(cached, tmp_path):

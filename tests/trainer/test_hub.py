@@ -171,6 +171,39 @@ def test_a_packing_says_which_card_it_cannot_read(card, tmp_path):
         upload.pack(tmp_path / "model", tmp_path / "packed", None)
 
 
+def test_a_packing_takes_another_agents_place_and_nothing_elses(tmp_path, monkeypatch):
+    monkeypatch.setattr(upload, "documents", lambda *_, **__: {"README.md": b"of it"})
+    for name in ("first", "second"):
+        tiny_network().save_pretrained(tmp_path / name)
+    (tmp_path / "first" / "calibration.json").write_text("{}")
+    target = tmp_path / "packed"
+    upload.pack(tmp_path / "first", target, None)
+    assert (target / "calibration.json").exists()
+    upload.pack(tmp_path / "second", target, None)
+    assert {path.name for path in target.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    (target / "main.c").write_text("")
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(FileExistsError, match=r"packed: holds main\.c, which no agent does: give a new or an empty"):
+        upload.pack(tmp_path / "first", target, None)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_pull_over_another_agent_leaves_nothing_of_it(exchanged, hub, tmp_path):
+    bare = {name: text for name, text in hub.uploads["me/agent"].items() if name != "calibration.json"}
+    hub.uploads["me/bare"] = bare
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "calibration.json").write_text("{}")
+    (tmp_path / "there" / "notes.txt").write_text("mine")
+    command = [["pull", "me/bare", "--to", str(tmp_path / "there")]]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(command)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **signed_in(hub, exchanged)},
+    )  # fmt: skip
+    assert json.loads(done.stdout)[0] == 0, done
+    assert {path.name for path in (tmp_path / "there").iterdir()} - {".cache"} == {*bare, "notes.txt"}
+
+
 def test_popart_keeps_its_scale_in_a_packed_agent_and_in_bf16(tmp_path, monkeypatch):
     """A mean of 600 beside a deviation of 40: rounded to bf16, its statistics say 45."""
     monkeypatch.setattr(upload, "documents", lambda *_, **__: {})
