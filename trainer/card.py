@@ -42,13 +42,16 @@ print(decision.words, decision.win_chance)
 
 @dataclass
 class RunFacts:
-    """What a run's folder says of it. `final`: the model at hand is the one that the run left at its end."""
+    """What a run's folder says of it. `final`: the model at hand is the one that the run left at its end; `step`: its
+    step, of a checkpoint's; `over`: the run has ended."""
 
     about: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
     play: dict[str, Any] | None = None
     final: bool = False
+    step: int | None = None
+    over: bool = False
 
     @classmethod
     def of(cls, run: Path | None, model: Path) -> "RunFacts":
@@ -58,15 +61,16 @@ class RunFacts:
         final = model.resolve() == (run / "model").resolve()
         log = run / "training_log.csv"
         rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
-        if checkpoint := read_json(model.parent / "run.json"):  # what was logged after it tells of other weights
-            rows = [row for row in rows if int(row["step"]) <= checkpoint["step"]]
+        step = (read_json(model.parent / "run.json") or {}).get("step")
+        if step is not None:  # what was logged after it tells of other weights
+            rows = [row for row in rows if int(row["step"]) <= step]
         # The two tables are of the run's final model alone, and of play the rows of the first player named: others' may
         # stand beside them (a second agent, or everybody against everybody).
         tables = [read_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
         if tables[1]:
             first = next(iter(tables[1]["players"]))
             tables[1]["results"] = [row for row in tables[1]["results"] if row["player"] == first]
-        return cls(read_json(run / ABOUT) or {}, rows, *tables, final)
+        return cls(read_json(run / ABOUT) or {}, rows, *tables, final, step, (run / "model").exists())
 
     @property
     def origins(self) -> list[dict[str, str]]:
@@ -210,8 +214,8 @@ def _training(facts: RunFacts) -> str:
     hours, dollars, step = (facts.last(name) for name in ("time/hours", "cost/dollars", "step"))
     said = [f"- on {in_words(facts.about['system'])}"]
     if hours is not None:
-        state = "" if facts.final else ", and it goes on"
-        said.append(f"- {step:,.0f} steps in {duration(hours * 3600)}{state}")
+        state = "" if facts.over else ", and it goes on"
+        said.append(f"- {facts.step or step:,.0f} steps in {duration(hours * 3600)}{state}")
     said.append(f"- cost: ${dollars:,.2f}" if dollars is not None else "- cost: not counted (`cost.dollars_per_hour`)")
     said.append(f"- Turnwise at commit `{facts.about['commit'] or 'unknown'}`, " + _versions(facts.about["versions"]))
     curve = f"![Training curve]({CURVE})\n\n" if facts.rows else ""

@@ -242,7 +242,11 @@ def _coloured(runs: Sequence[RunLog]) -> list[tuple[RunLog, str]]:
 
 
 def _label(run: RunLog, text: str | None) -> str | None:
-    return " · ".join(part for part in (run.name, text) if part) or None
+    # To matplotlib a label that begins with _ is none, and what stands between two $ is mathematics.
+    name = run.name and run.name.replace("$", r"\$")
+    if name and name.startswith("_"):
+        name = f" {name}"
+    return " · ".join(part for part in (name, text) if part) or None
 
 
 def _png(figure: Figure, axes: Sequence[Axes], below: str = "") -> bytes:

@@ -14,6 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data.terminal import steady_output
 from trainer.figures import COLOURS, PICTURES, RunLog
 from trainer.training_log import read_json, whole_lines
@@ -151,7 +153,7 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
     if run.evaluation:
         facts["held-out top-1, %"] = with_interval(run.evaluation["policy"][0], "top1", 100, ".1f")
     if len(speeds := run.series("speed/battles_per_s")[1]):
-        facts["battles/s"] = f"{speeds.mean():,.1f} on average"
+        facts["battles/s"] = f"{np.median(speeds):,.1f}, the median of what was logged"
     return facts
 
 

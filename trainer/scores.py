@@ -257,14 +257,14 @@ def as_text(result: dict) -> str:
     """The evaluation as an aligned table."""
     lines = [f"policy at γ = {result['gamma']}, decisions with two or more legal choices, 95% intervals by battle", ""]
     lines.append(
-        f"{'':32}{'decisions':>9}{'top-1 %':>21}{'top-3 %':>9}{'NLL':>22}"
+        f"{'':32}{'decisions':>9}{'top-1 %':>21}{'top-3 %':>9}{'NLL':>24}"
         f"{'uniform %':>11}{'frequent slot %':>21}{'its NLL':>9}"
     )
     for row in result["policy"]:
         lines.append(
             f"{row['group'][:31]:32}{row['decisions']:>9}"
             f"{with_interval(row, 'top1', 100, '4.1f'):>21}{100 * row['top3'][0]:>9.1f}"
-            f"{with_interval(row, 'nll', 1, '5.3f'):>22}{100 * row['uniform_top1'][0]:>11.1f}"
+            f"{with_interval(row, 'nll', 1, '5.3f'):>24}{100 * row['uniform_top1'][0]:>11.1f}"
             f"{with_interval(row, 'frequent_top1', 100, '4.1f'):>21}{row['frequent_nll'][0]:>9.3f}"
         )
     if judged := result.get("judged"):

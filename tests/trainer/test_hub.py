@@ -296,13 +296,11 @@ def test_the_card_tells_shares_times_and_costs_as_they_are(trained):
     for text in ("forbids commercial use", "and it goes on", "~/mine"):
         assert text not in card.text, text
     facts.about["data"]["origins"] = [{"repo": "some/data", "revision": "v4", "licence": "cc-by-4.0"}]
-    facts.evaluation, facts.final, facts.rows = (
-        None,
-        False,
-        [*facts.rows, {"heldout/nll": "1.5", "heldout/accuracy": "0.25"}],
-    )
+    facts.evaluation, facts.final, facts.over, facts.step = None, False, False, 110
+    facts.rows = [*facts.rows, {"heldout/nll": "1.5", "heldout/accuracy": "0.25"}]
     card = model_card(folder, "me/agent", None, facts)
-    for text in ("`some/data` at revision `v4`, licence cc-by-4.0", "likelihood 1.5000, top-1 25.0%", "and it goes on"):
+    for text in ("`some/data` at revision `v4`, licence cc-by-4.0", "likelihood 1.5000, top-1 25.0%",
+                 f"- 110 steps in {duration(7200)}, and it goes on"):  # fmt: skip
         assert text in card.text, text
     assert "Where the files came from" not in card.text
     other = renamed_card(str(card), "me/other")

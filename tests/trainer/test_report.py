@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from tests.chromium import tab
 from trainer import figures
 from trainer.card import RunFacts
-from trainer.figures import PICTURES, RunLog
+from trainer.figures import PICTURES, RunLog, _label
 from trainer.heldout import BINS, calibration_gaps
 from trainer.report import main, read_log, report_of_run, write_report
 from trainer.scores import advantage_rows
@@ -68,9 +69,18 @@ def test_two_runs_stand_side_by_side_with_what_differs(trained, tmp_path, capsys
     assert "<tr><th>epochs</th><td>null</td><td>2.0</td></tr>" in page
     assert "<tr><th>model.act_beta</th><td>–</td><td>0.0</td></tr>" in page
     assert "optim.weight_decay" not in page
+    with open(trained / "training_log.csv", newline="") as file:
+        logged = [float(row["speed/battles_per_s"]) for row in csv.DictReader(file) if row["speed/battles_per_s"]]
+    assert f"{statistics.median(logged):,.1f}, the median of what was logged" in page
     # Two lines in one picture are another picture than one line.
     one, two = (folder / "report" / "losses.png" for folder in (tmp_path / "slow", tmp_path / "both"))
     assert one.read_bytes() != two.read_bytes()
+
+
+def test_a_folders_name_is_no_mathematics_and_never_left_out():
+    assert _label(RunLog("_mine", []), "training") == " _mine · training"
+    assert _label(RunLog("a$b$c", []), None) == r"a\$b\$c"
+    assert _label(RunLog("", []), "training") == "training"
 
 
 def test_a_run_without_evaluation_has_the_pictures_that_it_can_have(tmp_path):
