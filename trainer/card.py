@@ -28,6 +28,9 @@ decision = agent.decide(states)  # the battle's states so far, in the universal 
 print(decision.words, decision.win_chance)
 ```"""
 
+SAME_TERMS = (
+    "CC-BY-NC-4.0 asks for attribution and forbids commercial use; this model is given on under the same terms."
+)
 # Of a model that was packed up without its code.
 USE_PACKED = """```python
 from battle.agents import TurnwiseAgent  # of Turnwise's repository
@@ -179,9 +182,7 @@ def _data(facts: RunFacts, licence: str) -> str:
             "use, with attribution."
         )
     if licence == NON_COMMERCIAL:
-        lines.append(
-            "CC-BY-NC-4.0 asks for attribution and forbids commercial use; this model is given on under the same terms."
-        )
+        lines.append(SAME_TERMS)
     return "\n\n".join(lines)
 
 

@@ -7,9 +7,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors.torch import load_file, save_file
 
 from model.configuration_turnwise import TurnwiseConfig
-from trainer.card import USE, USE_PACKED, RunFacts, model_card, renamed_card
+from trainer.card import SAME_TERMS, USE, USE_PACKED, RunFacts, model_card, renamed_card
 from trainer.errors import card_reads, come_whole
 from trainer.export import CALIBRATION, CARD, CURVE, VOCABULARY, WEIGHTS, code_copies, refuse_others_files
+from trainer.provenance import NON_COMMERCIAL
 
 
 def pack(folder: Path, target: Path, run: Path | None) -> None:
@@ -55,6 +56,8 @@ def documents(folder: Path, repo: str, licence: str | None, run: Path | None, us
             card = renamed_card((folder / CARD).read_text(encoding="utf-8"), repo, use)
         if licence:
             card.data.license = licence
+            if licence != NON_COMMERCIAL:
+                card.text = card.text.replace(f"\n\n{SAME_TERMS}", "")
         return {CARD: str(card).encode()} | {p.name: p.read_bytes() for p in folder.glob(CURVE)}
     facts = RunFacts.of(run, folder)
     found = {CARD: str(model_card(folder, repo, licence, facts, use)).encode()}

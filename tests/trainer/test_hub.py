@@ -245,6 +245,14 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     card = ModelCard(str(model_card(folder, "me/agent", None, RunFacts.of(run_of(folder), folder))))
     granted = model_card(folder, "me/agent", "cc0-1.0", RunFacts.of(run_of(folder), folder))
     assert granted.data.license == "cc0-1.0"
+    # The card that a packed or pulled one has is kept, and its licence's terms go with the licence.
+    (folder / "README.md").write_text(str(card))
+    kept, given = (upload.documents(folder, "me/agent", asked, None)["README.md"].decode() for asked in (None, "mit"))
+    assert "license: cc-by-nc-4.0" in kept
+    assert "forbids commercial use" in kept
+    assert "license: mit" in given
+    assert "forbids commercial use" not in given
+    (folder / "README.md").unlink()
     assert "taken: `rating > 1000`" in card.text
     assert "It began with `me/before`." in card.text
     assert "/me/" not in card.text.replace("/me/before", "")  # whose machine it was is nobody's business
