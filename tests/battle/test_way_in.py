@@ -50,6 +50,7 @@ class Player(ConnectedPlayer):
     def __init__(self, clock):
         self.ps_client, self.patience, self.closing, self.clock = Client(clock), 100.0, False, clock
         self.rooms, self.begun, self.sought, self._format = {}, 0, -1, "gen1ou"
+        self.challenging = False
         self.teams, self.random = [SimpleNamespace(packed="team")], random.Random()
         self._battle_start_condition, self._battle_end_condition = asyncio.Condition(), asyncio.Condition()
         self._battle_count_queue, self._challenge_queue = asyncio.Queue(4), asyncio.Queue()
