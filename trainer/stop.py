@@ -65,6 +65,8 @@ class StopRequest:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _as_a_child(self) -> None:
+        if not self.listening:  # the run is over, and its process forks for something else
+            return
         self.listening = False
         for number in (signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)

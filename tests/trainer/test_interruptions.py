@@ -157,6 +157,24 @@ def test_a_second_interrupt_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_children_are_deaf_while_the_run_listens_and_not_after():
+    """In a notebook whose training is over, a pool's workers heard no Ctrl-C."""
+    script = (
+        "import os, signal\n"
+        "from trainer.stop import StopRequest\n"
+        "def deaf():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os._exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
+        "    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "with StopRequest().listen():\n"
+        "    during = deaf()\n"
+        "print(during, deaf())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1 0\n", done.stderr
+
+
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(cached, tmp_path):
     """Killed outright, the first one leaves no lock behind, though its loader's workers may outlive it."""
     command = [
