@@ -89,10 +89,9 @@ def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]
 
 
 def code_of(agent: Agent) -> str:
-    """A fingerprint of a player's class as it is written, "" where nobody wrote it down. Of a model it is none: its
-    weights tell who it is, and a later version of this code plays by them alike."""
+    """A fingerprint of the file that an agent's class stands in, "" where it stands in none."""
     try:
-        return "" if _weights(agent) else hashlib.sha256(inspect.getsource(type(agent)).encode()).hexdigest()
+        return hashlib.sha256(Path(inspect.getfile(type(agent))).read_bytes()).hexdigest()
     except (TypeError, OSError):
         return ""
 

@@ -91,12 +91,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--processes", type=at_least_one, default=1)
     made.add_argument("--turn-limit", type=at_least_one, default=TURN_LIMIT)
     made.add_argument(
-        "--level",
-        type=int,
-        choices=range(13),
-        metavar="0–12",
-        default=0,
-        help="lz4 compression: 0 is fast",
+        "--level", type=int, choices=range(13), metavar="0–12", default=0, help="lz4 compression: 0 is fast"
     )
     return made
 

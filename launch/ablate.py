@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try for each arm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and order, each for all arms")
     parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
-    parser.add_argument("--battles", type=int, default=100, help="per arm, opponent and format; 0: no play")
+    parser.add_argument("--battles", type=int, default=100, help="per arm, seed, opponent and format; 0: no play")
     parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of every arm")
     parser.add_argument("--record", default="ablation", help="name under launch/records")
     options = parser.parse_args(argv)

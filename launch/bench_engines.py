@@ -26,6 +26,7 @@ from typing import NamedTuple
 import psutil
 from safetensors.torch import load_file
 
+from launch.machine import on_cpu
 from launch.record import write_record
 from trainer import checkpoint
 from trainer.config import CheckpointConfig
@@ -102,9 +103,7 @@ def command_of(row: Row) -> list[str]:
 def environment() -> dict[str, str]:
     """One thread a process, and no GPU."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {
-        **os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "PATH": path,
-    }  # fmt: skip
+    return on_cpu(1) | {"DS_ACCELERATOR": "cpu", "PATH": path}
 
 
 def launch(row: Row, output: Path, *settings: str, steps: int = STEPS) -> tuple[int, str]:

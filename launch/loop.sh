@@ -48,10 +48,13 @@ for round in $(seq 1 "$rounds"); do
   fi
   printf '%s' "$asked" > "$here/asked"
 
-  # Record. selfplay keeps a journal: it plays only what is missing.
-  # shellcheck disable=SC2086
-  "$python" -m battle.selfplay --players "${player[@]}" $start --formats $record --battles "$battles" --seed "$round" \
-    --out "$here/battles"
+  # Record. selfplay keeps a journal: it plays only what is missing. A round that is trained wants nothing more, nor the
+  # players' code as it was.
+  if [ ! -e "$here/trained" ]; then
+    # shellcheck disable=SC2086
+    "$python" -m battle.selfplay --players "${player[@]}" $start --formats $record --battles "$battles" --seed "$round" \
+      --out "$here/battles"
+  fi
 
   # Train on all rounds so far, as much on each: the better baselines' battles stay. A later round goes on from the
   # model before it, so that its steps are added and not begun anew.

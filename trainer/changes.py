@@ -60,8 +60,9 @@ def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output
     its model is finished too where battles have come meanwhile: its steps are trained, and of those it had.
     """
     # The table is the last that a run leaves of its end, but for its report.
-    harmless = _HARMLESS if (output / "evaluation.json").exists() else (*_HARMLESS, "data.files")
-    shaping = [f"{key}: {change}" for key, change in changes.items() if not key.startswith(harmless)]
+    ended = (output / "evaluation.json").exists()
+    harmless = {key for key in changes if key in _HARMLESS or (key.startswith("data.files.") and not ended)}
+    shaping = [f"{key}: {change}" for key, change in changes.items() if key not in harmless]
     if step < total or (not shaping and step == total):
         return
     by = f", by other settings ({'; '.join(shaping)})" if shaping else ""

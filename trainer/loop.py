@@ -372,11 +372,13 @@ class Run:
         (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
         known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
         if start:  # what it was trained on so far came from somewhere too
-            before = (read_json(self.output / ABOUT) or {}).get("data", {}).get("origins", [])
-            known["data"]["origins"] = [
-                *(o for o in before if o not in known["data"]["origins"]),
-                *known["data"]["origins"],
-            ]
+            try:
+                before = (read_json(self.output / ABOUT) or {}).get("data", {}).get("origins", [])
+            except ValueError as error:  # a full disk kept half of it: no reason to lose the training
+                log.warning("%s; what it said of the data's origins is lost", error)
+                before = []
+            here = known["data"]["origins"]
+            known["data"]["origins"] = [*(origin for origin in before if origin not in here), *here]
         (self.output / ABOUT).write_text(json.dumps(known, indent=1))
         self.trackers = Trackers(config.log, self.output, start, known)
         self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)

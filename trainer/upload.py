@@ -28,17 +28,14 @@ def pack(folder: Path, target: Path, run: Path | None) -> None:
     target.mkdir(parents=True, exist_ok=True)
     weights = {name: value if name.startswith("popart.") else value.bfloat16() for name, value in weights.items()}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
-    for name in ("config.json", VOCABULARY, CALIBRATION):
-        if (folder / name).exists():
-            shutil.copy2(folder / name, target / name)
+    copied = [name for name in ("config.json", VOCABULARY, CALIBRATION) if (folder / name).exists()]
+    for name in copied:
+        shutil.copy2(folder / name, target / name)
     shutil.copymode(target / "config.json", target / WEIGHTS)
     for name, content in found.items():
         (target / name).write_bytes(content)
-    written = {WEIGHTS, "config.json", VOCABULARY, *found} | (
-        {CALIBRATION} if (folder / CALIBRATION).exists() else set()
-    )
     for path in target.iterdir():  # another agent's win chances and curve are none of this one's
-        if path.name not in written:
+        if path.name not in {WEIGHTS, *copied, *found}:
             path.unlink()
 
 

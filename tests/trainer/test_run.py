@@ -236,10 +236,8 @@ def test_a_finished_run_is_not_relabelled_with_other_settings(cached, tmp_path, 
     assert train_main([*settings, "max_steps=3", "optim.lr=0.02"]) == 0
     assert "optim.lr: " in caplog.text
     assert json.loads(records[0].read_text())["optim"]["lr"] == 0.02
-    for place in (
-        tmp_path / "nowhere",
-        tmp_path / "run",
-    ):  # a finished run's own folder holds a model, and is no checkpoint
+    # A finished run's own folder holds a model, and is no checkpoint.
+    for place in (tmp_path / "nowhere", tmp_path / "run"):
         assert train_main([*settings, f"resume={place}"]) == 1
         assert "no checkpoint there" in capsys.readouterr().err
 
