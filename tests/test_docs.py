@@ -40,7 +40,7 @@ RUN_BY = {
     "data.prepare download": "tests/data/test_hub.py",
     "data.prepare push": "tests/data/test_hub.py",
     "trainer.train": "tests/trainer/test_run.py",
-    "trainer.evaluate": "tests/trainer/test_run.py",
+    "trainer.evaluate": "tests/trainer/test_evaluate_command.py",
     "trainer.hub push": "tests/trainer/test_hub.py",
     "trainer.hub pull": "tests/trainer/test_hub.py",
     "trainer.hub pack": "tests/trainer/test_hub.py",

@@ -42,6 +42,6 @@ def make_way(output: Path, step: int, total: int) -> Path | None:
         if (output / name).exists():  # and stays for the run that goes on
             shutil.copy2(output / name, place / name)
     log.warning(
-        "what was here beyond step %d, and of an agent, is in %s now: delete it if you don't need it", step, place
+        "what an earlier run had left here beyond step %d is in %s now: delete it if you don't need it", step, place
     )
     return place

@@ -1,4 +1,6 @@
-"""One small trained run, made once for all tests of the trainer."""
+"""What the tests of the trainer share: a small trained run, made once, and how runs of that size are made and read."""
+
+import csv
 
 import pytest
 from filelock import FileLock
@@ -55,3 +57,9 @@ def run_of(data, output, *settings):
     """A run of `SMALL`, logged at every step, that is yet to train."""
     common = [*SMALL, f"data.path={data}", f"output={output}", "eval.every=0", "log.every=1"]
     return Run(load_config(None, [*common, *settings]))
+
+
+def rows_of(folder):
+    """The rows of a run's training log, each a dictionary of texts."""
+    with open(folder / "training_log.csv", newline="") as handle:
+        return list(csv.DictReader(handle))

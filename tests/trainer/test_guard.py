@@ -8,9 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from tests.trainer.conftest import SMALL, run_of
+from tests.trainer.conftest import SMALL, rows_of, run_of
 from tests.trainer.planted import plant_in
-from tests.trainer.test_run import rows_of
 from trainer import checkpoint, guard, losses
 from trainer.config import load_config
 from trainer.guard import GuardConfig, SkipLedger, SpikeGuard, TooManySkipsError

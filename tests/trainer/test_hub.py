@@ -21,7 +21,7 @@ from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
 from tests.packs import inputs_of, random_pack, tiny_network
-from tests.trainer.test_run import rows_of
+from tests.trainer.conftest import rows_of
 from trainer import upload
 from trainer.card import RunFacts, model_card, renamed_card, run_of
 from trainer.errors import CheckpointError

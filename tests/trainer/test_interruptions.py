@@ -11,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trainer.conftest import SMALL, run_of
-from tests.trainer.test_run import rows_of
+from tests.trainer.conftest import SMALL, rows_of, run_of
 from trainer import checkpoint
 from trainer.errors import ConfigError
 from trainer.stop import STOPPED, StopRequest

@@ -1,15 +1,12 @@
 """A whole run: it learns, it resumes bit by bit, its model reloads and acts, and it notices when it is fed nothing."""
 
-import csv
 import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import lz4.frame
 import numpy as np
 import pytest
 import torch
@@ -21,23 +18,16 @@ from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import Style, make_battle, write_battles
-from tests.trainer.conftest import SIZES, SMALL
+from tests.trainer.conftest import SIZES, SMALL, rows_of
 from trainer import checkpoint
 from trainer.config import load_config
-from trainer.evaluate import main as evaluate_main
 from trainer.export import code_copies
 from trainer.loop import Run
 from trainer.scores import collect
-from trainer.stop import STOPPED, Agreement
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "assets" / "losses" / "golden_50_steps.json"
-
-
-def rows_of(folder):
-    with open(folder / "training_log.csv", newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 def in_new_process(*settings, timeout=180):
@@ -94,64 +84,6 @@ def test_a_model_fed_nothing_is_noticed(trained, cached):
 
     assert heldout_nll(trained, cached, blank) > seen + 0.15
     assert heldout_nll(trained, cached, shuffle) > seen + 0.15
-
-
-def test_evaluate_command_prints_a_table_and_writes_json(trained, cached, capsys, tmp_path):
-    out = tmp_path / "judged" / "evaluation.json"
-    assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--out", str(out)]) == 0
-    text = capsys.readouterr().out
-    assert "format: gen1ou" in text
-    assert "kind: forced switch" in text
-    result = json.loads(out.read_text())
-    saved = json.loads((trained / "evaluation.json").read_text())
-    assert result["policy"] == saved["policy"]
-    command = ["--checkpoint", str(trained), "--data", str(cached), "--formats", "gen1ou", "--filter", "won"]
-    assert evaluate_main([*command, "--out", str(out)]) == 0
-    assert 0 < json.loads(out.read_text())["policy"][0]["decisions"] < saved["policy"][0]["decisions"]
-    assert evaluate_main([*command[:-4], "--battles", "3", "--out", str(out)]) == 0
-    assert json.loads(out.read_text())["policy"][0]["battles"] <= 3
-    # The run's own table is of its own data, whatever else its agent is judged on.
-    assert json.loads((trained / "evaluation.json").read_text()) == saved
-    assert evaluate_main([*command, "--battles", "0"]) == 1
-    assert "battles=0" in capsys.readouterr().err
-    assert {row["gamma"] for row in result["values"]} == {0.9, 0.99, 0.999, 0.9999}
-    assert evaluate_main(["--checkpoint", str(tmp_path), "--data", str(cached)]) == 1
-    assert "no model here" in capsys.readouterr().err
-
-
-def test_battles_that_no_model_was_trained_on_are_judged_whole(trained, cached, tmp_path, capsys):
-    """Of twelve files from elsewhere the model's own rule holds out two or none."""
-    write_battles(tmp_path / "b", 12, seed=77, formats=("gen1ou",), style=Style(max_turns=10))
-    command = ["--checkpoint", str(trained), "--data", str(tmp_path / "b"), "--out", str(tmp_path / "e.json")]
-    assert evaluate_main([*command, "--all"]) == 0
-    assert "judged: 12 of 12 battles, of all there" in capsys.readouterr().out
-    result = json.loads((tmp_path / "e.json").read_text())
-    assert result["policy"][0]["battles"] == 12
-    assert not any(row["group"].startswith("team") for row in result["policy"])  # nobody knows which it has seen
-    one = next((tmp_path / "b").rglob("*.lz4"))
-    shutil.copytree(one.parent, tmp_path / "one" / one.parent.name, ignore=lambda _, names: {*names} - {one.name})
-    command[3] = str(tmp_path / "one")
-    assert evaluate_main(command) == 1
-    assert "; or judge all of them by --all, where the model was trained on none" in capsys.readouterr().err
-    assert evaluate_main([*command, "--all", "--battles", "1"]) == 0
-    # Without the flag the table says how many it is of.
-    assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--battles", "3"]) == 0
-    assert "judged: 3 of " in (text := capsys.readouterr().out)
-    assert "battles, held out by the model's rule, 0.15 by battle" in text
-
-
-def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(trained, tmp_path, capsys):
-    data = tmp_path / "battles"
-    write_battles(data, 40, seed=9, formats=("gen1ou",))
-    for path in data.rglob("*.lz4"):
-        content = json.loads(lz4.frame.decompress(path.read_bytes()))
-        content["actions"][0] = 9  # terastallization, unknown to the first generation
-        path.write_bytes(lz4.frame.compress(json.dumps(content).encode()))
-    command = ["--checkpoint", str(trained), "--data", str(data)]
-    assert evaluate_main(command) == 1
-    assert "is illegal in its state" in capsys.readouterr().err
-    assert evaluate_main([*command, "--illegal-actions", "unrecorded"]) == 0
-    assert "format: gen1ou" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # quick: the same by its name on the Hub, tests/trainer/test_hub.py
@@ -254,76 +186,6 @@ def test_a_likelihood_of_other_battles_is_no_best(cached, tmp_path, caplog):
         assert (again.best is not None) == kept
         seen = "step_00000001: it held out 0.15 of the battles by battle, and this run holds out 0.2 by battle"
         assert (seen in caplog.text) == (heldout == ["data.heldout_share=0.2"])
-
-
-def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
-    """Between two logged rows, too: what it trained on is told as of a run that was never stopped."""
-    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "eval.every=0", "log.every=4"]
-    run = Run(load_config(None, [*settings, "resume=never"]))
-    run.stop.asked = True
-    assert run.train() == STOPPED
-    assert "the same command and resume=auto to go on" in caplog.text
-    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
-    again = Run(load_config(None, settings))
-    again.step = stop_at(again, 3)
-    assert again.train() == STOPPED
-    assert Run(load_config(None, settings)).train() == 0
-    assert (tmp_path / "model" / "config.json").exists()
-    assert Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])).train() == 0
-    orders = [rows_of(folder)[-1]["data/order_crc32"] for folder in (tmp_path, tmp_path / "whole")]
-    assert orders[0] == orders[1]
-
-
-def stop_at(run, done):
-    """run's step, at which it is told to stop while it takes step `done`."""
-    step = run.step
-
-    def told(number, packs, **options):
-        run.stop.asked |= number == done - 1
-        return step(number, packs, **options)
-
-    return told
-
-
-@pytest.mark.parametrize(("a_step", "heard"), [(0.01, 22), (0.5, 14), (1.4, 14), (6.0, 13)])
-def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, heard):
-    """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
-    30 s after its word came first."""
-    told_at, now = 13, [1000.0]
-    monkeypatch.setattr("trainer.stop.time.monotonic", lambda: now[0])
-    other = torch.tensor([0.0, a_step])  # of the other process
-
-    def reduce(mine, reduction):
-        other[0] = done >= told_at
-        return mine + other
-
-    run = SimpleNamespace(
-        stop=SimpleNamespace(asked=False), agreement=Agreement(),
-        accelerator=SimpleNamespace(num_processes=2, device="cpu", reduce=reduce),
-    )  # fmt: skip
-    now[0] += 60  # until the first step is done: the compiler's minute
-    for done in range(1, 31):
-        if Run._stop_agreed(run, done):
-            break
-        now[0] += a_step
-    assert done == heard
-
-
-def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
-    settings = [*SMALL, f"data.path={cached}", "max_steps=3", "eval.every=1", "log.every=5"]
-    whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
-    assert whole.train() == 0
-    stopped = Run(load_config(None, [*settings, parts]))
-    real = stopped._stop_agreed
-    stopped._stop_agreed = lambda done: setattr(stopped.stop, "asked", done == 2) or real(done)
-    assert stopped.train() == STOPPED
-    assert Run(load_config(None, [*settings, parts])).train() == 0
-    scores = [
-        [(row["step"], row["heldout/nll"]) for row in rows_of(tmp_path / name) if row["heldout/nll"]]
-        for name in ("whole", "parts")
-    ]
-    assert scores[0] == scores[1]
-    assert [step for step, _ in scores[0]] == ["1", "2", "3"]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(trained, tmp_path, caplog):

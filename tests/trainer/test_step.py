@@ -6,8 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from tests.trainer.conftest import run_of
-from tests.trainer.test_run import rows_of
+from tests.trainer.conftest import rows_of, run_of
 from trainer.optim import learning_rate
 
 

@@ -1,0 +1,82 @@
+"""A run that is told to stop: when, what it leaves, and how it goes on."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.trainer.conftest import SMALL, rows_of
+from trainer import checkpoint
+from trainer.config import load_config
+from trainer.loop import Run
+from trainer.stop import STOPPED, Agreement
+
+
+def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
+    """Between two logged rows, too: what it trained on is told as of a run that was never stopped."""
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=4", "eval.every=0", "log.every=4"]
+    run = Run(load_config(None, [*settings, "resume=never"]))
+    run.stop.asked = True
+    assert run.train() == STOPPED
+    assert "the same command and resume=auto to go on" in caplog.text
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001"]
+    again = Run(load_config(None, settings))
+    again.step = stop_at(again, 3)
+    assert again.train() == STOPPED
+    assert Run(load_config(None, settings)).train() == 0
+    assert (tmp_path / "model" / "config.json").exists()
+    assert Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])).train() == 0
+    orders = [rows_of(folder)[-1]["data/order_crc32"] for folder in (tmp_path, tmp_path / "whole")]
+    assert orders[0] == orders[1]
+
+
+def stop_at(run, done):
+    """run's step, at which it is told to stop while it takes step `done`."""
+    step = run.step
+
+    def told(number, packs, **options):
+        run.stop.asked |= number == done - 1
+        return step(number, packs, **options)
+
+    return told
+
+
+@pytest.mark.parametrize(("a_step", "heard"), [(0.01, 22), (0.5, 14), (1.4, 14), (6.0, 13)])
+def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, heard):
+    """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
+    30 s after its word came first."""
+    told_at, now = 13, [1000.0]
+    monkeypatch.setattr("trainer.stop.time.monotonic", lambda: now[0])
+    other = torch.tensor([0.0, a_step])  # of the other process
+
+    def reduce(mine, reduction):
+        other[0] = done >= told_at
+        return mine + other
+
+    run = SimpleNamespace(
+        stop=SimpleNamespace(asked=False), agreement=Agreement(),
+        accelerator=SimpleNamespace(num_processes=2, device="cpu", reduce=reduce),
+    )  # fmt: skip
+    now[0] += 60  # until the first step is done: the compiler's minute
+    for done in range(1, 31):
+        if Run._stop_agreed(run, done):
+            break
+        now[0] += a_step
+    assert done == heard
+
+
+def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", "max_steps=3", "eval.every=1", "log.every=5"]
+    whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
+    assert whole.train() == 0
+    stopped = Run(load_config(None, [*settings, parts]))
+    real = stopped._stop_agreed
+    stopped._stop_agreed = lambda done: setattr(stopped.stop, "asked", done == 2) or real(done)
+    assert stopped.train() == STOPPED
+    assert Run(load_config(None, [*settings, parts])).train() == 0
+    scores = [
+        [(row["step"], row["heldout/nll"]) for row in rows_of(tmp_path / name) if row["heldout/nll"]]
+        for name in ("whole", "parts")
+    ]
+    assert scores[0] == scores[1]
+    assert [step for step, _ in scores[0]] == ["1", "2", "3"]
