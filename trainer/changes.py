@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.errors import ConfigError
+from trainer.versions import git_commit, versions
 from trainer.wording import flat
 
 # What shapes a run's numbers; the rest (evaluation, logs, engines) may change at any resume.
@@ -72,19 +73,23 @@ def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output
 
 
 def refuse_differing(asked: dict, accelerator: Accelerator) -> None:
-    """Raises ConfigError, on every process, where they were started by other settings than the first one's: a file of
-    yesterday on one machine. Each would train another network, or wait where the others do not meet. Collective."""
+    """Raises ConfigError, on every process, where they were started by other settings or code than the first one's: a
+    file of yesterday on one machine. Each would train another network, or wait where the others do not meet.
+    Collective."""
     if accelerator.num_processes == 1:
         return
-    first, *others = (flat(json.loads(json.dumps(one))) for one in gather_object([asked]))
+    mine = json.loads(json.dumps({**asked, "commit": git_commit(), "versions": versions()}))
+    first, *others = (flat(one) for one in gather_object([mine]))
     for number, other in enumerate(others, 1):
         keys = sorted(first.keys() | other.keys())
-        differing = [key for key in keys if not key.startswith(_PLACES) and first.get(key) != other.get(key)]
+        unknown = ("commit",) if None in (first["commit"], other["commit"]) else ()  # a machine without git
+        left = (*_PLACES, *unknown)
+        differing = [key for key in keys if not key.startswith(left) and first.get(key) != other.get(key)]
         if differing:
             told = "; ".join(f"{key}: {first.get(key)} and {other.get(key)}" for key in differing)
             raise ConfigError(
                 f"process {number} was started by other settings than process 0 ({told}): give all of them the same "
-                "file and command"
+                "code, file and command"
             )
 
 

@@ -13,6 +13,7 @@ from trainer import checkpoint
 from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run, refuse_differing
 from trainer.errors import ConfigError
 from trainer.train import main as train_main
+from trainer.versions import git_commit, versions
 
 
 def test_settings_that_shape_no_number_may_change():
@@ -60,7 +61,8 @@ def test_processes_of_other_settings_do_not_start(monkeypatch):
         {"optim": {"lr": 1e-3}, "data": {"path": "/b", "formats": ["gen1ou"]}, "eval": {"every": 5}},
         {"optim": {"lr": 1e-2}, "data": {"path": "/b", "formats": ["gen1ou"]}, "eval": {"every": 6}},
     ]
-    monkeypatch.setattr("trainer.changes.gather_object", lambda asked: [*asked, *told])
+    code = {"commit": git_commit(), "versions": versions()}
+    monkeypatch.setattr("trainer.changes.gather_object", lambda asked: [*asked, *({**code, **one} for one in told)])
     accelerator = SimpleNamespace(num_processes=3)
     told = others[:1] * 2
     refuse_differing(mine, accelerator)
@@ -69,6 +71,11 @@ def test_processes_of_other_settings_do_not_start(monkeypatch):
         ConfigError, match=r"process 2 .* process 0 \(eval\.every: 5 and 6; optim\.lr: 0\.001 and 0\.01\): "
     ):
         refuse_differing(mine, accelerator)
+    told = [others[0], {**others[0], "commit": "0123", "versions": {**versions(), "torch": "2.11.0"}}]
+    with pytest.raises(ConfigError, match=r"process 2 .*\(commit: \w+ and 0123; versions\.torch: \S+ and 2\.11\.0\)"):
+        refuse_differing(mine, accelerator)
+    told = [{**others[0], "commit": None}] * 2
+    refuse_differing(mine, accelerator)
     refuse_differing(mine, SimpleNamespace(num_processes=1))
 
 
