@@ -25,8 +25,8 @@ class ActionFeatures(nn.Module):
         self.parts = parts
         named = _entity_of_action(config)
         rows = sorted(set(named.values()))
-        self.entity_rows = Rows(rows)
-        self.rows = Rows([rows.index(named[a]) for a in range(config.n_actions)])  # of an action, among those
+        self.entity_rows = stretches(rows)
+        self.rows = stretches([rows.index(named[a]) for a in range(config.n_actions)])  # of an action, among those
         self.entity_of_action = Rows([named[a] for a in range(config.n_actions)])
         self.from_hidden = nn.Linear(config.hidden_size, 2 * width)
         self.from_entity = nn.Linear(config.entity_width, 2 * width, bias=False)
@@ -42,12 +42,15 @@ class ActionFeatures(nn.Module):
         """With `action` int [N], features of that action alone: [N,1,width]; with `subset` int [p], of those parts."""
         actions = self._of(subset, self.action.T).T.to(entities.dtype)
         if action is None:
-            named = self._linear(self.from_entity, entities[:, self.entity_rows.index], subset)
-            named = named[:, self.rows.index] + actions
+            named = self._linear(self.from_entity, taken(entities, self.entity_rows), subset)
+            named = taken(named, self.rows) + actions
         else:
             row = self.entity_of_action.index[action]
             chosen = entities.gather(1, row.view(-1, 1, 1).expand(-1, 1, entities.shape[-1]))
-            named = self._linear(self.from_entity, chosen, subset) + actions[action].unsqueeze(1)
+            # A product with ones, which adds thousands of gradients of one action in fp32. Of an index the compiler
+            # adds them one by one in bf16 where a GPU can (from Hopper on): a large sum then takes nothing in any more.
+            one = (action.unsqueeze(1) == torch.arange(len(actions), device=action.device)).to(actions.dtype)
+            named = (self._linear(self.from_entity, chosen, subset).squeeze(1) + one @ actions).unsqueeze(1)
         return swiglu(self._linear(self.from_hidden, hidden, subset).unsqueeze(1) + named)
 
     def _of(self, subset: torch.Tensor | None, outputs: torch.Tensor) -> torch.Tensor:
@@ -153,6 +156,24 @@ def value_support(config: TurnwiseConfig, device=None) -> torch.Tensor:
     low, high = (math.copysign(math.log1p(abs(x)), x) for x in (low, high))
     even = torch.linspace(low, high, config.value_bins, dtype=torch.float64, device=device)
     return (even.sign() * even.abs().expm1()).float()
+
+
+def stretches(rows: list[int]) -> list[tuple[int, int]]:
+    """[0, 1, 2, 0, 1] → [(0, 3), (0, 2)]: the rows as slices, first and behind the last."""
+    found: list[tuple[int, int]] = []
+    for row in rows:
+        if found and found[-1][1] == row:
+            found[-1] = (found[-1][0], row + 1)
+        else:
+            found.append((row, row + 1))
+    return found
+
+
+def taken(x: torch.Tensor, cuts: list[tuple[int, int]]) -> torch.Tensor:
+    """x [N,E,…] → its rows of those `stretches` [N,rows,…]. An index would do it, and its backward pass add up row by
+    row in no order where this one adds two stretches."""
+    parts = [x[:, first:behind] for first, behind in cuts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _entity_of_action(config: TurnwiseConfig) -> dict[int, int]:
