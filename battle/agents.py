@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -150,12 +151,21 @@ class TurnwiseAgent:
         """A `Decision` for the last of a battle's states so far.
 
         states: dicts or structs in the universal state schema. actions: those taken before, one fewer than states
-        (None: unrevealed). legal: 13 booleans to intersect with the state's own (the live request's).
+        (None: unknown, and a warning, for the agent acts by what it did as well). legal: 13 booleans to intersect with
+        the state's own (the live request's).
         """
         if not states:
             raise ValueError("states: empty: give at least the battle's current state")
         lane = _Lane(self._encoder)
-        actions = [-1] * (len(states) - 1) if actions is None else self._sound(actions)
+        if actions is None:
+            actions = [-1] * (len(states) - 1)
+            if actions and self.network.config.use_previous_action:
+                warnings.warn(
+                    f"actions: none given for {len(states)} states: the agent acts by what it did before as well, and "
+                    "does otherwise here than in a battle; give the actions taken, -1 where one is unknown",
+                    stacklevel=2,
+                )
+        actions = self._sound(actions)
         if len(actions) != len(states) - 1:
             raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
         for state, previous in zip(states, [-1, *actions], strict=True):

@@ -23,7 +23,7 @@ def table(entry: dict) -> str:
         f"## {entry['name']}", "",
         f"`{entry['command']}`, commit {entry['commit']}, {entry['date']}; {hardware['cores']} cores, "
         f"OMP_NUM_THREADS={hardware['threads']}, load {hardware['load_average'][0]} at the end; Python "
-        f"{versions['python']}, torch {versions['torch']}. Medians over steps.", "",
+        f"{versions['python']}, torch {versions['torch']}. Medians over steps, means of waits for data.", "",
         f"| | {' | '.join(modes)} |", f"| --- |{' --- |' * len(modes)}",
     ]  # fmt: skip
 

@@ -8,9 +8,9 @@ number of battles:
 - `prior`: the prior attempt's recipe, pinned in `launch/prior_recipe.py`, two micro-batches a step.
 
 Three measurements follow one another: with the loader; on packs already on the device; and time by part. Medians over
-steps after a warm-up. Battles are windows (the unit of every figure here), turns are real ones: padding counts for
-nothing, in MFU neither. Writes `launch/records/bench_train.{json,md}`, one entry per preset and device,
-and per mode where one is measured alone.
+steps after a warm-up, and means of the waits for data, for workers bring their packs several at a time. Battles are
+windows (the unit of every figure here), turns are real ones: padding counts for nothing, in MFU neither. Writes
+`launch/records/bench_train.{json,md}`, one entry per preset and device, and per mode where one is measured alone.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ from trainer.loop import Run
 from trainer.world import compiles
 
 ROOT = Path(__file__).parents[1]
+LEAST_S = 3.0  # measured on a GPU, which takes ten steps in a fifth of a second, before it is warm
 
 
 class Bench:
@@ -83,11 +84,16 @@ class Bench:
         self.warmup_s = time.perf_counter()
         self.train(packs, options.warmup, True)
         self.warmup_s = time.perf_counter() - self.warmup_s
-        included = self.train(packs, options.steps, True)
+        # What the workers had ready while the compiler worked is no speed of theirs: the clock starts behind it.
+        ready = self.run.config.data.workers * self.run.config.data.prefetch
+        packs = islice(packs, ready, None)
+        packs = chain(list(islice(packs, accumulate)), packs)
+        least = LEAST_S if self.device.type == "cuda" else 0.0
+        included = self.train(packs, options.steps, True, least)
         # Packs already on the device: what the model alone takes.
         held = list(islice(packs, accumulate * min(options.steps, 8)))
         kept = [self.run._to_device(pack) for pack in held]
-        excluded = self.train(cycle(kept), options.steps, False) | contents(held, accumulate)
+        excluded = self.train(cycle(kept), options.steps, False, least) | a_step(map(contents, held), accumulate)
         busy = self.profile(cycle(kept)) if self.device.type == "cuda" else None
         peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_rss()
         detail = None
@@ -98,18 +104,19 @@ class Bench:
             detail["heads and loss"] += detail.pop("forward")
         return self.figures(included, excluded, detail, busy, peak, kept[0])
 
-    def train(self, packs: Iterator[dict], steps: int, from_loader: bool) -> dict:
-        """Train `steps` optimizer steps; medians of seconds a step, in all and by part."""
-        seen = []
+    def train(self, packs: Iterator[dict], steps: int, from_loader: bool, least: float = 0.0) -> dict:
+        """Train `steps` optimizer steps, and on where they take less than `least` seconds; seconds a step, in all and
+        by part."""
+        seen, first, began = [], self.done, time.perf_counter()
         spent = cpu_seconds if from_loader else time.process_time  # its workers' share too, where they work
         cpu = spent()
         self.clock.take()
         self.clock.marks.clear()
         self.clock.mark("")
-        for _ in range(steps):
+        while self.done - first < steps or time.perf_counter() - began < least:
             micro = list(islice(packs, self.run.config.batch.accumulate))
             if from_loader:
-                seen += micro
+                seen += map(contents, micro)
                 micro = [self.run._to_device(pack) for pack in micro]
             self.clock.mark("data wait")
             metrics = self.step(self.done, micro, detailed=self.done % self.run.config.log.every == 0)
@@ -117,14 +124,15 @@ class Bench:
             self.done += 1
         parts = self.clock.take()
         self.loss = float(metrics["loss/total"])
-        seconds = statistics.median(sum(step.values()) for step in parts)
+        waits = [step.get("data wait", 0.0) for step in parts]
+        taken = [sum(step.values()) - wait for step, wait in zip(parts, waits, strict=True)]
         names = [name for name in PARTS if any(name in step for step in parts)]
         return {
-            "seconds": seconds,
+            "seconds": statistics.median(taken) + statistics.fmean(waits),
             "slowest_s": max(sum(step.values()) for step in parts),
-            "cpu_s": (spent() - cpu) / steps,
+            "cpu_s": (spent() - cpu) / len(parts),
             "parts_s": {name: statistics.median(step.get(name, 0.0) for step in parts) for name in names},
-            **(contents(seen, self.run.config.batch.accumulate) if from_loader else {}),
+            **(a_step(seen, self.run.config.batch.accumulate) if from_loader else {}),
         }
 
     def profile(self, packs: Iterator[dict]) -> float | None:
@@ -186,14 +194,19 @@ class Bench:
         }
 
 
-def contents(packs: list[dict], accumulate: int) -> dict[str, float]:
-    """Means of one optimizer step: battles (windows), real turns, rows."""
-    steps = len(packs) / accumulate
+def contents(pack: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Battles (windows), real turns and rows of one pack."""
     return {
-        "battles": sum(int((pack["windows"][:, 0] >= 0).sum()) for pack in packs) / steps,
-        "turns": sum(int(pack["valid"].sum()) for pack in packs) / steps,
-        "rows": sum(pack["valid"].shape[0] for pack in packs) / steps,
+        "battles": int((pack["windows"][:, 0] >= 0).sum()),
+        "turns": int(pack["valid"].sum()),
+        "rows": pack["valid"].shape[0],
     }
+
+
+def a_step(packs: Iterable[dict[str, int]], accumulate: int) -> dict[str, float]:
+    """Means of one optimizer step, of what each pack holds."""
+    packs = list(packs)
+    return {name: accumulate * statistics.fmean(pack[name] for pack in packs) for name in packs[0]}
 
 
 def settings(options: argparse.Namespace) -> list[str]:
@@ -214,8 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     options = parse(argv)
     if options.child:
-        Path(options.child).write_text(json.dumps(Bench(options).measure()), encoding="utf-8")
-        return 0
+        bench = Bench(options)
+        Path(options.child).write_text(json.dumps(bench.measure()), encoding="utf-8")
+        bench.folder.cleanup()
+        sys.stdout.flush()
+        os._exit(0)  # the compiler's processes have been seen to hold an ending one for five minutes
     started, results = time.time(), {}
     for mode in MODES if options.mode == "both" else (options.mode,):
         print(f"{mode} …", flush=True)

@@ -4,13 +4,15 @@ import time
 from collections import defaultdict
 
 import torch
+from torch.autograd import DeviceType
 
 from trainer.step import TrainStep
 
 
 def kernel_seconds(profiler: torch.profiler.profile) -> float | None:
     """Seconds of all kernels and copies that the profiler saw on the device; None where it saw none, lacking CUPTI."""
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 or None
+    events = (event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA)
+    return sum(event.self_device_time_total for event in events if not event.is_user_annotation) / 1e6 or None
 
 
 class PartClock:

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,6 +21,7 @@ import torch
 
 from launch.machine import cpu_name
 from trainer.scores import as_text
+from trainer.versions import git_commit
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "launch" / "records"
@@ -36,13 +36,8 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """The commit measured, with a + where files of the measured rooms differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        return "not a git checkout"
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "model", "trainer", "data", "battle"]).returncode
-    return head.stdout.strip() + ("+" if changed else "")
+    """The commit measured, as `trainer.versions` tells it."""
+    return git_commit(short=True) or "not a git checkout"
 
 
 def write_record(name: str, command: str, results: Any, versions: dict[str, str], folder: Path | None = None) -> Path:

@@ -117,8 +117,8 @@ def messages():
 def logged():
     """The texts that the rooms log, with … for what is filled in."""
     for _, node in nodes():
-        says = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("warning", "error", "exception")
-        if says and node.args:
+        called = isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "")
+        if called in ("warning", "warn", "error", "exception"):
             yield plain(re.sub(r"%(?!%)[.0-9]*[a-z]", HOLE, written(node.args[0]) or "").replace("%%", "%"))
 
 

@@ -24,7 +24,7 @@ USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 Agent = get_class_from_dynamic_module("agents.TurnwiseAgent", "{repo}")
 agent = Agent.from_pretrained("{repo}")
-decision = agent.decide(states)  # the battle's states so far, in the universal state schema of Metamon's files
+decision = agent.decide(states, actions)  # the battle's states so far, and what was done in all but the last
 print(decision.words, decision.win_chance)
 ```"""
 
@@ -36,7 +36,7 @@ USE_PACKED = """```python
 from battle.agents import TurnwiseAgent  # of Turnwise's repository
 
 agent = TurnwiseAgent.from_pretrained("{repo}")  # this folder, or its name on the Hub
-decision = agent.decide(states)  # the battle's states so far, in the universal state schema of Metamon's files
+decision = agent.decide(states, actions)  # the battle's states so far, and what was done in all but the last
 print(decision.words, decision.win_chance)
 ```
 
@@ -188,7 +188,8 @@ def _data(facts: RunFacts, licence: str) -> str:
 
 def _heldout(facts: RunFacts) -> str:
     if facts.evaluation:
-        return f"```\n{as_text(facts.evaluation)}\n```"
+        step = facts.evaluation.get("step")  # absent in older runs
+        return f"```\n{as_text(facts.evaluation)}\n```" + (f"\n\nOf the weights of step {step:,}." if step else "")
     nll, top1 = facts.last("heldout/nll"), facts.last("heldout/accuracy")
     if nll is None:
         return "Not evaluated yet."

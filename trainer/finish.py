@@ -16,15 +16,23 @@ log = logging.getLogger(__name__)
 def finish(run) -> None:
     """The chosen checkpoint's model, calibrated and evaluated, becomes OUTPUT/model."""
     target, chosen = run.output / "model", _chosen(run)
+    step = int(chosen.name.removeprefix(checkpoint.PREFIX))
     _part_from_play(run.output, chosen / "model")
     copy_model(chosen / "model", target)
     network = checkpoint.load_network(target).to(run.accelerator.device)
     network.attention = run.objective.network.attention
     calibration = calibrate(network, all_packs(run.dataset.some(run.config.eval.calibration_battles)))
     (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
-    result = evaluate_dataset(network, run.heldout, run.dataset, calibration)
+    result = {"step": step, **evaluate_dataset(network, run.heldout, run.dataset, calibration)}
     (run.output / "evaluation.json").write_text(json.dumps(result, indent=1))
-    log.info("%s\n\nthe agent is in %s", as_text(result), target)
+    log.info("%s\n\nthe agent is in %s: that of step %d", as_text(result), target, step)
+    objective = run.config.objective
+    if objective.filter != "imitation" and step <= objective.filter_warmup < run.course.total:
+        log.warning(
+            "the agent is of step %d, which no filter has touched (objective.filter_warmup=%d): held-out likelihood is "
+            "best where every action is cloned; eval.choose=last takes the last step's",
+            step, objective.filter_warmup,
+        )  # fmt: skip
     if run.config.log.report:
         from trainer.report import report_of_run  # draws with matplotlib: a second that no start need wait for
 

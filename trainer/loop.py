@@ -83,6 +83,13 @@ class Run:
         self.objective.targets.to(self.accelerator.device)
         self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
         self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
+        begins = config.objective.filter_warmup
+        if self.main and config.objective.filter != "imitation" and begins >= self.course.total:
+            log.warning(
+                "objective.filter_warmup=%d: the filter never comes on in %d steps, every action is cloned; lower it, "
+                "or say objective.filter=imitation",
+                begins, self.course.total,
+            )  # fmt: skip
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0

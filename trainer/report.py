@@ -142,7 +142,8 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
         facts["model"] = f"{model['init_from'] or model['preset']}, filter {about['config']['objective']['filter']}"
         facts["battles"] = f"{data['battles']:,} ({', '.join(data['formats'])})"
         facts["machine"] = in_words(about["system"])
-        facts["commit"] = (about["commit"] or "unknown")[:12]
+        commit = about["commit"] or "unknown"
+        facts["commit"] = commit[:12] + ("+" if commit.endswith("+") else "")
     if (hours := last("time/hours")) is not None:
         facts["time"] = duration(3600 * hours)
     if (dollars := last("cost/dollars")) is not None:
@@ -152,6 +153,8 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
         facts["held-out NLL"] = f"{heldout[-1]:.4f} at the end, {heldout.min():.4f} at best"
     if run.evaluation:
         facts["held-out top-1, %"] = with_interval(run.evaluation["policy"][0], "top1", 100, ".1f")
+        if "step" in run.evaluation:  # absent in older runs
+            facts["the agent is of step"] = f"{run.evaluation['step']:,}"
     if len(speeds := run.series("speed/battles_per_s")[1]):
         facts["battles/s"] = f"{np.median(speeds):,.1f}, the median of what was logged"
     return facts

@@ -5,6 +5,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+ROOMS = ("model", "trainer", "data", "battle")
+
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a run's numbers hang on. DeepSpeed is left out where it is not installed, as it
@@ -17,10 +20,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_commit() -> str | None:
-    """Commit of this checkout, or None where there is no git."""
+def git_commit(short: bool = False) -> str | None:
+    """Commit of this checkout, its hash whole or `short`, with a + where files of the rooms differ from it: another
+    objective is tried by changing one. None where there is no git."""
+    git, form = ["git", "-C", str(ROOT)], ["--short"] if short else []
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+        head = subprocess.run([*git, "rev-parse", *form, "HEAD"], capture_output=True, text=True)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    if head.returncode:
+        return None
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *ROOMS]).returncode
+    return head.stdout.strip() + ("+" if changed else "")

@@ -72,7 +72,7 @@ def test_processes_of_other_settings_do_not_start(monkeypatch):
     ):
         refuse_differing(mine, accelerator)
     told = [others[0], {**others[0], "commit": "0123", "versions": {**versions(), "torch": "2.11.0"}}]
-    with pytest.raises(ConfigError, match=r"process 2 .*\(commit: \w+ and 0123; versions\.torch: \S+ and 2\.11\.0\)"):
+    with pytest.raises(ConfigError, match=r"process 2 .*\(commit: \S+ and 0123; versions\.torch: \S+ and 2\.11\.0\)"):
         refuse_differing(mine, accelerator)
     told = [{**others[0], "commit": None}] * 2
     refuse_differing(mine, accelerator)

@@ -1,5 +1,7 @@
 """Which checkpoint a finished run's agent is taken from."""
 
+import json
+
 import pytest
 
 from tests.trainer.conftest import run_of
@@ -26,11 +28,21 @@ def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(cached, 
     assert (tmp_path / "model" / "config.json").exists()
 
 
-@pytest.mark.parametrize(("choice", "step"), [("last", 4), ("likelihood", 2)])
-def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, choice, step):
-    """Held-out likelihood is at its best at step 2, as where a filter turns from the players at step 3."""
-    run = run_of(cached, tmp_path, "max_steps=4", "eval.every=2", f"eval.choose={choice}")
+@pytest.mark.parametrize(
+    ("choice", "step", "warmup", "told"),
+    [("last", 4, 2, ""), ("likelihood", 2, 2, "no filter has touched"), ("likelihood", 2, 1, ""),
+     ("last", 4, 4, "never comes on in 4 steps")],
+)  # fmt: skip
+def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, caplog, choice, step, warmup, told):
+    """Held-out likelihood is at its best at step 2, as where a filter turns from the players at step 3; whether one has
+    touched the agent is told."""
+    settings = ["max_steps=4", "eval.every=2", f"eval.choose={choice}", f"objective.filter_warmup={warmup}"]
+    run = run_of(cached, tmp_path, *settings, "log.report=true")
     monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
     assert run.train() == 0
     chosen = checkpoint.step_folder(tmp_path, step) / "model" / "model.safetensors"
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == chosen.read_bytes()
+    assert json.loads((tmp_path / "evaluation.json").read_text())["step"] == step
+    assert f"<th>the agent is of step</th><td>{step}</td>" in (tmp_path / "report.html").read_text()
+    for words in ("no filter has touched", "never comes on in 4 steps"):
+        assert (words in caplog.text) == (words == told)
