@@ -148,7 +148,8 @@ def test_decide_names_the_action_the_values_and_the_discount(agent):
     states = long_battle(10, 28)
     network, spied, outs = agent.network, agent.network.step, []
     network.step = lambda *given: outs.append(spied(*given)) or outs[-1]
-    decision = agent.decide(states)
+    unknown = [-1] * (len(states) - 1)
+    decision = agent.decide(states, unknown)
     network.step = spied
     assert decision.gamma == 0.999
     # The critics' mean, at the scale of the rewards as they are, not of training.
@@ -162,7 +163,7 @@ def test_decide_names_the_action_the_values_and_the_discount(agent):
     assert decision.action == int(np.argmax(decision.probabilities))
     only = np.zeros(13, dtype=bool)
     only[int(np.argmin(np.where(np.array(decision.probabilities) > 0, decision.probabilities, 2)))] = True
-    forced = agent.decide(states, legal=only)
+    forced = agent.decide(states, unknown, legal=only)
     assert forced.probabilities[forced.action] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="actions"):
         agent.decide(states, actions=[0])
