@@ -1,19 +1,22 @@
-"""What the parts of the network are worth: one network per arm, the same data, seed and steps.
+"""What parts of the network, or settings of your own, are worth: one agent per arm, the same data, seeds and steps.
 
     python -m launch.ablate --data CACHE --out DIR [--steps 600] [--lr 3e-4 1e-3 3e-3] [--seeds 0 1] [--battles 100]
-        [--set model.preset=small] [--record NAME]
+        [--set model.preset=small] [--record NAME] [--arm NAME objective.filter=binary objective.filter_warmup=300 …]
 
 `blocks` is the default, `transformer` the Metamon paper's encoder (arXiv 2504.04395); the others leave out the layer in
 which entities meet, weigh the critics' loss ten times as much, or leave out previous action, previous reward, or both,
-which an imitator can copy instead of looking. Arms are compared by the held-out likelihood of the recorded
-actions, battle by battle, by how well their values tell who wins, and by win rate against baselines where the data's
-formats can be played; of several learning rates each arm is judged by the one that it is likeliest with, of several
-seeds by their mean. What is trained already is not trained again. Writes `launch/records/RECORD.json` and its table.
+which an imitator can copy instead of looking. `--arm` gives one of your own, which imitates unless it sets a filter.
+
+Arms are compared by the held-out likelihood of the recorded actions, battle by battle, by how well their values tell
+who wins, and by win rate against baselines where the data's formats can be played; of several learning rates each arm
+is judged by the one that it is likeliest with, of several seeds by their mean. What is trained already is not trained
+again: changed code wants another DIR. Writes `launch/records/RECORD.json` and its table.
 """
 
 import argparse
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -48,17 +51,22 @@ SETTINGS = (
     "objective.filter=imitation", "objective.filter_warmup=0", "eval.every=0", "checkpoint.every=200", "log.every=25",
     "log.progress=false",
 )  # fmt: skip
+NAME = re.compile(r"[\w-]+( [\w-]+)*")
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
-def train(arm: str, lr: float, seed: int, folder: Path, options: argparse.Namespace) -> None:
-    """Train an arm on CPU, or go on with it where it was stopped. Raises CalledProcessError."""
+def train(arm: Sequence[str], lr: float, seed: int, folder: Path, options: argparse.Namespace) -> None:
+    """Train an arm, given by what it sets, on CPU, or go on with it where it was stopped. Raises SystemExit."""
     run = [f"data.path={options.data.resolve()}", f"max_steps={options.steps}", f"output={folder}"]
-    settings = [*SETTINGS, *run, f"seed={seed}", f"optim.lr={lr:g}", *ARMS[arm], *options.set]
+    settings = [*SETTINGS, *run, f"seed={seed}", f"optim.lr={lr:g}", *arm, *options.set]
     command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "train.log", "w", encoding="utf-8") as printed:
-        subprocess.run(command, cwd=ROOT, check=True, stdout=printed, stderr=printed)
+    printed = folder / "train.log"
+    with open(printed, "w", encoding="utf-8") as file:
+        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
+    if code:
+        last = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise SystemExit(f"{folder.name}: training ended with {code}: {' '.join(last)}; all of it is in {printed}")
 
 
 def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
@@ -143,14 +151,16 @@ def together(opponent: str, rows: list[dict]) -> dict:
     return {"opponent": opponent, "battles": battles, "win_rate": rate, "interval95": wilson(points, battles)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train the arms that are missing, compare all, write the record."""
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; of arms of one's own, `own` is {name: settings}."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="token cache or battle files")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the arms' runs")
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="default: all, or `blocks` alone beside an --arm")
+    parser.add_argument("--arm", nargs="+", action="append", default=[], metavar=("NAME", "a.b=c"),
+                        help="an arm of your own: its name, and what it sets; may be given again")  # fmt: skip
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try for each arm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and order, each for all arms")
@@ -159,7 +169,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of every arm")
     parser.add_argument("--record", default="ablation", help="name under launch/records")
     options = parser.parse_args(argv)
-    names = [arm for arm in ARMS if arm in options.arms or arm == BASE]
+    if options.arms is None:
+        options.arms = [] if options.arm else list(ARMS)
+    options.own = {name: settings for name, *settings in options.arm}
+    for name, settings in options.own.items():
+        if name in ARMS or not settings or not NAME.fullmatch(name):
+            parser.error(f"--arm {name}: give a name of its own, of letters, digits, - and blanks, and what it sets")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the arms that are missing, compare all, write the record."""
+    options = arguments(argv)
+    own = options.own
+    sets = {arm: ARMS[arm] for arm in ARMS if arm in options.arms or arm == BASE} | own
+    names = list(sets)
     out = options.out.resolve()
     tried = {
         arm: {lr: [out / f"{arm.replace(' ', '_')}_{lr:g}_{seed}" for seed in options.seeds] for lr in options.lr}
@@ -168,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for at, seed in enumerate(options.seeds):
         for arm in names:
             for lr in options.lr:
-                train(arm, lr, seed, tried[arm][lr][at], options)
+                train(sets[arm], lr, seed, tried[arm][lr][at], options)
     found = {
         arm: {
             lr: over_seeds([heldout_decisions(folder, options.data) for folder in runs]) for lr, runs in rates.items()
@@ -198,7 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.battles:
         for arm, rows in win_rates(arms, options).items():
             results[arm]["play"] = rows
-    chosen = "" if names == list(ARMS) else f" --arms {' '.join(f'{arm!r}' for arm in names)}"
+    ours = " ".join(repr(arm) for arm in names if arm in ARMS)
+    chosen = ("" if names == list(ARMS) else f" --arms {ours}") + "".join(
+        f" --arm {name!r} {' '.join(settings)}" for name, settings in own.items()
+    )
     further = f" --set {' '.join(options.set)}" if options.set else ""
     command = (
         f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} "
@@ -216,10 +243,11 @@ def table(command: str, results: dict[str, dict]) -> str:
     base = results[BASE]
     lines = [
         "# What the parts of the network are worth", "",
-        f"`{command}`: imitation of people's battles, the quickstart's sizes but for what the command sets, the same "
+        f"`{command}`: imitation, and the quickstart's sizes, but for what an arm or the command sets; the same "
         f"data, steps and seeds ({len(base['nll_by_seed'])}) for each arm; {base['decisions']:,} held-out decisions "
         f"with a choice, of {base['battles']} battles. Excess: how far an arm's negative log-likelihood lies over that "
-        f"of `{BASE}`, paired by battle, with the 95% interval. AUC: of telling who wins by V.", "",
+        f"of `{BASE}`, paired by battle, with the 95% interval over battles: what other seeds would give is not in it. "
+        "AUC: of telling who wins by V.", "",
         "| arm | parameters | learning rate (NLL by each) | NLL (by seed) | excess | top-1 | AUC | turns/s | "
         f"{' | '.join(f'wins v. {o}' for o in OPPONENTS)} |",
         "| --- " * (8 + len(OPPONENTS)) + "|",

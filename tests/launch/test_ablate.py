@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from launch.ablate import BASE, excess, over_seeds, table, together
+from launch import ablate, record
+from launch.ablate import BASE, excess, main, over_seeds, table, together
 from trainer.scores import RESAMPLES
 
 
@@ -61,3 +62,30 @@ def test_battles_of_all_seeds_count_once_each():
     share, z = 19 / 40, 1.959964
     assert (low + high) / 2 == pytest.approx((share + z * z / 80) / (1 + z * z / 40))
     assert low < share < high
+
+
+@pytest.mark.parametrize("arm", [["mine"], ["a/b", "seed=1"], ["transformer", "seed=1"]])
+def test_an_arm_of_ones_own_has_a_name_and_settings(tmp_path, capsys, arm):
+    with pytest.raises(SystemExit):
+        main(["--data", "data/sample", "--out", str(tmp_path), "--arm", *arm])
+    assert f"--arm {arm[0]}: give a name of its own" in capsys.readouterr().err
+
+
+def test_an_arm_that_cannot_be_trained_says_why(tmp_path):
+    options = ["--data", "data/sample", "--out", str(tmp_path), "--arm", "mine", "objective.filter=none"]
+    with pytest.raises(SystemExit, match=r"mine_0.001_0: training ended with 1: .*objective\.filter"):
+        ablate.train(["objective.filter=none"], 1e-3, 0, tmp_path / "mine_0.001_0", ablate.arguments(options))
+
+
+@pytest.mark.slow
+def test_settings_of_ones_own_are_held_against_the_default(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    command = ["--data", "data/sample", "--out", str(tmp_path / "runs"), "--steps", "2", "--battles", "0"]
+    arm = ["--arm", "more decay", "optim.weight_decay=0.2", "objective.filter=binary"]
+    assert main([*command, "--record", "own", *arm]) == 0
+    text = (tmp_path / "own.md").read_text()
+    assert "--arms 'blocks' --arm 'more decay' optim.weight_decay=0.2 objective.filter=binary --steps 2" in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == [
+        "| blocks", "| more decay",
+    ]  # fmt: skip
+    assert '"weight_decay": 0.2' in (tmp_path / "runs" / "more_decay_0.001_0" / "run_config.json").read_text()
