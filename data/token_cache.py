@@ -4,8 +4,9 @@ A shard is an Arrow stream with one row per battle (`datasets.load_dataset("arro
 index's columns, `outcome`, `team`, and per turn `words` (uint16 ids), `codes` (uint8), `hp` (float32), `action` (int8),
 `legal` (uint16: bits 0–12 the legal set, bit 15 a forced switch) and every kind of reward (float32, the last 0).
 
-Numbers lie on grids, but for hp: a code is a place in its slot's table of float32 values (`code_tables`), the same for
-every cache of a version. A value that is on no table (a level of 300, say) is kept beside as (turn, slot, float32).
+Numbers lie on grids, but for hp and for slots of one's own, which are kept as they are: a code is a place in its slot's
+table of float32 values (`Codes.tables`), the same for every cache of a version. A value that is on no table (a level of
+300, say) is kept beside as (turn, slot, float32).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ INDEX_SCHEMA = pa.schema([*SCHEMA, *PLACES])
 _BITS = 1 << np.arange(N_ACTIONS, dtype=np.uint16)
 _LEGAL = ((np.arange(1 << N_ACTIONS)[:, None] & _BITS) != 0).astype(bool)
 _GRIDS = {
-    # Per divisor-and-offset family: (smallest raw value, number of values); see `code_tables`.
+    # By a slot's name: (smallest raw value, number of values); see `_grid`.
     "opponents_remaining": (0, 7),
     "lvl": (0, 255),
     "accuracy": (0, 101),
@@ -64,27 +65,22 @@ class Codes:
     """How a space's numbers are kept: which slots are codes, which are float32, and each code slot's table.
 
     Attributes:
-        slots: int [C], slots kept as codes; `hp` int [H], slots kept as float32.
+        slots: int [C], slots kept as codes; `hp` int [H], slots kept as float32: hp, and what has no grid.
         tables: float32 [C, 256], value per code.
     """
 
     def __init__(self, space: ObservationSpace) -> None:
         names = [slot.name for slot in space.number_slots]
         self.n = len(names)
-        self.hp = np.array([i for i, name in enumerate(names) if name == "hp_pct"])
-        self.slots = np.array([i for i, name in enumerate(names) if name != "hp_pct"])
+        self.hp = np.array([i for i, name in enumerate(names) if _grid(name) is None])
+        self.slots = np.array([i for i, name in enumerate(names) if _grid(name) is not None])
         self._low = np.zeros(len(self.slots))
         self._divisor = np.zeros(len(self.slots))
         self._count = np.zeros(len(self.slots))
         self.tables = np.zeros((len(self.slots), 256), dtype=np.float32)
         for place, slot in enumerate(self.slots):
             number = space.number_slots[slot]
-            if number.name.endswith("_boost"):
-                low, count = -6, 13
-            elif number.name.startswith("base_"):
-                low, count = 0, 255
-            else:
-                low, count = _GRIDS[number.name]
+            low, count = _grid(number.name)
             divisor = _RAW_DIVISORS.get(number.name, number.divisor)
             self._low[place], self._divisor[place], self._count[place] = low, divisor, count
             self.tables[place, :count] = ((low + np.arange(count)) / divisor).astype(np.float32)
@@ -105,6 +101,15 @@ class Codes:
         """Write codes and hp as numbers float32 [n, F] into `out`."""
         out[:, self.slots] = self._flat.take(codes + self._base)
         out[:, self.hp] = hp
+
+
+def _grid(name: str) -> tuple[int, int] | None:
+    """Smallest raw value and number of values of the slots of this name; None: any value, kept as float32."""
+    if name.endswith("_boost"):
+        return -6, 13
+    if name.startswith("base_"):
+        return 0, 255
+    return _GRIDS.get(name)
 
 
 @functools.cache

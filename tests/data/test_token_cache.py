@@ -27,6 +27,7 @@ from data.reward import REWARDS, RewardKind, digests, transition
 from data.token_cache import TokenCache, codes_of, legal_bits
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
+from tests.own_space import add_space, mean_hp
 
 from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all
 from .shared import shared_folder
@@ -54,6 +55,18 @@ def test_equal_to_the_raw_path_in_few_bytes(folder, tmp_path, space):
     assert [cache[i].n_unknown for i in range(50)] == [battle.n_unknown for battle in encoded]
     assert manifest["words"] == sum(battle.words.size for battle in encoded)
     assert manifest["dropped_tails"] == sum(battle.dropped_tail for battle in encoded)
+
+
+def test_a_number_slot_of_ones_own_is_kept_exactly(folder, tmp_path, monkeypatch):
+    add_space(monkeypatch, lambda state: mean_hp(state) / 3)
+    cache_of(folder, tmp_path / "c", space="mine")
+    cache, encoder = TokenCache(tmp_path / "c"), Encoder("mine", TOKENIZER)
+    for i, path in enumerate(cache.table["path"].to_pylist()):
+        battle = read_lean(folder / path)
+        assert_equal(cache[i], encoder.encode(battle.states, battle.actions), SPACES["mine"])
+    raw, cached = (dataset_of(path, tmp_path, space="mine") for path in (folder, tmp_path / "c"))
+    assert raw.space.n_numbers == cached.space.n_numbers == 49
+    assert codes_of("mine").hp[-1] == 48  # among hp's columns, not a mark beside the codes at each turn
 
 
 @pytest.mark.parametrize("space", ["default", pytest.param("opponentmove", marks=pytest.mark.slow)])
