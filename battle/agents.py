@@ -34,6 +34,7 @@ from data.schema import (
     bad_from_validation,
     state_from_dict,
 )
+from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
@@ -421,11 +422,10 @@ def _no_bars() -> Iterator[None]:
 
 def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
     """Raises ValueError naming the stamp that differs (law 14)."""
-    for stamp, ours, theirs in (
-        ("vocabulary_hash", tokenizer.hash, config.vocabulary_hash),
-        ("schema_version", SCHEMA_VERSION, config.schema_version),
-    ):
-        if ours != theirs:
+    stamps = {"vocabulary_hash": tokenizer.hash, "schema_version": SCHEMA_VERSION}
+    for stamp, ours in {**stamps, **space_stamps(config.observation_space)}.items():
+        theirs = getattr(config, stamp)
+        if ours != theirs and (stamp, theirs) != ("space_digest", ""):  # of a model older than the digest
             raise ValueError(
                 f"{name}: {stamp} is {theirs!r} in the model's config and {ours!r} here: use the vocabulary.json and "
                 "code saved with the model"

@@ -31,12 +31,14 @@ from .folders import DOWNLOADS, FORMAT, JOB, MANIFEST, DataError, download_note,
 from .index import scan_format
 from .index_table import SCHEMA, UNREAD
 from .lock import locked
+from .observation import space_named
 from .parallel import cores, workers
 from .progress import progress_bar
 from .replacing import replacing
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
+from .space_stamps import space_digest
 from .token_cache import INDEX, INDEX_SCHEMA, PLACES, UNSTAMPED, VOCABULARY
 from .tokenizer import Tokenizer
 
@@ -228,6 +230,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
         "version": CACHE_VERSION,
         "schema": SCHEMA_VERSION,
         "space": job.space,
+        "space_digest": space_digest(space_named(job.space)),
         "vocabulary": tokenizer.hash,
         "formats": sorted(job.formats),
         "illegal": job.illegal,
@@ -243,7 +246,8 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
     strangers = [name for name in os.listdir(out) if name not in ours and not name.startswith(".")]
     if file.is_file():
         try:
-            kept = {"rewards": UNSTAMPED, "max_bytes": MAX_BYTES} | json.loads(file.read_text(encoding="utf-8"))
+            kept = {"rewards": UNSTAMPED, "max_bytes": MAX_BYTES, "space_digest": facts["space_digest"]}
+            kept |= json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"{file}: cannot be read ({error}); make the cache in a new folder") from error
         differing = [key for key in facts if kept.get(key) != facts[key]]
@@ -306,11 +310,13 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     formats |= {row["values"]: row["counts"] for row in table["format"].value_counts().to_pylist()}
     rejects = [reject for part in parts for reject in part.rejects]
     reasons = Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)
+    begun = json.loads((out / JOB).read_text(encoding="utf-8"))
     manifest: Manifest = {
         "kind": KIND,
         "version": CACHE_VERSION,
         "schema": SCHEMA_VERSION,
         "space": job.space,
+        "space_digest": begun.get("space_digest"),  # none where units may be older than that stamp
         "vocabulary": tokenizer.hash,
         "rewards": digests(),
         "source": Path(job.source).name,

@@ -45,6 +45,7 @@ class Manifest(TypedDict):
     version: int
     schema: int
     space: str
+    space_digest: NotRequired[str | None]
     vocabulary: str
     rewards: NotRequired[dict[str, str]]
     source: str

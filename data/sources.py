@@ -25,11 +25,13 @@ from .folders import DataError
 from .index import FormatIndex, cache_root, folder_for, open_index, set_turns
 from .index_table import REJECTED_TURNS, SCHEMA, UNKNOWN_TURNS, pair_draws
 from .lock import locked
+from .observation import space_named
 from .parallel import map_pieces
 from .rejects import Reject, RejectLedger
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
 from .reward import digests
 from .schema import BadBattle
+from .space_stamps import space_digest
 from .token_cache import INDEX, VOCABULARY, TokenCache
 from .tokenizer import Tokenizer
 
@@ -205,6 +207,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
         raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(there)}")
     archives = {name: file for name, file in there.items() if not formats or name in formats}
     facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
+    facts.append(space_digest(space_named(config.space)))
     for name, file in archives.items():
         status = file.stat()
         facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])

@@ -24,6 +24,7 @@ from .index_table import SCHEMA
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS, digests
 from .schema import N_ACTIONS
+from .space_stamps import space_digest
 from .tokenizer import UNKNOWN_ID, Tokenizer
 
 VOCABULARY = "vocabulary.json"
@@ -254,6 +255,11 @@ class TokenCache:
             raise DataError(
                 f"{self.path}: holds observations of space {self.manifest['space']!r}, data.space is {space!r}; make a "
                 "cache of that space"
+            )
+        if self.manifest.get("space_digest") not in (None, space_digest(space_named(space))):
+            raise DataError(
+                f"{self.path}: observation space {space!r} had other slots or formulas when it was made; make a cache "
+                "in a new folder"
             )
         if self.manifest["vocabulary"] != tokenizer.hash:
             raise DataError(

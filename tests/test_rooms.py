@@ -24,6 +24,7 @@ TORCH_FREE = (
     "blocks",
     "walk",
     "encode",
+    "space_stamps",
     "index",
     "sampler",
 )

@@ -16,6 +16,7 @@ MODEL_FILES = (
 )  # fmt: skip
 DATA_FILES = (
     "schema.py", "observation.py", "replacing.py", "tokenizer.py", "reward.py", "blocks.py", "walk.py", "encode.py",
+    "space_stamps.py",
 )  # fmt: skip
 AGENT_FILE = "agents.py"
 VOCABULARY = "vocabulary.json"

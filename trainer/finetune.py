@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
 from data.data_config import DataConfig
+from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
 from trainer.checkpoint import find_model
@@ -58,6 +59,7 @@ class Start:
             "max_turns": data.max_turns,
             "heldout_share": data.heldout_share,
             "split_by": data.split_by,
+            "space_digest": space_stamps(data.space)["space_digest"],
             "vocab_size": len(self.tokenizer),
             "vocabulary_hash": self.tokenizer.hash,
         }
@@ -127,6 +129,18 @@ def say_what_it_has_seen(saved: TurnwiseConfig, data: DataConfig, name: str) -> 
         )  # fmt: skip
 
 
+def check_space(saved: TurnwiseConfig, space: str, source: str) -> None:
+    """Raises ConfigError where this checkout's `space` makes other words or numbers of a state than the saved model
+    learned from. Of a model older than the digest its sizes alone are known."""
+    for stamp, here in space_stamps(space).items():
+        own = getattr(saved, stamp)
+        if own not in ("", here):
+            raise ConfigError(
+                f"{source}: the model's {stamp} is {own!r} and {here!r} in this checkout: observation space {space!r} "
+                "was edited since (data/): take that back, or train a new model"
+            )
+
+
 def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> None:
     here = {
         "observation_space": ("data.space", config.data.space, "each of its inputs stands for one slot of that space"),
@@ -142,6 +156,7 @@ def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> N
                 f"model.init_from={name!r}: the model's {stamp} is {own!r} and the run's {key} is {asked!r}: {reason}. "
                 f"Set {key}={own}, or train a new model"
             )
+    check_space(saved, config.data.space, f"model.init_from={name!r}")
 
 
 def _sizes_of(saved: TurnwiseConfig, asked: ModelChoice, name: str) -> ModelChoice:

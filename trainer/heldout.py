@@ -18,6 +18,7 @@ from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.checkpoint import find_model, load_network
+from trainer.finetune import check_space
 from trainer.scores import calibrate, collect, report
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def evaluate_folder(
     Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
     fitted on the folder's other battles (`whole`: on the same). `chosen`: a filter over the battles, as `data.filter`;
-    `illegal`: as `data.illegal_actions`. Raises CheckpointError, DataError, ValueError, OSError.
+    `illegal`: as `data.illegal_actions`. Raises CheckpointError, ConfigError, DataError, ValueError, OSError.
     """
     if battles is not None and battles < 1:
         raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
@@ -66,6 +67,7 @@ def evaluate_folder(
     network.attention = choose_implementation("auto", device)
     tokenizer = Tokenizer.load(folder / "vocabulary.json")
     config = network.config
+    check_space(config, config.observation_space, str(checkpoint))
     source = DataConfig(
         path=data, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
         heldout_share=config.heldout_share, split_by=config.split_by, formats=list(formats), filter=chosen,

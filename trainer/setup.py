@@ -12,12 +12,13 @@ from data.dataset import BattleDataset, DataConfig
 from data.observation import space_named
 from data.reward import REWARDS
 from data.schema import SCHEMA_VERSION
+from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ModelChoice, RunConfig
 from trainer.errors import CheckpointError, ConfigError
-from trainer.finetune import Start
+from trainer.finetune import Start, check_space
 from trainer.objective import derived_support
 from trainer.world import computes_in_bf16
 
@@ -25,9 +26,11 @@ OTHER_MODEL = (
     "its model is not that of this run's configuration: keep model.* and objective.reward_scale as they were, or give "
     "another output"
 )
-# Of a model's configuration: what a run may choose anew where it goes on, no weight means anything else for it.
+# Of a model's configuration: what a run may choose anew where it goes on, no weight means anything else for it; and
+# the digest, which `check_stamps` looks at.
 _FREE = {
     "initializer_range", "dropout", "act_gamma", "act_beta", "max_turns", "heldout_share", "split_by", "licence",
+    "space_digest",
 }  # fmt: skip
 
 
@@ -59,8 +62,7 @@ def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, 
         heldout_share=data.heldout_share,
         split_by=data.split_by,
         vocab_size=len(tokenizer),
-        n_words=space.n_words,
-        n_numbers=space.n_numbers,
+        **space_stamps(space.name),
         layout=space.layout,
         max_turns=data.max_turns,
     )
@@ -99,6 +101,7 @@ def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Toke
                 f"{source}: the model's {name} is {saved!r} and the data's {here!r}: "
                 "use the model's own (data.space, data.reward, its vocabulary.json), or train a new model"
             )
+    check_space(model_config, data.space, source)
 
 
 def check_meaning(saved: TurnwiseConfig, here: TurnwiseConfig, source: str) -> None:

@@ -140,6 +140,8 @@ def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_pat
     assert len(made()) == 1
     monkeypatch.setattr("data.sources.digests", lambda: {"shaped": "other"})
     assert len(made()) == 1
+    monkeypatch.setattr("data.sources.space_digest", lambda space: "other")
+    assert len(made()) == 1
 
 
 def test_other_archives_do_not_wait_and_the_same_ones_say_that_they_do(folder, tmp_path, caplog):

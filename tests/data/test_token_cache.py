@@ -292,6 +292,33 @@ def test_a_cache_older_than_the_stamp_of_its_rewards_goes_on(folder, tmp_path, m
         dataset_of(tmp_path / "c", tmp_path)
 
 
+def test_a_cache_of_an_edited_space_is_refused(folder, tmp_path, monkeypatch):
+    """Neither served to a run with the new formula, nor taken for a cache that is done."""
+    add_space(monkeypatch, mean_hp)
+    cache_of(folder, tmp_path / "c", space="mine")
+    assert len(dataset_of(tmp_path / "c", tmp_path, space="mine")) == 50
+    for formula, slots in ((lambda state: mean_hp(state) ** 2, ["mean_hp"]), (mean_hp, ["mean_hp", "again"])):
+        add_space(monkeypatch, formula, slots)
+        with pytest.raises(DataError, match="space 'mine' had other slots or formulas when it was made"):
+            dataset_of(tmp_path / "c", tmp_path, space="mine")
+        with pytest.raises(DataError, match="begun with another space_digest"):
+            cache_of(folder, tmp_path / "c", space="mine")
+    cache_of(folder, tmp_path / "d", space="mine")
+    assert len(dataset_of(tmp_path / "d", tmp_path, space="mine")) == 50
+
+
+def test_a_cache_older_than_the_digest_of_its_space_goes_on(folder, tmp_path, monkeypatch):
+    """Of its space nothing is known: made on, it does not say that all of it is of today's."""
+    cache_of(folder, tmp_path / "c")
+    for name in ("manifest.json", "job.json"):
+        facts = json.loads((tmp_path / "c" / name).read_text())
+        assert facts.pop("space_digest")
+        (tmp_path / "c" / name).write_text(json.dumps(facts))
+    assert len(dataset_of(tmp_path / "c", tmp_path)) == 50
+    assert cache_of(folder, tmp_path / "c")["space_digest"] is None
+    assert len(dataset_of(tmp_path / "c", tmp_path)) == 50
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
