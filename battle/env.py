@@ -45,6 +45,7 @@ class BattleEnv(gym.Env):
 
     battle_format: Showdown's format id. opponent: a player's name (see `battle.players`) or an agent. space:
     observation space. reward: kind. teams: folder of teams, None: our own training teams. turn_limit: truncates.
+    vocabulary: file of the word ids, as a model's `vocabulary.json`; None: the one shipped.
 
     `info["retry"]`: the battle took the last action back (a hidden trap): the same observation, a smaller mask.
     """
@@ -60,10 +61,11 @@ class BattleEnv(gym.Env):
         teams: Path | None = None,
         turn_limit: int = 300,
         render_mode: str | None = None,
+        vocabulary: str | Path | None = None,
     ):
         self.battle_format, self.reward_kind, self.turn_limit = battle_format, reward, turn_limit
         self.render_mode = render_mode
-        self.tokenizer = Tokenizer.load()
+        self.tokenizer = Tokenizer.load(vocabulary)
         self.encoder = Encoder(space, self.tokenizer)
         self.opponent = make_player(parse_player(opponent)) if isinstance(opponent, str) else opponent
         self.sim = Simulator()

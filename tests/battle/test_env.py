@@ -1,5 +1,7 @@
 """The environment for others: gymnasium's own checks, whole battles, masks, opponents told of every end."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -9,6 +11,7 @@ from battle.env import BattleEnv, make_vector
 from battle.errors import BattleError
 from battle.simulator import Simulator
 from battle.teams import team_files
+from data.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -41,6 +44,21 @@ def test_environment_plays_battles_through_and_again(env, monkeypatch):
     assert runs[0] == runs[1]
     assert set(heard) == {"ask", "end"}  # nobody acted who was not asked
     assert "against" in env.render()
+
+
+def test_observations_are_in_the_words_of_a_models_own_vocabulary(env, tmp_path):
+    shipped = Tokenizer.load()
+    grown = Tokenizer([*reversed(shipped.words[2:]), "<gen10ou>", "sproutling"])
+    grown.save(tmp_path / "vocabulary.json")
+    with closing(BattleEnv("gen9ou", opponent="most_damage", vocabulary=tmp_path / "vocabulary.json")) as own:
+        assert own.observation_space["words"].high.max() == len(shipped) + 1
+        ours, theirs = (each.reset(seed=4)[0]["words"] for each in (env, own))
+        assert own.observation_space["words"].contains(theirs)
+    assert grown.words_of(theirs) == shipped.words_of(ours)
+    assert shipped.unknown_id not in theirs
+    assert not np.array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="cannot be read as a vocabulary"):
+        BattleEnv(vocabulary=tmp_path / "none.json")
 
 
 def test_environment_refuses_what_the_mask_refuses(env):
