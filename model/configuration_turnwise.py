@@ -47,7 +47,8 @@ class TurnwiseConfig(PretrainedConfig):
     Trunk:
         hidden_size (D), num_layers, num_heads, mlp_size, max_turns (longest window), rotary_base, dropout, attention.
     Turn encoder:
-        turn_encoder: "blocks" (entity by entity, the default) or "transformer" (the Metamon paper's, arXiv 2504.04395).
+        turn_encoder: of turn_encoder.ENCODERS: "blocks" (entity by entity, the default) or "transformer" (the Metamon
+        paper's, arXiv 2504.04395).
         matchup_width: inner width of the blocks' layer that holds each entity against those on the field; 0: no such
         layer, as in models saved before there was one.
     Heads:
@@ -126,8 +127,6 @@ class TurnwiseConfig(PretrainedConfig):
                 f"config.encoder_heads={self.encoder_heads} does not divide encoder_width={self.encoder_width}: "
                 "choose one that does (the paper's heads are 20 wide)"
             )
-        if self.turn_encoder not in ("blocks", "transformer"):
-            raise ValueError(f"config.turn_encoder={self.turn_encoder!r}: choose 'blocks' or 'transformer'")
         if self.value_head not in ("two_hot", "scalar"):
             raise ValueError(f"config.value_head={self.value_head!r}: choose 'two_hot' or 'scalar'")
         if self.value_spacing not in ("linear", "symlog"):

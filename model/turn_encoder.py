@@ -219,6 +219,11 @@ class TransformerTurnEncoder(nn.Module):
         return turn, self.entity(x[:, self.first_words.index])
 
 
+ENCODERS = {"blocks": BlocksTurnEncoder, "transformer": TransformerTurnEncoder}
+
+
 def build_turn_encoder(config: TurnwiseConfig) -> nn.Module:
-    """The encoder that `config.turn_encoder` names."""
-    return {"blocks": BlocksTurnEncoder, "transformer": TransformerTurnEncoder}[config.turn_encoder](config)
+    """The encoder that `config.turn_encoder` names. Raises ValueError where there is none of that name."""
+    if config.turn_encoder not in ENCODERS:
+        raise ValueError(f"config.turn_encoder={config.turn_encoder!r}: choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[config.turn_encoder](config)

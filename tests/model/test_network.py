@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch import nn
 from transformers import modeling_flash_attention_utils
 from transformers.integrations import hub_kernels
 
@@ -15,7 +16,7 @@ from data.tokenizer import Tokenizer
 from model import attention
 from model.attention import IMPLEMENTATIONS, cast_for_kernel
 from model.modeling_turnwise import PRESETS, TurnwiseConfig, TurnwiseForOfflineRL, preset
-from model.turn_encoder import RMSNorm, ZeroLinear
+from model.turn_encoder import ENCODERS, History, RMSNorm, ZeroLinear
 from tests import varlen_kernel
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer.config import load_config
@@ -58,6 +59,35 @@ def test_every_space_and_encoder_runs_and_is_finite(encoder, space):
     assert q.shape == (128, 4, 4, 13)
     assert torch.isfinite(q).all()
     assert torch.isfinite(logits.softmax(-1)).all()
+
+
+class BagOfWords(nn.Module):
+    """An encoder of one's own, as docs/model_and_objective.md has it."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.entity_width)
+        self.numbers = nn.Linear(config.n_numbers, config.entity_width)
+        self.history = History(config, config.entity_width)
+        self.join = nn.Linear(config.entity_width, config.hidden_size)
+        self.rows = [row for group in config.layout["groups"] for row in group["words"]]
+
+    def forward(self, words, numbers, *history):
+        text = self.words(words)
+        turn = self.join(text.mean(1) + self.numbers(numbers) + self.history(*history))
+        return turn, torch.stack([text[:, row].mean(1) for row in self.rows], dim=1)
+
+
+def test_an_encoder_of_ones_own_is_a_class_and_an_entry(monkeypatch, tmp_path):
+    monkeypatch.setitem(ENCODERS, "bag", BagOfWords)
+    network = tiny_network(turn_encoder="bag")
+    assert isinstance(network.model.turn_encoder, BagOfWords)
+    pack = random_pack(128)
+    network(**inputs_of(pack)).hidden.sum().backward()
+    assert network.model.turn_encoder.words.weight.grad.any()
+    network.save_pretrained(tmp_path)
+    again = TurnwiseForOfflineRL.from_pretrained(tmp_path)
+    assert_close(outputs(again, pack), outputs(network, pack))
 
 
 @pytest.mark.parametrize("encoder", ["blocks", "transformer"])
