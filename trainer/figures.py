@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from trainer.wording import values_told
+
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#06b6d4", "#eab308", "#ec4899")
 INK = "#808892"
 DPI = 110
@@ -123,8 +125,7 @@ def calibration(runs: Sequence[RunLog]) -> bytes | None:
         for run, colour, row in lines:
             if row["gamma"] == gamma:
                 said, won, _ = 100 * np.array(row["deciles"]).T
-                label = _label(run, f"AUC {row['auc']:.3f}, Brier {row['brier']:.3f}")
-                axis.plot(said, won, "o-", color=colour, lw=2, ms=5, label=label)
+                axis.plot(said, won, "o-", color=colour, lw=2, ms=5, label=_label(run, values_told(row)))
         axis.set_title(f"win chance said → share won, %, γ = {gamma:g}")
         axis.set_xlim(0, 100)
         axis.set_ylim(0, 100)

@@ -6,14 +6,14 @@ views of a battle are one unit). Values are judged over battles that have a resu
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from trainer.wording import with_interval
+from trainer.wording import values_told, with_interval
 
 log = logging.getLogger(__name__)
 KINDS = ("move", "switch", "forced switch", "tera")
@@ -156,39 +156,69 @@ def policy_rows(decisions: dict[str, np.ndarray], frequency: np.ndarray, battles
     return rows
 
 
+def draws(units: int, width: int) -> Iterator[np.ndarray]:
+    """How often each unit was drawn, int64 [m, units], until `RESAMPLES` rows were given: whole units with replacement.
+
+    width: the most numbers that a row is to be spread out to, by which so many come at a time that they find room.
+    """
+    generator = np.random.default_rng(0)
+    block = max(1, MOST_DRAWN // width)  # all at once, those of 40,000 battles take 2 GB
+    for first in range(0, RESAMPLES, block):
+        rows = np.arange(min(block, RESAMPLES - first))[:, None]
+        drawn = generator.integers(0, units, (len(rows), units))
+        yield np.bincount((rows * units + drawn).ravel(), minlength=len(rows) * units).reshape(-1, units)
+
+
 def bootstrap(measures: dict[str, np.ndarray], units: np.ndarray) -> dict[str, list[float]]:
     """Mean and 95% percentile interval of each measure, whole units resampled: name → [mean, low, high]."""
     sums = np.stack([np.bincount(units, weights=values) for values in measures.values()], axis=1)
     sizes = np.bincount(units).astype(np.float64)
-    generator, means, n = np.random.default_rng(0), [], len(sizes)
-    block = max(1, MOST_DRAWN // n)  # all at once, those of 40,000 battles take 2 GB
-    for first in range(0, RESAMPLES, block):
-        rows = np.arange(min(block, RESAMPLES - first))[:, None]
-        drawn = generator.integers(0, n, (len(rows), n))
-        times = np.bincount((rows * n + drawn).ravel(), minlength=len(rows) * n).reshape(-1, n)
-        means.append(times @ sums / (times @ sizes)[:, None])
-    means = np.concatenate(means)
+    n = len(sizes)
+    means = np.concatenate([times @ sums / (times @ sizes)[:, None] for times in draws(n, n)])
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     centre = sums.sum(0) / sizes.sum()
     return {name: [float(m), float(a), float(b)] for name, m, a, b in zip(measures, centre, low, high, strict=True)}
 
 
-def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict) -> list[dict]:
-    """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance."""
-    from sklearn.metrics import brier_score_loss, roc_auc_score
+def area(values: np.ndarray, won: np.ndarray, units: np.ndarray) -> list[float]:
+    """Area under the ROC curve of `values` [n] telling who `won` (bool [n], both are there), and its 95% percentile
+    interval, whole units (int [n]) resampled: [area, low, high]. A draw of won or of lost battles alone has none."""
+    order = np.argsort(values)
+    wins, losses = order[won[order]], order[~won[order]]
+    # How many losses lie below each win, and how many not above it: equal ones count half.
+    places = [np.searchsorted(values[losses], values[wins], side) for side in ("left", "right")]
 
+    def areas(times: np.ndarray) -> np.ndarray:
+        won_times, lost_times = (times.astype(np.float64).take(units[side], 1) for side in (wins, losses))
+        below = np.pad(lost_times.cumsum(1), ((0, 0), (1, 0)))
+        told = sum(np.einsum("mn,mn->m", won_times, below.take(place, 1)) for place in places) / 2
+        pairs = won_times.sum(1) * below[:, -1]
+        return told[pairs > 0] / pairs[pairs > 0]
+
+    n = units.max() + 1
+    low, high = np.percentile(np.concatenate([areas(times) for times in draws(n, len(values))]), [2.5, 97.5])
+    return [float(areas(np.ones((1, n)))[0]), float(low), float(high)]
+
+
+def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict, battles: np.ndarray) -> list:
+    """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance.
+
+    battles: int [n], unit of the bootstrap; `auc95` and `brier95` are the 95% intervals.
+    """
     known = decisions["outcome"] >= 0
     outcome = decisions["outcome"][known]
     if len(np.unique(outcome)) < 2:
         return []
+    units = np.unique(battles[known], return_inverse=True)[1]
     rows = []
     for g, gamma in enumerate(gammas):
         values = decisions["values"][known, g].astype(np.float64)
-        row = {"gamma": gamma, "decisions": len(values), "auc": float(roc_auc_score(outcome, values))}
+        row = {"gamma": gamma, "decisions": len(values), "battles": int(units.max() + 1)}
+        row["auc"], *row["auc95"] = area(values, outcome == 1, units)
         fit = fitted.get(str(gamma))
         if fit is not None:
             chance = 1 / (1 + np.exp(-(fit["slope"] * values + fit["intercept"])))
-            row["brier"] = float(brier_score_loss(outcome, chance))
+            row["brier"], *row["brier95"] = bootstrap({"brier": (chance - outcome) ** 2}, units)["brier"]
             row["deciles"] = [
                 [float(chance[part].mean()), float(outcome[part].mean()), len(part)]
                 for part in np.array_split(np.argsort(chance), 10)
@@ -248,7 +278,7 @@ def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: f
     return {
         "gamma": gamma,
         "policy": policy_rows(decisions, frequency, battles, groups),
-        "values": value_rows(decisions, gammas, calibration["gammas"]),
+        "values": value_rows(decisions, gammas, calibration["gammas"], battles),
         "advantages": advantage_rows(decisions, gammas),
     }
 
@@ -271,6 +301,6 @@ def as_text(result: dict) -> str:
         rule = f"held out by the model's rule, {judged['heldout']}" if judged["heldout"] else "of all there"
         lines.append(f"judged: {judged['battles']:,} of {judged['of']:,} battles, {rule}")
     for row in result["values"]:
-        brier = f", Brier {row['brier']:.3f}" if "brier" in row else ""
-        lines.append(f"value at γ = {row['gamma']}: AUC {row['auc']:.3f}{brier} over {row['decisions']} decisions")
+        of = f" of {row['battles']:,} battles" if row.get("battles", 1) > 1 else ""  # older evaluations do not say
+        lines.append(f"value at γ = {row['gamma']}: {values_told(row)} over {row['decisions']} decisions{of}")
     return "\n".join(lines)

@@ -21,9 +21,19 @@ def in_words(system: dict) -> str:
 
 
 def with_interval(row: dict, measure: str, scale: float, form: str) -> str:
-    """A measure of a row of `scores.policy_rows`. One battle, drawn again and again, tells nothing of others."""
-    mean, low, high = (f"{scale * value:{form}}" for value in row[measure])
-    return f"{mean} " + ("of one battle" if row["battles"] == 1 else f"[{low}, {high}]")
+    """A measure of a row of `scores.policy_rows`, or of `scores.value_rows`, whose older rows have no interval. One
+    battle, drawn again and again, tells nothing of others."""
+    value = row[measure]
+    found = value if isinstance(value, list) else [value, *row.get(f"{measure}95", ())]
+    mean, *bounds = (f"{scale * value:{form}}" for value in found)
+    return mean if not bounds else f"{mean} " + ("of one battle" if row["battles"] == 1 else f"[{', '.join(bounds)}]")
+
+
+def values_told(row: dict) -> str:
+    """How well a row of `scores.value_rows` tells who wins: "AUC 0.669 [0.589, 0.750], Brier 0.224 [0.201, 0.250]"."""
+    return ", ".join(
+        f"{word} {with_interval(row, word.lower(), 1, '.3f')}" for word in ("AUC", "Brier") if word.lower() in row
+    )
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -199,7 +199,8 @@ def test_calibration_finds_the_logistic_law_that_made_the_outcomes():
     assert fitted["0.9"]["slope"] == pytest.approx(0.0, abs=0.002)
     assert fitted["0.999"]["slope"] == pytest.approx(0.05, rel=0.1)
     assert fitted["0.999"]["intercept"] == pytest.approx(-0.4, abs=0.08)
-    nothing, row = value_rows(data, [0.9, 0.999], fitted)
+    nothing, row = value_rows(data, [0.9, 0.999], fitted, np.arange(20_000) // 2)
+    assert row["battles"] == 9_750
     assert nothing["auc"] == pytest.approx(0.5, abs=0.02)
     assert row["decisions"] == 19_500
     assert row["auc"] > 0.8
@@ -209,7 +210,50 @@ def test_calibration_finds_the_logistic_law_that_made_the_outcomes():
     assert told[-1] - told[0] > 0.8
     assert [count for _, _, count in row["deciles"]] == [1950] * 10
     assert row["brier"] == pytest.approx(((chance - data["outcome"])[500:] ** 2).mean(), rel=0.01)
-    assert value_rows({"values": values, "outcome": np.ones(20_000, int)}, [0.9, 0.999], fitted) == []
+    one_sided = {"values": values, "outcome": np.ones(20_000, int)}
+    assert value_rows(one_sided, [0.9, 0.999], fitted, np.arange(20_000)) == []
+
+
+@pytest.mark.parametrize("drawn_at_once", [1, 1 << 20])
+def test_intervals_of_the_values_are_those_of_a_plain_loop(monkeypatch, drawn_at_once):
+    """Values with ties, both views of a battle together, and draws that have won battles alone or lost ones."""
+    monkeypatch.setattr("trainer.scores.MOST_DRAWN", drawn_at_once)
+    monkeypatch.setattr("trainer.scores.RESAMPLES", 60)
+    rng = np.random.default_rng(3)
+    battles = 10 + rng.integers(0, 4, 40)
+    outcome = np.where(battles == 10, rng.integers(0, 2, 40), battles % 2)  # both views of one, one view of the others
+    values = np.round(rng.normal(size=(40, 1)) + outcome[:, None], 1).astype(np.float32)
+    outcome[:5] = -1
+    data = {"values": values, "outcome": outcome}
+    row, *none = value_rows(data, [0.9], {"0.9": {"slope": 1.5, "intercept": -0.5}}, battles)
+    assert none == []
+
+    def plain(chosen):
+        pairs = [(a, b) for a in chosen for b in chosen if outcome[a] == 1 and outcome[b] == 0]
+        told = [(values[a, 0] > values[b, 0]) + (values[a, 0] == values[b, 0]) / 2 for a, b in pairs]
+        chances = 1 / (1 + np.exp(-(1.5 * values[chosen, 0].astype(float) - 0.5)))
+        return np.mean(told) if told else np.nan, np.mean((chances - outcome[chosen]) ** 2)
+
+    of = [[i for i in range(5, 40) if battles[i] == battle] for battle in range(10, 14)]
+    drawn = np.random.default_rng(0)
+    found = np.array([plain([i for u in drawn.integers(0, 4, 4) for i in of[u]]) for _ in range(60)])
+    assert 0 < np.isnan(found[:, 0]).sum() < 60
+    assert len(set(values[5:, 0].tolist())) < 35
+    auc, brier = plain(list(range(5, 40)))
+    assert (row["battles"], row["decisions"]) == (4, 35)
+    assert [row["auc"], *row["auc95"]] == pytest.approx([auc, *np.nanpercentile(found[:, 0], [2.5, 97.5])])
+    assert [row["brier"], *row["brier95"]] == pytest.approx([brier, *np.percentile(found[:, 1], [2.5, 97.5])])
+
+
+def test_the_values_intervals_are_printed_and_old_evaluations_read():
+    old = {"gamma": 0.999, "decisions": 1597, "auc": 0.669, "brier": 0.224}
+    new = old | {"battles": 1038, "auc95": [0.589, 0.75], "brier95": [0.2, 0.25]}
+    told = as_text({"gamma": 0.999, "policy": [], "values": [old, new, new | {"battles": 1}]}).split("\n")[-3:]
+    assert told == [
+        "value at γ = 0.999: AUC 0.669, Brier 0.224 over 1597 decisions",
+        "value at γ = 0.999: AUC 0.669 [0.589, 0.750], Brier 0.224 [0.200, 0.250] over 1597 decisions of 1,038 battles",
+        "value at γ = 0.999: AUC 0.669 of one battle, Brier 0.224 of one battle over 1597 decisions",
+    ]
 
 
 def test_the_quick_score_against_a_plain_loop(decisions, monkeypatch):
