@@ -17,9 +17,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class Tally:
     def score(self) -> float:
         """Points: a tie, or a battle cut by the turn limit, is half a win for each."""
         return self.wins + self.ties / 2
+
+    @classmethod
+    def together(cls, tallies: Iterable[Tally]) -> Tally:
+        return cls(*map(sum, zip(*map(astuple, tallies), strict=True)))
 
     def row(self) -> dict[str, Any]:
         low, high = wilson(self.score, self.battles)
@@ -153,6 +157,7 @@ class Arena:
         ]
         return {
             "results": rows,
+            "over_formats": self.over_formats(names),
             "ratings": self.ratings(names),
             "players": {
                 player.name: {
@@ -164,6 +169,18 @@ class Arena:
             },
             "seconds": round(seconds, 1),
         }
+
+    def over_formats(self, names: list[str]) -> list[dict[str, Any]]:
+        """A row for each couple over all formats; none where one format was played, whose rows say it."""
+        if len({battle_format for battle_format, _, _ in self.tallies}) < 2:
+            return []
+        couples: dict[tuple[int, int], list[Tally]] = {}
+        for (_, i, j), tally in self.tallies.items():
+            couples.setdefault((i, j), []).append(tally)
+        return [
+            {"format": "all", "player": names[i], "opponent": names[j], **Tally.together(of).row()}
+            for (i, j), of in sorted(couples.items())
+        ]
 
     def ratings(self, names: list[str]) -> dict[str, dict[str, dict[str, float | None]]]:
         """Per format and over all: Elo by Bradley–Terry, the half width of its 95% interval, and GXE within this pool;
@@ -203,7 +220,7 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"{'format':18} {'player':20} {'opponent':20} {'battles':>7} {'win rate':>8}  {'95% interval':>14} {'turns':>6}"
     ]
-    for row in report["results"]:
+    for row in report["results"] + report["over_formats"]:
         low, high = row["interval95"]
         rate = f"{row['win_rate']:8.1%}" if row["win_rate"] is not None else "       –"
         lines.append(
@@ -216,7 +233,9 @@ def table(report: dict[str, Any]) -> str:
         rated = {n: r for n, r in players.items() if r["elo"] is not None}
         order = sorted(rated.items(), key=lambda item: -item[1]["elo"])
         said = [f"{n} {r['elo']:.0f} ± {r['margin95']:.0f} (GXE {r['gxe']:.0%})" for n, r in order]
-        lines.append(f"{label}: " + ", ".join(said + [f"{n} –" for n in players if n not in rated]))
+        lines.append(
+            f"{label}, Elo ± its 95% margin: " + ", ".join(said + [f"{n} –" for n in players if n not in rated])
+        )
     speeds = ((n, p["decisions_per_second"]) for n, p in report["players"].items())
     lines.append("decisions/s: " + ", ".join(f"{n} {s:.0f}" for n, s in speeds if s))
     return "\n".join(lines)

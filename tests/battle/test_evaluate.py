@@ -108,7 +108,9 @@ def test_the_report_tells_every_battle_from_the_first_ones_chair(monkeypatch):
     found = [list(rating.values()) for rating in report["ratings"]["all"].values()]
     assert found == [[round(elo, 1), round(margin, 1), round(share, 4)] for elo, margin, share in expected]
 
-    head, first, second, *ratings, speeds = evaluate.table(report).splitlines()
+    head, first, second, *over, speeds = evaluate.table(report).splitlines()
+    over, ratings = over[:2], over[2:]
+    assert [line.split()[:5] for line in over] == [["all", "a", "b", "5", "70.0%"], ["all", "a", "c", "1", "0.0%"]]
     assert head.split()[:3] == ["format", "player", "opponent"]
     assert first.split()[:5] == ["gen1ou", "a", "c", "1", "0.0%"]
     assert second.split() == [
@@ -116,11 +118,32 @@ def test_the_report_tells_every_battle_from_the_first_ones_chair(monkeypatch):
     ]  # fmt: skip
     best, *_ = sorted(report["ratings"]["gen2ou"].items(), key=lambda item: -(item[1]["elo"] or 0))
     assert best[0] == "a"
-    assert ratings[1].startswith(
-        f"gen2ou: a {best[1]['elo']:.0f} ± {best[1]['margin95']:.0f} (GXE {best[1]['gxe']:.0%}), b "
-    )
+    told = f"a {best[1]['elo']:.0f} ± {best[1]['margin95']:.0f} (GXE {best[1]['gxe']:.0%})"
+    assert ratings[1].startswith(f"gen2ou, Elo ± its 95% margin: {told}, b ")
     assert ratings[1].endswith(", c –")
     assert speeds == "decisions/s: a 8"
+
+
+def test_over_several_formats_each_opponent_has_a_row_of_all_their_battles():
+    """Not the mean of the formats' rates: gen2ou has four times the battles."""
+    arena = evaluate.Arena([evaluate.Counted(Stub(name)) for name in "abc"])
+    arena.tallies["gen1ou", 0, 1] = evaluate.Tally(wins=8, losses=1, ties=1, void=2, turns=300, refused=3)
+    assert arena.report(1.0)["over_formats"] == []  # the one format's row says it
+    arena.tallies["gen1ou", 0, 2] = evaluate.Tally(void=1)
+    arena.tallies["gen2ou", 0, 1] = evaluate.Tally(wins=10, losses=27, ties=3, void=1, turns=900, refused=1)
+    report = json.loads(json.dumps(arena.report(1.0), allow_nan=False))
+    assert len(report["results"]) == 3
+    row, empty = report["over_formats"]
+    assert row == {
+        "format": "all", "player": "a", "opponent": "b", "battles": 50, "wins": 18, "losses": 28, "ties": 4, "void": 3,
+        "win_rate": 0.4, "interval95": list(wilson(20, 50)), "turns_mean": 24.0, "refused_choices": 4,
+    }  # fmt: skip
+    assert (empty["opponent"], empty["battles"], empty["win_rate"], empty["void"]) == ("c", 0, None, 1)
+    (line,) = [line for line in evaluate.table(report).splitlines() if line.startswith("all  ") and " b " in line]
+    low, high = wilson(20, 50)
+    assert line.split() == [
+        "all", "a", "b", "50", "40.0%", f"{low:.1%}–", f"{high:.1%}", "24.0", "refused", "4", "void", "3",
+    ]  # fmt: skip
 
 
 def arguments(*more):
