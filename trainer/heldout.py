@@ -112,7 +112,21 @@ def evaluate_dataset(
     if train and about and next(iter(about.values()))["seen_team"] is None:
         log.warning("%d training battles: make a token cache to tell seen and unseen teams apart", len(train))
     used = network.config.gammas[network.config.gamma_index(gamma)]
-    return report(decisions, calibration, network.config.gammas, used, about)
+    result = report(decisions, calibration, network.config.gammas, used, about)
+    warn_of_win_chance(result)
+    return result
+
+
+def warn_of_win_chance(result: dict) -> None:
+    """Says where the calibrated win chance, fitted on training battles, tells held-out ones no better than a constant:
+    critics that learned their battles by heart are sure of the wrong side."""
+    for row in result["values"]:
+        if row["gamma"] == result["gamma"] and "brier" in row and row["brier"] >= row["brier_of_share"]:
+            log.warning(
+                "win chance at γ = %s: its Brier score over %d held-out battles is %.4f, not below %.4f, that of "
+                "always telling the share of wins: its win chances tell nothing: train longer, or on more battles",
+                row["gamma"], row["battles"], row["brier"], row["brier_of_share"],
+            )  # fmt: skip
 
 
 def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:

@@ -203,7 +203,8 @@ def area(values: np.ndarray, won: np.ndarray, units: np.ndarray) -> list[float]:
 def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted: dict, battles: np.ndarray) -> list:
     """Per γ: area under the ROC curve of V against the outcome; Brier score and deciles of the calibrated chance.
 
-    battles: int [n], unit of the bootstrap; `auc95` and `brier95` are the 95% intervals.
+    battles: int [n], unit of the bootstrap; `auc95` and `brier95` are the 95% intervals, and `brier_of_share` is the
+    score of always telling the share of wins, which a win chance that tells anything stays below.
     """
     known = decisions["outcome"] >= 0
     outcome = decisions["outcome"][known]
@@ -219,6 +220,7 @@ def value_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float], fitted
         if fit is not None:
             chance = 1 / (1 + np.exp(-(fit["slope"] * values + fit["intercept"])))
             row["brier"], *row["brier95"] = bootstrap({"brier": (chance - outcome) ** 2}, units)["brier"]
+            row["brier_of_share"] = float(outcome.mean() * (1 - outcome.mean()))
             row["deciles"] = [
                 [float(chance[part].mean()), float(outcome[part].mean()), len(part)]
                 for part in np.array_split(np.argsort(chance), 10)

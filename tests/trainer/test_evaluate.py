@@ -245,6 +245,30 @@ def test_intervals_of_the_values_are_those_of_a_plain_loop(monkeypatch, drawn_at
     assert [row["brier"], *row["brier95"]] == pytest.approx([brier, *np.percentile(found[:, 1], [2.5, 97.5])])
 
 
+def test_a_win_chance_that_tells_nothing_held_out_is_said(caplog):
+    """As that of critics which know their training battles by heart: sure, and as often of the wrong side."""
+    rng = np.random.default_rng(5)
+    outcome = (rng.random(4000) < 0.7).astype(int)
+    values = np.stack([rng.normal(size=4000) * 5, rng.normal(size=4000) + 3 * outcome], axis=1)
+    fitted = {"0.9": {"slope": 1.0, "intercept": 0.0}, "0.999": {"slope": 3.0, "intercept": -3.5}}
+    rows = value_rows({"values": values, "outcome": outcome}, [0.9, 0.999], fitted, np.arange(4000) // 40)
+    share = outcome.mean()
+    assert [row["brier_of_share"] for row in rows] == pytest.approx([np.mean((share - outcome) ** 2)] * 2)
+    heldout.warn_of_win_chance({"gamma": 0.999, "values": rows})
+    heldout.warn_of_win_chance({"gamma": 0.9, "values": [{"gamma": 0.9, "auc": 0.5}]})  # nothing was fitted
+    assert caplog.messages == []
+    heldout.warn_of_win_chance({"gamma": 0.9, "values": rows})
+    (said,) = caplog.messages
+    scores = f"{rows[0]['brier']:.4f}, not below {share * (1 - share):.4f}"
+    assert said == (
+        f"win chance at γ = 0.9: its Brier score over 100 held-out battles is {scores}, that of always telling the "
+        "share of wins: its win chances tell nothing: train longer, or on more battles"
+    )
+    caplog.clear()
+    heldout.warn_of_win_chance({"gamma": 0.9, "values": [rows[0] | {"brier": rows[0]["brier_of_share"]}]})
+    assert len(caplog.messages) == 1
+
+
 def test_the_values_intervals_are_printed_and_old_evaluations_read():
     old = {"gamma": 0.999, "decisions": 1597, "auc": 0.669, "brier": 0.224}
     new = old | {"battles": 1038, "auc95": [0.589, 0.75], "brier95": [0.2, 0.25]}

@@ -53,6 +53,16 @@ def test_battles_that_no_model_was_trained_on_are_judged_whole(trained, cached, 
     assert "battles, held out by the model's rule, 0.15 by battle" in text
 
 
+def test_a_win_chance_worse_than_a_constant_is_said(trained, cached, tmp_path, caplog):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    fitted = json.loads((tmp_path / "model" / "calibration.json").read_text())
+    fitted["gammas"]["0.9"] = {"slope": 0.0, "intercept": 9.0}
+    (tmp_path / "model" / "calibration.json").write_text(json.dumps(fitted))
+    command = ["--checkpoint", str(tmp_path / "model"), "--data", str(cached)]
+    assert evaluate_main([*command, "--gamma", "0.9"]) == 0
+    assert caplog.text.count("win chance at γ = 0.9: its Brier score over ") == 1
+
+
 def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(trained, tmp_path, capsys):
     data = tmp_path / "battles"
     write_battles(data, 40, seed=9, formats=("gen1ou",))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.trainer.conftest import run_of
-from trainer import checkpoint, loop
+from trainer import checkpoint, finish, loop
 
 
 @pytest.mark.parametrize("fault", ["never written", "damaged"])
@@ -46,3 +46,18 @@ def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, caplo
     assert f"<th>the agent is of step</th><td>{step}</td>" in (tmp_path / "report.html").read_text()
     for words in ("no filter has touched", "never comes on in 4 steps"):
         assert (words in caplog.text) == (words == told)
+
+
+def test_a_run_whose_win_chance_tells_nothing_says_so_at_its_end(cached, tmp_path, monkeypatch, caplog):
+    run, real = run_of(cached, tmp_path, "max_steps=1"), finish.calibrate
+
+    def sure_of_every_win(*asked):
+        return real(*asked) | {
+            "gammas": {str(gamma): {"slope": 0.0, "intercept": 5.0} for gamma in run.config.model.gammas}
+        }
+
+    monkeypatch.setattr(finish, "calibrate", sure_of_every_win)
+    assert run.train() == 0
+    (said,) = [message for message in caplog.messages if "win chance" in message]
+    assert said.startswith("win chance at γ = 0.999: its Brier score over ")
+    assert (tmp_path / "model" / "calibration.json").exists()
