@@ -135,7 +135,7 @@ class _Evaluation:
             if name == "turns" and (unknown := int((column == UNKNOWN_TURNS).sum())):
                 raise DataError(
                     f"{self.where}: 'turns' is not known of {unknown:,} of {len(column):,} battles: set "
-                    "data.turns=always, which reads each once"
+                    "data.turns=always, or run `data.prepare index --turns`, which reads each once"
                 )
             return column
         raise DataError(f"{self.where}: {name!r} is no column; there are {', '.join(NAMES)}")

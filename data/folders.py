@@ -64,8 +64,8 @@ def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
         return {root.resolve().name: root}
     if not folders and archives:
         raise DataError(
-            f"data.path {root}: holds {len(archives)} archives and no format folder; make a token cache of them with "
-            f"`python -m data.prepare cache --from {root} --out DIR`, or unpack them with `download --unpack`"
+            f"data.path {root}: holds {len(archives)} archives and no format folder, where battle files are read; "
+            "unpack each to a folder of its name, or give `data.prepare download` its --unpack"
         )
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")

@@ -264,10 +264,11 @@ def _cache(options: argparse.Namespace) -> int:
 
 
 def _add_stats(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("stats", help="what a folder of battles holds")
+    parser = commands.add_parser("stats", help="what a folder of battles, or a token cache, holds")
     parser.add_argument("dir", type=Path)
     parser.add_argument("--formats", nargs="*", default=[])
-    parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped)")
+    parser.add_argument("--filter", default="", help="battles for which an expression holds, as data.filter")
+    parser.add_argument("--vocabulary", help="vocabulary file (default: the one shipped; a token cache has its own)")
     parser.add_argument("--json", type=report_file, help="also write the figures here")
     parser.add_argument("--png", type=report_file, help="also draw them here")
     _add_common(parser)
@@ -277,7 +278,9 @@ def _add_stats(commands: argparse._SubParsersAction) -> None:
 def _stats(options: argparse.Namespace) -> int:
     from .stats import folder_stats, stats_png, stats_text
 
-    stats = folder_stats(options.dir, options.formats, options.vocabulary, options.cache_dir, options.processes)
+    stats = folder_stats(
+        options.dir, options.formats, options.vocabulary, options.cache_dir, options.processes, chosen=options.filter
+    )
     print(stats_text(stats))
     if options.json:
         options.json.write_text(json.dumps(stats, indent=1), encoding="utf-8")

@@ -90,7 +90,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
                 ledger.add_names(len(cache) + rejected["count"], [])
                 named = [Reject(*reject) for reject in rejected["files"]]
                 ledger.add(len(cache) + rejected["count"], named, unnamed=rejected["count"] - len(named))
-                _check_cached_formats(cache, cached, formats)
+                cache.check_formats(formats)
                 pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
             else:
                 cache = None
@@ -233,13 +233,6 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
                     "another data.cache_dir (what is made is kept)"
                 ) from error
     return out
-
-
-def _check_cached_formats(cache: TokenCache, root: Path, wanted: tuple[str, ...]) -> None:
-    there = cache.manifest["formats"]
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise DataError(f"data.formats: {', '.join(missing)} not in the cache {root}; there are {', '.join(there)}")
 
 
 def _open_folder(

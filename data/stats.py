@@ -1,26 +1,35 @@
-"""What a folder of battles holds: counts, lengths, actions, results, unknown words, rejects; as table, JSON and PNG."""
+"""What a folder of battles, or a token cache, holds: counts, lengths, actions, results, unknown words, rejects; as
+table, JSON and PNG."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from .encode import Encoder
+from .cache_manifest import is_cache
+from .encode import EncodedBattle, Encoder
+from .expression import filter_mask
+from .folders import DataError
 from .index import open_index
 from .parallel import map_pieces
-from .replay_file import parse_name, read_lean
+from .replay_file import BattleName, parse_name, read_lean
 from .schema import FIRST_SWITCH, FIRST_TERA, BadBattle
+from .token_cache import CachedBattle, TokenCache
 from .tokenizer import GrowingTokenizer, Tokenizer
 
+FILTER = "--filter"  # in messages about it
 RATING_STEP = 100
 SHOWN = 20
 KINDS = ("move", "switch", "forced switch", "tera", "not recorded")
+_Counted = tuple[Counter, list[int], list[tuple[str, str]]]  # counts, lengths, rejects with their reasons
 
 
 def folder_stats(
@@ -30,34 +39,71 @@ def folder_stats(
     cache_dir: str | None = None,
     processes: int | None = None,
     bar: bool = True,
+    chosen: str = "",
 ) -> dict[str, Any]:
-    """Read every battle under a folder and count.
+    """Read every battle of a folder or a token cache for which the expression `chosen` holds, and count.
 
     Returns:
         plain JSON: files, formats, ratings (by 100, and unrated), years, turns {mean, p50, p99, max, total, histogram},
         actions by kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
-        unknown_words {count, share, most}, rejects {count, by_reason, files}.
+        unknown_words {count, share, most}, rejects {count, by_reason, files}. Rejects are those of the whole. A cache
+        does not tell forfeits, dropped tails and words that its own vocabulary lacks: None, None and no `most`.
 
     Raises:
-        DataError: nothing to read there.
+        DataError: nothing to read there, an expression that cannot be evaluated, a vocabulary beside a cache's own.
     """
     root = Path(root).resolve()  # a folder of one format is named by its own name, also from within
+    if is_cache(root):
+        return _cache_stats(root, formats, vocabulary, processes, bar, chosen)
     parts = open_index(root, formats, cache_dir)
-    paths = [path for part in parts for path in part.table["path"].to_pylist()]
-    total = Counter()
-    turns: list[int] = []
-    counted = partial(_count, root=os.fspath(root), vocabulary=vocabulary)
+    masks = [filter_mask(chosen, part.table, FILTER) for part in parts]
+    columns = [part.table["path"].filter(mask) for part, mask in zip(parts, masks, strict=True)]
+    paths = [path for column in columns for path in column.to_pylist()]
     rejects = [(item.path, item.reason) for part in parts for item in part.bad_names]
-    for counts, lengths, bad in map_pieces(counted, paths, desc="stats", processes=processes, bar=bar):
+    counted = partial(_count, root=os.fspath(root), vocabulary=vocabulary)
+    total, turns, bad = _together(map_pieces(counted, paths, desc="stats", processes=processes, bar=bar))
+    rejects += bad
+    reasons = dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects))
+    return _figures(total, turns, len(rejects), reasons, rejects)
+
+
+def _cache_stats(
+    root: Path, formats: Sequence[str], vocabulary: str | None, processes: int | None, bar: bool, chosen: str
+) -> dict[str, Any]:
+    if vocabulary:
+        raise DataError(f"--vocabulary: the words of the token cache {root} are of its own; leave the option out")
+    cache = TokenCache(root)
+    cache.check_formats(formats)
+    mask = filter_mask(chosen, cache.table, FILTER)
+    if formats:
+        mask = mask & pc.is_in(cache.table["format"], value_set=pa.array(formats)).to_numpy()
+    counted = partial(_count_cached, cache=cache)
+    rows = np.flatnonzero(mask)
+    total, turns, _ = _together(map_pieces(counted, rows, desc="stats", processes=processes, bar=bar))
+    rejects = cache.manifest["rejects"]
+    found = _figures(total, turns, rejects["count"], rejects["by_field"], rejects["files"])
+    return found | {"forfeit_wins": None, "dropped_tails": None}
+
+
+def _together(pieces: Iterable[_Counted]) -> _Counted:
+    total, turns, rejects = Counter(), [], []
+    for counts, lengths, bad in pieces:
         total.update(counts)
         turns += lengths
         rejects += bad
+    return total, turns, rejects
+
+
+def _figures(
+    total: Counter, turns: list[int], unread: int, reasons: dict[str, int], rejects: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """What `folder_stats` returns. unread: files that could not be used, by `reasons`; `rejects` names some."""
     lengths = np.array(turns or [0])
     words, unknown = total["words"], total["unknown"]
     actions = {kind: total["action", kind] for kind in KINDS}
     edges = np.arange(0, lengths.max() + 10, 10)
     return {
-        "files": len(paths) + sum(len(part.bad_names) for part in parts),
+        "files": len(turns) + unread,
         "battles": len(turns),
         "formats": _table(total, "format"),
         "ratings": _table(total, "rating"),
@@ -84,15 +130,11 @@ def folder_stats(
             "share": unknown / max(1, words),
             "most": dict(Counter({key[1]: n for key, n in total.items() if key[0] == "unknown"}).most_common(SHOWN)),
         },
-        "rejects": {
-            "count": len(rejects),
-            "by_reason": dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)),
-            "files": rejects[:1000],
-        },
+        "rejects": {"count": unread, "by_reason": reasons, "files": rejects[:1000]},
     }
 
 
-def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> tuple[Counter, list[int], list[tuple[str, str]]]:
+def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> _Counted:
     tokenizer = Tokenizer.load(vocabulary)
     encoder = Encoder("opponentmove", tokenizer)
     counts: Counter = Counter()
@@ -108,26 +150,39 @@ def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> tuple[Cou
             rejects.append((path, f"{error.field}: {error.reason}"))
             continue
         turns.append(len(encoded))
-        counts["format", name.format] += 1
-        counts["rating", str(name.rating // RATING_STEP * RATING_STEP) if name.rated else "unrated"] += 1
-        counts["year", name.date[6:10]] += 1
-        last = battle.states[len(encoded) - 1]
-        counts["won" if encoded.won else "lost" if encoded.lost else "cut short"] += 1
-        counts["forfeit"] += encoded.won and last.opponents_remaining > 0
+        _count_battle(counts, name, encoded)
+        counts["forfeit"] += encoded.won and battle.states[len(encoded) - 1].opponents_remaining > 0
         counts["dropped tail"] += encoded.dropped_tail
-        counts["words"] += encoded.words.size
-        counts["unknown"] += encoded.n_unknown
-        action, forced = encoded.action[:-1], encoded.forced[:-1]
-        switch = (action >= FIRST_SWITCH) & (action < FIRST_TERA)
-        counts["action", "not recorded"] += int((action < 0).sum())
-        counts["action", "move"] += int(((action >= 0) & (action < FIRST_SWITCH)).sum())
-        counts["action", "tera"] += int((action >= FIRST_TERA).sum())
-        counts["action", "forced switch"] += int((switch & forced).sum())
-        counts["action", "switch"] += int((switch & ~forced).sum())
         if encoded.n_unknown:
             for word, n in _unknown_words(battle, tokenizer).items():
                 counts["unknown", word] += n
     return counts, turns, rejects
+
+
+def _count_cached(rows: Sequence[int], cache: TokenCache) -> _Counted:
+    counts: Counter = Counter()
+    names, turns = cache.table["path"], []
+    for row in rows:
+        battle = cache[row]
+        turns.append(len(battle))
+        _count_battle(counts, parse_name(names[row].as_py()), battle)
+    return counts, turns, []
+
+
+def _count_battle(counts: Counter, name: BattleName, battle: EncodedBattle | CachedBattle) -> None:
+    counts["format", name.format] += 1
+    counts["rating", str(name.rating // RATING_STEP * RATING_STEP) if name.rated else "unrated"] += 1
+    counts["year", name.date[6:10]] += 1
+    counts["won" if battle.won else "lost" if battle.lost else "cut short"] += 1
+    counts["words"] += battle.words.size
+    counts["unknown"] += battle.n_unknown
+    action, forced = battle.action[:-1], battle.forced[:-1]
+    switch = (action >= FIRST_SWITCH) & (action < FIRST_TERA)
+    counts["action", "not recorded"] += int((action < 0).sum())
+    counts["action", "move"] += int(((action >= 0) & (action < FIRST_SWITCH)).sum())
+    counts["action", "tera"] += int((action >= FIRST_TERA).sum())
+    counts["action", "forced switch"] += int((switch & forced).sum())
+    counts["action", "switch"] += int((switch & ~forced).sum())
 
 
 def _unknown_words(battle, tokenizer: Tokenizer) -> Counter:
@@ -160,8 +215,9 @@ def stats_text(stats: dict[str, Any]) -> str:
     lines += [f"  {kind:<20} {n:>12,} {n / decisions:7.2%}" for kind, n in stats["actions"].items()]
     lines.append("results")
     lines += [f"  {name:<20} {n:>12,}" for name, n in stats["results"].items()]
-    lines.append(f"  won with opponents standing (forfeits) {stats['forfeit_wins']:,}")
-    lines.append(f"  next battle's first state dropped {stats['dropped_tails']:,}")
+    if stats["forfeit_wins"] is not None:  # no token cache tells
+        lines.append(f"  won with opponents standing (forfeits) {stats['forfeit_wins']:,}")
+        lines.append(f"  next battle's first state dropped {stats['dropped_tails']:,}")
     lines.append(f"unknown words {unknown['count']:,} ({unknown['share']:.4%})")
     lines += [f"  {word:<20} {n:>12,}" for word, n in unknown["most"].items()]
     lines.append(f"rejected files {rejects['count']:,}")

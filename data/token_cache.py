@@ -12,6 +12,7 @@ table of float32 values (`Codes.tables`), the same for every cache of a version.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +167,11 @@ class CachedBattle:
         return self._batch.words[self._start : self._start + self._n]
 
     @property
+    def forced(self) -> np.ndarray:
+        """Forced switches, bool [n]."""
+        return self._batch.legal[self._start : self._start + self._n] >> FORCED_BIT != 0
+
+    @property
     def n_unknown(self) -> int:
         """Words that the vocabulary lacks."""
         return int(np.count_nonzero(self.words == UNKNOWN_ID))
@@ -278,6 +284,14 @@ class TokenCache:
             raise DataError(
                 f"{self.path}: lacks battles for their illegal actions, and data.illegal_actions is 'unrecorded'; make "
                 "a cache in a new folder with --illegal-actions unrecorded"
+            )
+
+    def check_formats(self, wanted: Sequence[str]) -> None:
+        """Raises `DataError` where the cache lacks one of the formats."""
+        there = self.manifest["formats"]
+        if missing := [name for name in wanted if name not in there]:
+            raise DataError(
+                f"data.formats: {', '.join(missing)} not in the cache {self.path}; there are {', '.join(there)}"
             )
 
     def _open(self, shard: int) -> list[_Batch]:

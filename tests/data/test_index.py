@@ -209,7 +209,7 @@ def test_nothing_to_index_says_what_to_do(tmp_path):
         open_index(tmp_path / "empty", cache_dir=tmp_path / "c")
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "gen1ou.tar.gz").touch()
-    with pytest.raises(DataError, match=r"data\.prepare cache"):
+    with pytest.raises(DataError, match="unpack each to a folder of its name"):
         open_index(tmp_path / "tars", cache_dir=tmp_path / "c")
     write_battles(tmp_path / "b", 2, style=Style(max_turns=4))
     with pytest.raises(DataError, match="gen3ou not under"):

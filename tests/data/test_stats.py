@@ -5,15 +5,22 @@ import collections
 import numpy as np
 import pytest
 
+from data.folders import DataError
 from data.observation import SPACES
 from data.stats import folder_stats, stats_text
 from tests.battle_files import Style, make_battle, write_battle
 
+from .caches import cache_of, tar_of
+
 KINDS = ("move", "switch", "forced switch", "tera", "not recorded")
 
 
+def stats_of(root, **options):
+    return folder_stats(root, cache_dir=str(root.parent / "i"), bar=False, **{"processes": 1, **options})
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def files(tmp_path_factory):
     """Battles of two formats, one of them won by a forfeit, one cut short, one with another battle's state behind it,
     one with words of its own, and three files that are none."""
     styles = [Style(max_turns=n, missing=0.2) for n in (3, 9, 10, 11, 25, 40)]
@@ -31,14 +38,20 @@ def made(tmp_path_factory):
         state["opponent_active_pokemon"]["moves"] = [{**state["player_active_pokemon"]["moves"][0], "name": "frogleap"}]
     bad = make_battle(99, "gen1ou", Style(max_turns=6))
     bad.actions[1] = 12
-    root = tmp_path_factory.mktemp("made")
+    root = tmp_path_factory.mktemp("made") / "d"
     for battle in (*battles, bad):
         write_battle(root, battle)
     (root / "gen1ou" / "oops.json.lz4").write_bytes(b"")
     (root / "gen1ou" / "x_1_a_vs_b_01-01-2024_WIN.json.lz4").write_bytes(b"no")
     battles[-1].states.pop()
     del battles[-1].actions[-1]
-    return battles, folder_stats(root, cache_dir=str(root / "i"), processes=1, bar=False)
+    return battles, root
+
+
+@pytest.fixture(scope="module")
+def made(files):
+    battles, root = files
+    return battles, stats_of(root)
 
 
 def test_battles_and_their_lengths(made):
@@ -102,3 +115,58 @@ def test_of_nothing_but_bad_files_no_battle_is_counted(tmp_path):
     stats = folder_stats(tmp_path, cache_dir=str(tmp_path / "i"), processes=1, bar=False)
     assert (stats["battles"], stats["turns"]["histogram"]["counts"]) == (0, [0])
     assert "0 battles of 1 files, 0 turns" in stats_text(stats)
+
+
+@pytest.fixture(scope="module")
+def places(files, tmp_path_factory):
+    """The folder, and a token cache of the archives of its formats."""
+    _, root = files
+    home = tmp_path_factory.mktemp("places")
+    (home / "archives").mkdir()
+    for name in ("gen1ou", "gen9ou"):
+        tar_of(root, home / "archives" / f"{name}.tar.gz", name)
+    cache_of(home / "archives", home / "cache", space="opponentmove")
+    return root, home / "cache"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_token_cache_tells_what_its_battle_files_do(made, places, processes, monkeypatch):
+    """All but what it does not keep."""
+    monkeypatch.setattr("data.parallel.PIECE", 3)
+    _, of_files = made
+    of_cache = stats_of(places[1], processes=processes)
+    untold = {"forfeit_wins": None, "dropped_tails": None}
+    same = {key: value for key, value in of_files.items() if key not in ("unknown_words", "rejects")}
+    assert {key: of_cache[key] for key in same} == same | untold
+    assert of_cache["unknown_words"] == of_files["unknown_words"] | {"most": {}}
+    assert of_cache["rejects"]["by_reason"] == of_files["rejects"]["by_reason"]
+    assert of_cache["rejects"]["count"] == 3
+    text = stats_text(of_cache)
+    assert "forfeits" not in text
+    assert [line for line in stats_text(of_files).splitlines() if line not in text] == [
+        "  won with opponents standing (forfeits) 1", "  next battle's first state dropped 1",
+        *(f"  {word:<20} {n:>12,}" for word, n in of_files["unknown_words"]["most"].items()),
+    ]  # fmt: skip
+
+
+def test_a_filter_and_formats_choose_battles(made, places):
+    battles, of_files = made
+    for place in places:
+        of_two = {name: stats_of(place, formats=[name]) for name in ("gen1ou", "gen9ou")}
+        assert [stats["formats"] for stats in of_two.values()] == [
+            {name: of_files["formats"][name]} for name in ("gen1ou", "gen9ou")
+        ]
+        assert stats_of(place, chosen="format == 'gen1ou'")["turns"] == of_two["gen1ou"]["turns"]
+        assert stats_of(place, chosen="True")["turns"] == of_files["turns"]
+        empty = stats_of(place, chosen="rating > 9000")
+        assert (empty["battles"], empty["files"], empty["turns"]["total"]) == (0, empty["rejects"]["count"], 0)
+        with pytest.raises(DataError, match="--filter: 'elo' is no column"):
+            stats_of(place, chosen="elo > 1")
+        with pytest.raises(DataError, match=r"gen2ou not (under|in the cache) .*; there are gen1ou, gen9ou"):
+            stats_of(place, formats=["gen2ou"])
+    longest = stats_of(places[1], chosen="turns > 20")
+    assert longest["turns"]["total"] == sum(n for n in (len(battle.states) for battle in battles) if n > 20) > 0
+    with pytest.raises(DataError, match=r"'turns' is not known of .* or run `data.prepare index --turns`"):
+        stats_of(places[0], chosen="turns > 20")
+    with pytest.raises(DataError, match=r"--vocabulary: the words of the token cache .* are of its own"):
+        stats_of(places[1], vocabulary="v.json")

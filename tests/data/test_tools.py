@@ -19,6 +19,7 @@ from data.tokenizer import Tokenizer
 from data.verify import verify_file
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 
+from .caches import tar_of
 from .shared import shared_folder
 
 ROOM = Path(__file__).parents[2] / "data"
@@ -227,13 +228,33 @@ def test_a_full_disk_is_named_with_its_mend(tmp_path, capsys, monkeypatch, comma
     assert (f"{place}: {os.strerror(number)}: make room there" in said) == (number != errno.EIO)
 
 
-@pytest.mark.parametrize("command", ["stats", "index", "cache --out d --from"])
+@pytest.mark.parametrize("command", ["index", "cache --out d --from"])
 def test_a_token_cache_is_not_read_as_battle_files(folder, tmp_path, capsys, command):
     """Its notes, in `parts/`, would be taken for a format's files, each with a bad name."""
     assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "c"), "--processes", "1"]) == 0
     asked = [str(tmp_path / word) if word == "d" else word for word in command.split()]
     assert main([*asked, str(tmp_path / "c")]) == 1
     assert "is a token cache, where battle files are read" in capsys.readouterr().err
+
+
+def test_whoever_has_archives_alone_is_told_what_helps(folder, tmp_path, capsys):
+    """`index` reads files; `stats` and `verify` read what `cache` makes of archives too, and of that no other place is
+    asked for."""
+    (tmp_path / "a").mkdir()
+    tar_of(folder, tmp_path / "a" / "gen1ou.tar.gz", "gen1ou")
+    for command in ("stats", "verify", "index"):
+        assert main([command, str(tmp_path / "a")]) == 1
+        said = capsys.readouterr().err
+        assert "holds 1 archives and no format folder, where battle files are read; unpack each to a folder" in said
+        assert "token cache" not in said
+    assert main(["cache", "--from", str(tmp_path / "a"), "--out", str(tmp_path / "c"), "--processes", "1"]) == 0
+    assert main(["verify", str(tmp_path / "c")]) == 0
+    capsys.readouterr()
+    out = tmp_path / "s.json"
+    assert main(["stats", str(tmp_path / "c"), "--filter", "won", "--json", str(out)]) == 0
+    assert "battles of" in capsys.readouterr().out
+    won = len(list((folder / "gen1ou").glob("*_WIN.*")))
+    assert json.loads(out.read_text())["battles"] == won > 0
 
 
 def imports_of(file):
