@@ -125,7 +125,8 @@ def calibration(runs: Sequence[RunLog]) -> bytes | None:
         for run, colour, row in lines:
             if row["gamma"] == gamma:
                 said, won, _ = 100 * np.array(row["deciles"]).T
-                axis.plot(said, won, "o-", color=colour, lw=2, ms=5, label=_label(run, values_told(row)))
+                told = values_told(row).replace(", Brier", "\nBrier")  # in one line a long name would leave the panel
+                axis.plot(said, won, "o-", color=colour, lw=2, ms=5, label=_label(run, told))
         axis.set_title(f"win chance said → share won, %, γ = {gamma:g}")
         axis.set_xlim(0, 100)
         axis.set_ylim(0, 100)
