@@ -42,6 +42,10 @@ STAGES = ("plain", "zero1", "zero2", "zero3", "fsdp2")
 TURNS_PER_BATTLE = 41.0  # of the reference battles: DESIGN's histogram
 BF16_SHARE = 0.8  # of fp32 working memory under bf16 autocast; counted for what is kept: 0.67 (tiny), 0.79 (small)
 OVERHEAD_GIB = 1.5  # CUDA's context, kernels' workspaces, the allocator's gaps
+# Seconds in which the host launches a micro-batch of a compiled step, counted on the stand-in for CUDA (launch/LOG.md).
+# Of ZeRO 3 and FSDP2, which are not compiled whole, the least.
+HOST_S = {"plain": 0.010, "zero1": 0.021, "zero2": 0.021, "zero3": 0.021, "fsdp2": 0.021}
+HOST_GRAPHS_S = 0.0035  # with CUDA graphs, which one process alone may have
 RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
 
 
@@ -239,14 +243,18 @@ def communicated(counted: Counted, stage: str, world: int, accumulate: int, bf16
     return per_step[stage] * ring
 
 
-def turns_per_s(counted: Counted, stage: str, world: int, config: RunConfig, gpu: Gpu, assumed: Assumed) -> float:
-    """Turns a second of the whole world: compute at the assumed share of the peak, and what of the communication does
-    not hide behind it."""
+def seconds_a_step(
+    counted: Counted, stage: str, world: int, config: RunConfig, gpu: Gpu, assumed: Assumed
+) -> tuple[float, float]:
+    """Of the GPU: compute at the assumed share of the peak, and what of the communication does not hide behind it. Of
+    the host, which launches it meanwhile: the longer of the two is the step's."""
     turns, bf16 = turns_a_pack(config) * config.batch.accumulate, config.precision != "fp32"
     compute = counted.flops * turns / (gpu.peak(bf16) * assumed.mfu)
     link = gpu.link if world <= GPUS_PER_NODE else min(gpu.link, assumed.network)
     sent = communicated(counted, stage, world, config.batch.accumulate, bf16)
-    return turns * world / (compute + max(0.0, sent / link - assumed.overlap * compute))
+    graphs = config.cuda_graphs and stage == "plain" and world == 1
+    host = (HOST_GRAPHS_S if graphs else HOST_S[stage]) * config.batch.accumulate
+    return compute + max(0.0, sent / link - assumed.overlap * compute), host
 
 
 def turns_a_pack(config: RunConfig) -> int:
@@ -317,7 +325,8 @@ def report(
         f"{'sent a step':>12} {'battles/s':>10} {'scaling':>8} {'time':>8} {'cost':>9}",
     ]
     fits_everywhere = True
-    alone = {stage: turns_per_s(counted, stage, 1, config, gpu, assumed) / TURNS_PER_BATTLE for stage in STAGES}
+    alone = {stage: max(seconds_a_step(counted, stage, 1, config, gpu, assumed)) for stage in STAGES}
+    turns_alone = turns_a_pack(config) * config.batch.accumulate
     for world in gpus:
         fits_here = False
         shared = scale_to_world(config, world)
@@ -326,19 +335,27 @@ def report(
             needed = sum(parts.values()) / GIB + OVERHEAD_GIB
             fits = needed <= gpu.memory
             fits_here |= fits
-            speed = turns_per_s(counted, stage, world, shared, gpu, assumed) / TURNS_PER_BATTLE
-            scaling = speed / alone[stage] / world
+            of_gpu, of_host = seconds_a_step(counted, stage, world, shared, gpu, assumed)
+            turns = turns_a_pack(shared) * shared.batch.accumulate  # of each GPU
+            speed = turns * world / max(of_gpu, of_host) / TURNS_PER_BATTLE
+            scaling = turns / turns_alone * alone[stage] / max(of_gpu, of_host)
             seconds = battles_of_the_run(shared, world, battles) / speed
             sent = communicated(counted, stage, world, shared.batch.accumulate, bf16) / GIB
             lines.append(
                 f"{world:>5} {stage:<6} {needed:>10.1f}  {parts['optimizer'] / GIB:>18.1f} "
                 f"{parts['working'] / GIB:>12.1f} {sent:>8.2f} GiB {speed:>10,.0f} {scaling:>7.0%} "
                 f"{duration(seconds):>8} {dollars * world * seconds / 3600:>8,.2f}$"
+                + ("" if of_gpu > of_host else f"  waits for the host: {of_gpu / of_host:.0%} busy")
                 + ("" if fits else f"  does not fit: {gpu_name} has {gpu.memory:.0f} GiB")
             )
         if not fits_here:
             lines.append(f"{world:>5}: no stage fits: take more GPUs, gradient_checkpointing, or smaller batch.battles")
         fits_everywhere &= fits_here
+    if any("waits for the host" in line for line in lines):
+        lines += [
+            "",
+            "Too few battles for a GPU that waits for the host: larger batch.battles, or batch_scaling=multiply",
+        ]
     return "\n".join(lines), fits_everywhere
 
 

@@ -171,7 +171,32 @@ def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
     assert "both null" in capsys.readouterr().err
 
 
-def test_recomputing_and_fp32_take_longer(capsys):
+def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
+    """One billion FLOPs a turn, 41 turns a battle: of `batch.battles=8` the GPU's share is a tenth of the host's."""
+    counted = plan.Counted(parameters=10**6, layer=0, targets=0, working_bytes=0, flops=1e9)
+    gpu, assumed = plan.GPUS["h100-80gb"], plan.Assumed(mfu=0.5)
+
+    def seconds(stage, world, *settings):
+        config = load_config(None, ["batch.battles=8", "precision=bf16", *settings])
+        turns = plan.turns_a_pack(config) * config.batch.accumulate
+        of_gpu, of_host = plan.seconds_a_step(counted, stage, world, config, gpu, assumed)
+        assert of_gpu == pytest.approx(turns * 1e9 / (989e12 * 0.5))
+        return of_host
+
+    assert seconds("plain", 1) == seconds("plain", 8, "cuda_graphs=true") == 0.010
+    assert seconds("plain", 1, "cuda_graphs=true") == 0.0035
+    assert seconds("zero1", 1, "batch.accumulate=2") == 0.042
+    few, many = (
+        rows_of_plan(capsys, "1", "model.preset=tiny", "precision=fp32", f"batch.battles={battles}")["1", "plain"]
+        for battles in (8, 4096)
+    )
+    assert few[11:] == ["waits", "for", "the", "host:", "2%", "busy"]
+    assert many[11:] == []
+
+
+def test_recomputing_and_fp32_take_longer(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "HOST_S", dict.fromkeys(plan.STAGES, 0.0))
+
     def battles_per_s(setting):
         return float(rows_of_plan(capsys, "1", "model.preset=tiny", setting)["1", "plain"][7].replace(",", ""))
 
