@@ -240,28 +240,9 @@ else
   failed=1
 fi
 
-# With what time is left: the same bench with CUDA graphs, which tells whether the host or the GPU is what takes the time.
-if [ $cpu = no ] && [ "$(left)" -gt 60 ] && [ ${#works[@]} -eq 0 ]; then
-  bench "$first, CUDA graphs" default "$first" "$(left)" cuda_graphs=true
-  say ""
-  sed -n '/cuda_graphs=true$/,$p' "$out/bench_train.md" | grep -aE '^\| (battles|turns|GFLOP|GPU busy|peak)' |
-    while IFS= read -r line; do say "$line"; done
-elif [ ${#works[@]} -gt 0 ]; then
-  say "- **bench, $first, CUDA graphs**: not run, the compiled bench failed"
-elif [ $cpu = no ]; then
-  say "- **bench, $first, CUDA graphs**: not run, $(left) s are left: \`$PYTHON -m launch.bench_train --mode default" \
-    "--preset $first --data $data --set cuda_graphs=true\`"
-fi
-# A few steps under the engine that many GPUs have, where it is installed.
-if [ "$engine" = plain ] && has deepspeed && [ "$(left)" -gt 60 ]; then
-  few=$([ $cpu = yes ] && echo 3 || echo 40)
-  stage "training, $first, $few steps, DeepSpeed ZeRO 1" "$(left)" "${zero[@]}" --config launch/runs/h100_1gpu.yaml \
-    "${common[@]}" "output=$scratch/zero" "max_steps=$few" "log.every=10"
-  if [ -f "$scratch/zero/training_log.csv" ]; then figures "$scratch/zero/training_log.csv"; fi
-fi
 # Which of the kernels present is the fastest, and whether each is right: what `attention: auto` should take.
 if [ "$(left)" -gt 30 ]; then
-  stage "attention, $first" "$(left)" "$PYTHON" -m launch.bench_attention --preset "$first" --data "$cache" \
+  stage "attention, $first" 90 "$PYTHON" -m launch.bench_attention --preset "$first" --data "$cache" \
     --battles "$([ $cpu = yes ] && echo 4 || echo 128)" --records "$scratch"
   if [ -f "$scratch/attention.json" ]; then
     cp "$scratch/attention.json" "$out"
@@ -270,6 +251,32 @@ if [ "$(left)" -gt 30 ]; then
   fi
 else
   say "- **attention, $first**: not run, $(left) s are left: \`$PYTHON -m launch.bench_attention --data $data\`"
+fi
+# With what time is left, the same bench by other settings: CUDA graphs tell whether the host or the GPU is what takes the
+# time, packs of twice as many battles what the optimizer and short products cost. The profiles that are left are the first.
+mkdir "$scratch/profiles" && cp "$out"/bench_train_profile_*.txt "$scratch/profiles" 2>/dev/null
+for setting in cuda_graphs=true batch.battles=256; do
+  if [ $cpu = yes ]; then
+    break
+  elif [ ${#works[@]} -gt 0 ]; then
+    say "- **bench, $first, $setting**: not run, the compiled bench failed"
+  elif [ "$(left)" -gt 60 ]; then
+    bench "$first, $setting" default "$first" "$(left)" "$setting"
+    say ""
+    awk -v name="$setting" '/^## / { on = substr($0, length($0) - length(name) + 1) == name } on' "$out/bench_train.md" |
+      grep -aE '^\| (battles|turns|GFLOP|GPU busy|peak)' | while IFS= read -r line; do say "$line"; done
+  else
+    say "- **bench, $first, $setting**: not run, $(left) s are left: \`$PYTHON -m launch.bench_train --mode default" \
+      "--preset $first --data $data --set $setting\`"
+  fi
+done
+cp "$scratch"/profiles/* "$out" 2>/dev/null
+# A few steps under the engine that many GPUs have, where it is installed.
+if [ "$engine" = plain ] && has deepspeed && [ "$(left)" -gt 60 ]; then
+  few=$([ $cpu = yes ] && echo 3 || echo 40)
+  stage "training, $first, $few steps, DeepSpeed ZeRO 1" "$(left)" "${zero[@]}" --config launch/runs/h100_1gpu.yaml \
+    "${common[@]}" "output=$scratch/zero" "max_steps=$few" "log.every=10"
+  if [ -f "$scratch/zero/training_log.csv" ]; then figures "$scratch/zero/training_log.csv"; fi
 fi
 say ""
 say "$([ $failed = 0 ] && echo 'All stages passed' || echo 'A STAGE FAILED'), $SECONDS s in all. Left in the folder: $(ls "$out" | tr '\n' ' ')"
