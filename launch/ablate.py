@@ -48,8 +48,8 @@ ARMS = {
 }
 SETTINGS = (
     "data.heldout_share=0.05", "batch.battles=32", "optim.warmup_steps=100",
-    "objective.filter=imitation", "objective.filter_warmup=0", "eval.every=0", "checkpoint.every=200", "log.every=25",
-    "log.progress=false",
+    "objective.filter=imitation", "objective.filter_warmup=0", "objective.filter_floor=0", "objective.unknown_words=0",
+    "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
 )  # fmt: skip
 NAME = re.compile(r"[\w-]+( [\w-]+)*")
 OPPONENTS = ("random", "most_damage", "type_switch")

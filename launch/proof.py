@@ -47,8 +47,8 @@ DRAFTED = 100  # teams of each format, beside the written ones
 # faster targets, for critics of all arms alike.
 SETTINGS = (
     "data.heldout_share=0.05", "data.workers=1", "batch.battles=32", "optim.lr=3.0e-3", "optim.warmup_steps=100",
-    "objective.n_step=8", "objective.tau=0.02", "eval.every=0", "checkpoint.every=200", "log.every=25",
-    "log.progress=false",
+    "objective.n_step=8", "objective.tau=0.02", "objective.filter_floor=0", "objective.unknown_words=0", "eval.every=0",
+    "checkpoint.every=200", "log.every=25", "log.progress=false",
 )  # fmt: skip
 ARMS = {
     "imitation of all": ["objective.filter=imitation", "objective.filter_warmup=0"],
