@@ -39,6 +39,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
 _lean = msgspec.json.Decoder(LeanState)
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 # What the network reads of a turn.
 _TURN = {
     "words": np.int32,
@@ -127,15 +128,17 @@ class TurnwiseAgent:
     def from_pretrained(cls, folder_or_name: str | Path, *, device: str = "cpu", dtype: str = "float32", **options):
         """Load a model folder, a checkpoint that holds one, or a model of the Hugging Face Hub.
 
-        options: gamma, beta, temperature, seed. Raises FileNotFoundError, or ValueError where the stamps disagree, a
-        file is cut, or the device is not here.
+        dtype: float32, bfloat16 or float16. options: gamma, beta, temperature, seed. Raises FileNotFoundError, or
+        ValueError where the stamps disagree, a file is cut, or the device is not here.
         """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
         folder = _model_folder(folder_or_name)
         tokenizer = Tokenizer.load(folder / "vocabulary.json")
         fitted = folder / "calibration.json"
         try:
             with _no_bars():
-                network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=getattr(torch, dtype))
+                network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=DTYPES[dtype])
             calibration = json.loads(fitted.read_text()) if fitted.exists() else None
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"{folder}: is cut or spoilt ({error}): save or fetch the model again") from error
@@ -176,6 +179,8 @@ class TurnwiseAgent:
         out = self.network.step(self._to_device(self._stack([window])), self.network.new_cache(1), self._slots([0]))
         allowed = window[-1]["legal"]
         if legal is not None:
+            if len(legal) < len(allowed):
+                raise ValueError(f"legal: {len(legal)} values: give one for each of {len(allowed)} actions")
             allowed = allowed & np.asarray(legal, dtype=bool)[: len(allowed)]
         return self._decision(states[-1], lane, out.logits[-1], out.q_values[-1], allowed)
 

@@ -167,6 +167,10 @@ def test_decide_names_the_action_the_values_and_the_discount(agent):
     assert forced.probabilities[forced.action] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="actions"):
         agent.decide(states, actions=[0])
+    with pytest.raises(ValueError, match="legal: 4 values: give one for each of 13 actions"):
+        agent.decide(states, unknown, legal=only[:4])
+    with pytest.raises(ValueError, match="dtype='fp32': give one of float32, bfloat16, float16"):
+        TurnwiseAgent.from_pretrained(STARTER, dtype="fp32")
     with pytest.raises(ValueError, match="states"):
         agent.decide([])
     for wrong in (13, -2, 1.5, None):

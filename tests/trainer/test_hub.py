@@ -109,12 +109,12 @@ def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained,
     battle = make_battle(77, "gen9ou")
     work = tmp_path / "work"
     work.mkdir()
-    (work / "states.json").write_text(json.dumps(battle.states[:5]))
+    (work / "states.json").write_text(json.dumps([battle.states[:5], battle.actions[:4]]))
     use = ModelCard(hub.uploads["me/agent"]["README.md"].decode()).text.split("```python\n")[1].split("```")[0]
     assert len(use.splitlines()) == 5
     script = (
         "import json, importlib.util as u\nassert u.find_spec('trainer') is None and u.find_spec('data') is None\n"
-        f"states = json.load(open('states.json'))\n{use}\n"
+        f"states, actions = json.load(open('states.json'))\n{use}\n"
         "from transformers import AutoModel\n"
         "network = AutoModel.from_pretrained('me/agent', trust_remote_code=True)\n"
         "print(json.dumps([type(network).__name__, decision.action, decision.words, decision.probabilities]))"
@@ -124,7 +124,7 @@ def test_a_clean_process_without_the_repository_acts_by_the_models_name(trained,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **signed_in(hub, tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    expected = TurnwiseAgent.from_pretrained(trained / "model").decide(battle.states[:5])
+    expected = TurnwiseAgent.from_pretrained(trained / "model").decide(battle.states[:5], battle.actions[:4])
     kind, action, words, probabilities = json.loads(done.stdout.splitlines()[-1])
     assert (kind, action, words) == ("TurnwiseForOfflineRL", expected.action, expected.words)
     assert probabilities == pytest.approx(expected.probabilities, abs=1e-6)
