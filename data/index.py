@@ -87,7 +87,7 @@ def open_index(
     folders = format_folders(root, formats)
     missing = [name for name in formats if name not in folders]
     if missing:
-        raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(folders)}")
+        raise DataError(f"formats: {', '.join(missing)} not under {root}; there are {', '.join(folders)}")
     wanted = {name: folders[name] for name in (sorted(formats) or folders)}
     cache = folder_for(root, cache_dir)
     with locked(cache) as writable:

@@ -204,7 +204,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
     if not there:
         return None
     if missing := [name for name in formats if name not in there]:
-        raise DataError(f"data.formats: {', '.join(missing)} not under {root}; there are {', '.join(there)}")
+        raise DataError(f"formats: {', '.join(missing)} not under {root}; there are {', '.join(there)}")
     archives = {name: file for name, file in there.items() if not formats or name in formats}
     facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     facts.append(space_digest(space_named(config.space)))

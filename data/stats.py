@@ -46,8 +46,9 @@ def folder_stats(
     Returns:
         plain JSON: files, formats, ratings (by 100, and unrated), years, turns {mean, p50, p99, max, total, histogram},
         actions by kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
-        unknown_words {count, share, most}, rejects {count, by_reason, files}. Rejects are those of the whole. A cache
-        does not tell forfeits, dropped tails and words that its own vocabulary lacks: None, None and no `most`.
+        unknown_words {count, share, most}, rejects {count, by_reason, files}. Rejects are those of the whole, but for
+        files of a folder that cannot be read, of which those chosen count. A cache does not tell forfeits, dropped
+        tails and words that its own vocabulary lacks: None, None and no `most`.
 
     Raises:
         DataError: nothing to read there, an expression that cannot be evaluated, a vocabulary beside a cache's own.

@@ -290,9 +290,7 @@ class TokenCache:
         """Raises `DataError` where the cache lacks one of the formats."""
         there = self.manifest["formats"]
         if missing := [name for name in wanted if name not in there]:
-            raise DataError(
-                f"data.formats: {', '.join(missing)} not in the cache {self.path}; there are {', '.join(there)}"
-            )
+            raise DataError(f"formats: {', '.join(missing)} not in the cache {self.path}; there are {', '.join(there)}")
 
     def _open(self, shard: int) -> list[_Batch]:
         facts = self.manifest["shards"][shard]

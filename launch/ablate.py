@@ -51,7 +51,7 @@ SETTINGS = (
     "objective.filter=imitation", "objective.filter_warmup=0", "objective.filter_floor=0", "objective.unknown_words=0",
     "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
 )  # fmt: skip
-NAME = re.compile(r"[\w-]+( [\w-]+)*")
+NAME = re.compile(r"[A-Za-z0-9-]+( [A-Za-z0-9-]+)*")
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
@@ -172,6 +172,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.arms is None:
         options.arms = [] if options.arm else list(ARMS)
     options.own = {name: settings for name, *settings in options.arm}
+    if len(options.own) < len(options.arm):
+        parser.error("--arm: two have one name: give each its own")
     for name, settings in options.own.items():
         if name in ARMS or not settings or not NAME.fullmatch(name):
             parser.error(f"--arm {name}: give a name of its own, of letters, digits, - and blanks, and what it sets")

@@ -19,11 +19,12 @@ def table(entry: dict) -> str:
     """One entry as Markdown."""
     modes = [mode for mode in reversed(MODES) if mode in entry]
     hardware, versions = entry["hardware"], entry["versions"]
+    waits = ", means of waits for data" if entry.get("waits") == "mean" else ""  # older entries: medians of all
     lines = [
         f"## {entry['name']}", "",
         f"`{entry['command']}`, commit {entry['commit']}, {entry['date']}; {hardware['cores']} cores, "
         f"OMP_NUM_THREADS={hardware['threads']}, load {hardware['load_average'][0]} at the end; Python "
-        f"{versions['python']}, torch {versions['torch']}. Medians over steps, means of waits for data.", "",
+        f"{versions['python']}, torch {versions['torch']}. Medians over steps{waits}.", "",
         f"| | {' | '.join(modes)} |", f"| --- |{' --- |' * len(modes)}",
     ]  # fmt: skip
 
@@ -37,7 +38,7 @@ def table(entry: dict) -> str:
     for label, words in (("loader_included", "with loader"), ("loader_excluded", "without loader")):
         row(f"battles/s, {words}", lambda m, k=label: f"{m[k]['battles_per_s']:.2f}")
         row(f"turns/s, {words}", lambda m, k=label: f"{m[k]['turns_per_s']:.0f}")
-        row(f"s a step, median (slowest), {words}",
+        row(f"s a step (slowest), {words}",
             lambda m, k=label: f"{m[k]['seconds']:.4f} ({m[k]['slowest_s']:.4f})")  # fmt: skip
     row("battles, turns a step", lambda m: "{battles:.1f}, {turns:.0f}".format(**m["loader_included"]))
     row("padding", lambda m: f"{100 * m['loader_included']['padding_share']:.2f}%")

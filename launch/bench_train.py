@@ -125,13 +125,19 @@ class Bench:
         parts = self.clock.take()
         self.loss = float(metrics["loss/total"])
         waits = [step.get("data wait", 0.0) for step in parts]
+        mean_wait = statistics.fmean(waits)
         taken = [sum(step.values()) - wait for step, wait in zip(parts, waits, strict=True)]
         names = [name for name in PARTS if any(name in step for step in parts)]
         return {
-            "seconds": statistics.median(taken) + statistics.fmean(waits),
+            "seconds": statistics.median(taken) + mean_wait,
             "slowest_s": max(sum(step.values()) for step in parts),
             "cpu_s": (spent() - cpu) / len(parts),
-            "parts_s": {name: statistics.median(step.get(name, 0.0) for step in parts) for name in names},
+            "parts_s": {
+                name: (statistics.fmean if name == "data wait" else statistics.median)(
+                    step.get(name, 0.0) for step in parts
+                )
+                for name in names
+            },
             **(a_step(seen, self.run.config.batch.accumulate) if from_loader else {}),
         }
 
@@ -262,6 +268,7 @@ def entry_of(results: dict[str, dict], options: argparse.Namespace, argv: Sequen
         "hardware": {"device": first["device"], "cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS"),
                      "load_average": [round(x, 2) for x in os.getloadavg()]},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "waits": "mean",
         **results,
     }  # fmt: skip
     return entry | ({"default_over_prior": ratios(results)} if both else {})

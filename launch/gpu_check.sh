@@ -97,7 +97,7 @@ stage() {
 }
 
 printf '# GPU check\n\n' >"$summary"
-say "$(date -u '+%Y-%m-%d %H:%M UTC'), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), presets: $presets$([ $cpu = yes ] && echo '; DRY RUN ON CPU: no figure here tells of a GPU')"
+say "$(date -u '+%Y-%m-%d %H:%M UTC'), commit $("$PYTHON" -c 'from trainer.versions import git_commit; print(git_commit(short=True) or "unknown")' 2>/dev/null), presets: $presets$([ $cpu = yes ] && echo '; DRY RUN ON CPU: no figure here tells of a GPU')"
 
 if [ -n "$wheels" ]; then
   if ! "$PYTHON" -m pip install -q --no-index --no-deps --target "$scratch/site" "$wheels"/*.whl >>"$log" 2>&1; then

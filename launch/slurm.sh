@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on SLURM, one task a machine, one process a GPU:
 #
-#     sbatch --nodes=2 launch/slurm.sh OUTPUT --config launch/runs/h100_1gpu.yaml
+#     sbatch --nodes=2 launch/slurm.sh OUTPUT --config launch/runs/h100_1gpu.yaml batch_scaling=multiply
 #
 # OUTPUT is the run's output folder, on a disk that every machine sees; what follows goes to trainer.train. The engine is
 # DeepSpeed ZeRO 1 (ENGINE=ds_configs/zero3.json for another, ENGINE= for DDP). Two minutes before its time is up every

@@ -118,13 +118,14 @@ def evaluate_dataset(
 
 
 def warn_of_win_chance(result: dict) -> None:
-    """Says where the calibrated win chance, fitted on training battles, tells held-out ones no better than a constant:
-    critics that learned their battles by heart are sure of the wrong side."""
+    """Says where the calibrated win chance, fitted on training battles, is further off on held-out ones than a constant:
+    critics that learned their battles by heart are too sure."""
     for row in result["values"]:
         if row["gamma"] == result["gamma"] and "brier" in row and row["brier"] >= row["brier_of_share"]:
             log.warning(
                 "win chance at γ = %s: its Brier score over %d held-out battles is %.4f, not below %.4f, that of "
-                "always telling the share of wins: its win chances tell nothing: train longer, or on more battles",
+                "always telling the share of wins: where AUC is above 0.5 it is too sure of itself, else it knows "
+                "nothing; more battles mend either",
                 row["gamma"], row["battles"], row["brier"], row["brier_of_share"],
             )  # fmt: skip
 

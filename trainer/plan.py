@@ -42,8 +42,8 @@ STAGES = ("plain", "zero1", "zero2", "zero3", "fsdp2")
 TURNS_PER_BATTLE = 41.0  # of the reference battles: DESIGN's histogram
 BF16_SHARE = 0.8  # of fp32 working memory under bf16 autocast; counted for what is kept: 0.67 (tiny), 0.79 (small)
 OVERHEAD_GIB = 1.5  # CUDA's context, kernels' workspaces, the allocator's gaps
-# Seconds in which the host launches a micro-batch of a compiled step, counted on the stand-in for CUDA (launch/LOG.md).
-# Of ZeRO 3 and FSDP2, which are not compiled whole, the least.
+# Seconds in which the host launches a micro-batch of a compiled step, counted for `base` on the stand-in for CUDA
+# (launch/LOG.md): fewer layers take less. Of ZeRO 3 and FSDP2, which are not compiled whole, the least.
 HOST_S = {"plain": 0.010, "zero1": 0.021, "zero2": 0.021, "zero3": 0.021, "fsdp2": 0.021}
 HOST_GRAPHS_S = 0.0035  # with CUDA graphs, which one process alone may have
 RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
@@ -352,10 +352,9 @@ def report(
             lines.append(f"{world:>5}: no stage fits: take more GPUs, gradient_checkpointing, or smaller batch.battles")
         fits_everywhere &= fits_here
     if any("waits for the host" in line for line in lines):
-        lines += [
-            "",
-            "Too few battles for a GPU that waits for the host: larger batch.battles, or batch_scaling=multiply",
-        ]
+        more = [f"larger batch.battles{' and batch.accumulate=1' if config.batch.accumulate > 1 else ''}"]
+        more += ["batch_scaling=multiply"] * (config.batch_scaling == "keep" and max(gpus) > 1)
+        lines += ["", f"A GPU that waits for the host has too few battles a pack: {', or '.join(more)}"]
     return "\n".join(lines), fits_everywhere
 
 

@@ -64,11 +64,14 @@ def test_battles_of_all_seeds_count_once_each():
     assert low < share < high
 
 
-@pytest.mark.parametrize("arm", [["mine"], ["a/b", "seed=1"], ["transformer", "seed=1"]])
+@pytest.mark.parametrize("arm", [["mine"], ["a/b", "seed=1"], ["a_b", "seed=1"], ["transformer", "seed=1"]])
 def test_an_arm_of_ones_own_has_a_name_and_settings(tmp_path, capsys, arm):
     with pytest.raises(SystemExit):
         main(["--data", "data/sample", "--out", str(tmp_path), "--arm", *arm])
     assert f"--arm {arm[0]}: give a name of its own" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--data", "data/sample", "--out", str(tmp_path), "--arm", "x", "seed=1", "--arm", "x", "seed=2"])
+    assert "two have one name" in capsys.readouterr().err
 
 
 def test_an_arm_that_cannot_be_trained_says_why(tmp_path):

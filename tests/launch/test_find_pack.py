@@ -84,7 +84,7 @@ def test_the_command_prints_the_override_of_what_fits(battles, tmp_path, monkeyp
 
 @pytest.mark.gpu
 def test_a_try_that_runs_out_of_cuda_memory_tells_no_peak(battles, tmp_path, monkeypatch):
-    """One try, not a search: `launch/gpu_check.sh` has two minutes for all GPU tests, and a search is ten processes."""
+    """One try, not a search: `launch/gpu_check.sh` has 150 s for all GPU tests, and a search is ten processes."""
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
     settings = [*TRIED, f"data.path={battles}"]
     torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from tests.packs import inputs_of, random_pack, tiny_network
 from trainer import heldout
@@ -214,35 +215,38 @@ def test_calibration_finds_the_logistic_law_that_made_the_outcomes():
     assert value_rows(one_sided, [0.9, 0.999], fitted, np.arange(20_000)) == []
 
 
-@pytest.mark.parametrize("drawn_at_once", [1, 1 << 20])
-def test_intervals_of_the_values_are_those_of_a_plain_loop(monkeypatch, drawn_at_once):
-    """Values with ties, both views of a battle together, and draws that have won battles alone or lost ones."""
-    monkeypatch.setattr("trainer.scores.MOST_DRAWN", drawn_at_once)
-    monkeypatch.setattr("trainer.scores.RESAMPLES", 60)
+def test_the_area_and_its_interval_are_those_of_a_plain_loop():
+    """Values with ties, and both views of a battle together: the area pair by pair, and its spread over battles drawn
+    again and again."""
     rng = np.random.default_rng(3)
-    battles = 10 + rng.integers(0, 4, 40)
-    outcome = np.where(battles == 10, rng.integers(0, 2, 40), battles % 2)  # both views of one, one view of the others
-    values = np.round(rng.normal(size=(40, 1)) + outcome[:, None], 1).astype(np.float32)
+    battles = 10 + rng.integers(0, 60, 400)
+    outcome = np.where(battles % 3 == 0, rng.integers(0, 2, 400), battles % 2)  # both views of some
+    values = np.round(rng.normal(size=(400, 1)) + 0.7 * outcome[:, None], 1).astype(np.float32)
     outcome[:5] = -1
     data = {"values": values, "outcome": outcome}
     row, *none = value_rows(data, [0.9], {"0.9": {"slope": 1.5, "intercept": -0.5}}, battles)
     assert none == []
-
-    def plain(chosen):
-        pairs = [(a, b) for a in chosen for b in chosen if outcome[a] == 1 and outcome[b] == 0]
-        told = [(values[a, 0] > values[b, 0]) + (values[a, 0] == values[b, 0]) / 2 for a, b in pairs]
-        chances = 1 / (1 + np.exp(-(1.5 * values[chosen, 0].astype(float) - 0.5)))
-        return np.mean(told) if told else np.nan, np.mean((chances - outcome[chosen]) ** 2)
-
-    of = [[i for i in range(5, 40) if battles[i] == battle] for battle in range(10, 14)]
-    drawn = np.random.default_rng(0)
-    found = np.array([plain([i for u in drawn.integers(0, 4, 4) for i in of[u]]) for _ in range(60)])
-    assert 0 < np.isnan(found[:, 0]).sum() < 60
-    assert len(set(values[5:, 0].tolist())) < 35
-    auc, brier = plain(list(range(5, 40)))
-    assert (row["battles"], row["decisions"]) == (4, 35)
-    assert [row["auc"], *row["auc95"]] == pytest.approx([auc, *np.nanpercentile(found[:, 0], [2.5, 97.5])])
-    assert [row["brier"], *row["brier95"]] == pytest.approx([brier, *np.percentile(found[:, 1], [2.5, 97.5])])
+    told = {True: [], False: []}
+    for value, won in zip(values[5:, 0].tolist(), outcome[5:] == 1, strict=True):
+        told[bool(won)].append(value)
+    pairs = [(a > b) + (a == b) / 2 for a in told[True] for b in told[False]]
+    assert row["auc"] == pytest.approx(np.mean(pairs))
+    of = [[i for i in range(5, 400) if battles[i] == battle] for battle in sorted(set(battles[5:]))]
+    assert (row["battles"], row["decisions"]) == (len(of), 395)
+    chances = 1 / (1 + np.exp(-(1.5 * values[:, 0].astype(float) - 0.5)))
+    areas, briers = [], []
+    for _ in range(1000):
+        drawn = [i for unit in rng.integers(0, len(of), len(of)) for i in of[unit]]
+        areas.append(roc_auc_score(outcome[drawn], values[drawn, 0]))
+        briers.append(((chances[drawn] - outcome[drawn]) ** 2).mean())
+    assert row["auc95"] == pytest.approx(np.percentile(areas, [2.5, 97.5]), abs=0.006)
+    assert row["brier95"] == pytest.approx(np.percentile(briers, [2.5, 97.5]), abs=0.006)
+    assert row["auc95"][1] - row["auc95"][0] > 0.1  # beside which those bounds are small
+    one = value_rows({"values": values[5:], "outcome": outcome[5:]}, [0.9], {}, np.zeros(395, int))
+    assert one[0]["battles"] == 1
+    values[7] = np.nan
+    with pytest.raises(ValueError, match=r"V at γ = 0.9 is not finite"):
+        value_rows(data, [0.9], {}, battles)
 
 
 def test_a_win_chance_that_tells_nothing_held_out_is_said(caplog):
@@ -262,7 +266,8 @@ def test_a_win_chance_that_tells_nothing_held_out_is_said(caplog):
     scores = f"{rows[0]['brier']:.4f}, not below {share * (1 - share):.4f}"
     assert said == (
         f"win chance at γ = 0.9: its Brier score over 100 held-out battles is {scores}, that of always telling the "
-        "share of wins: its win chances tell nothing: train longer, or on more battles"
+        "share of wins: where AUC is above 0.5 it is too sure of itself, else it knows nothing; more battles mend "
+        "either"
     )
     caplog.clear()
     heldout.warn_of_win_chance({"gamma": 0.9, "values": [rows[0] | {"brier": rows[0]["brier_of_share"]}]})

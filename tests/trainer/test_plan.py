@@ -192,6 +192,12 @@ def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
     )
     assert few[11:] == ["waits", "for", "the", "host:", "2%", "busy"]
     assert many[11:] == []
+    for settings, advice in (
+        ((), "larger batch.battles, or batch_scaling=multiply"),
+        (("batch_scaling=multiply", "batch.accumulate=4"), "larger batch.battles and batch.accumulate=1"),
+    ):
+        assert plan.main(["--gpus", "1,8", "model.preset=tiny", "batch.battles=16", *settings]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"too few battles a pack: {advice}")
 
 
 def test_recomputing_and_fp32_take_longer(capsys, monkeypatch):
