@@ -118,8 +118,8 @@ def evaluate_dataset(
 
 
 def warn_of_win_chance(result: dict) -> None:
-    """Says where the calibrated win chance, fitted on training battles, is further off on held-out ones than a constant:
-    critics that learned their battles by heart are too sure."""
+    """Says where the calibrated win chance, fitted on training battles, is further off on held-out ones than a
+    constant: critics that learned their battles by heart are too sure."""
     for row in result["values"]:
         if row["gamma"] == result["gamma"] and "brier" in row and row["brier"] >= row["brier_of_share"]:
             log.warning(

@@ -100,7 +100,7 @@ def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
             data = BattleDataset(asked, words)
             assert data.sources.parts[0].cache.manifest["vocabulary"] == words.hash
     for formats in (["gen7ou"], ["gen1ou", "gen7ou"]):
-        with pytest.raises(DataError, match=r"data\.formats: gen7ou not under .*; there are gen1ou"):
+        with pytest.raises(DataError, match=r"formats: gen7ou not under .*; there are gen1ou"):
             BattleDataset(replace(config, formats=formats), TOKENIZER)
     assert len(list((tmp_path / "i").glob("tokens-*"))) == 2
 
