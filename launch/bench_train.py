@@ -132,12 +132,8 @@ class Bench:
             "seconds": statistics.median(taken) + mean_wait,
             "slowest_s": max(sum(step.values()) for step in parts),
             "cpu_s": (spent() - cpu) / len(parts),
-            "parts_s": {
-                name: (statistics.fmean if name == "data wait" else statistics.median)(
-                    step.get(name, 0.0) for step in parts
-                )
-                for name in names
-            },
+            "parts_s": {name: statistics.median(step.get(name, 0.0) for step in parts) for name in names}
+            | {"data wait": mean_wait},
             **(a_step(seen, self.run.config.batch.accumulate) if from_loader else {}),
         }
 

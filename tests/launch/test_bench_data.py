@@ -17,6 +17,7 @@ def test_an_index_is_benched_in_a_folder_named_from_here(battles, tmp_path, monk
     assert bench_data.main([*settings, "--only", "index"]) == 0
     _, told = capsys.readouterr().out.split("index …\n")
     figures = json.loads(told)
-    assert (figures["files"], figures["warm_rows"]) == (20_000, 80_000)
+    assert figures["files"] == 20_000
+    assert figures["warm_rows"] == pytest.approx(0.98 * 80_000, rel=0.005)  # the training side of four links to each
     assert figures["scan_us_per_file"] > 0
     assert not any((tmp_path / "here").iterdir())
