@@ -187,7 +187,8 @@ def area(values: np.ndarray, won: np.ndarray, units: np.ndarray) -> list[float]:
 
     n, sides = int(units.max()) + 1, (units[won], units[~won])
     told = (below(losses, values[won]), len(wins) - below(wins, values[~won]))  # pairs told right, of each decision
-    pairs, found = len(wins) * len(losses), told[0].sum() / (len(wins) * len(losses))
+    pairs = len(wins) * len(losses)
+    found = told[0].sum() / pairs
     of_unit = sum(np.bincount(side, part, n) for side, part in zip(sides, told, strict=True)) / pairs
     influence = of_unit - found * sum(np.bincount(side, minlength=n) / len(side) for side in sides)
     error = 1.96 * np.sqrt((influence**2).sum() * n / max(1, n - 1))
