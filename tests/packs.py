@@ -82,3 +82,18 @@ NETWORK_INPUTS = (
 
 def inputs_of(pack: dict) -> dict:
     return {key: pack[key] for key in NETWORK_INPUTS}
+
+
+NEGLIGIBLE = 1e-5
+
+
+def outputs(network, pack):
+    with torch.no_grad():
+        out = network.eval()(**inputs_of(pack))
+    return out.logits, out.q_values
+
+
+def assert_close(a, b, tolerance=NEGLIGIBLE):
+    for x, y in zip(a, b, strict=True):
+        scale = max(1.0, y[y > torch.finfo(torch.float32).min / 2].abs().max().item())
+        assert (x - y).abs().max().item() <= tolerance * scale
