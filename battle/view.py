@@ -10,55 +10,24 @@ players are left out unless `--names` asks for them. What the page looks like an
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from battle.scene import Benches, Names, action_of, field_of
+from battle.web_page import web_page
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
 from data.report_file import report_file
-from data.schema import FIRST_SWITCH, FIRST_TERA, N_MOVES, BadBattle, BattleRecord, Pokemon, State, legal_actions
+from data.schema import BadBattle, BattleRecord, State, legal_actions
 from data.terminal import steady_output
 
 if TYPE_CHECKING:
     from battle.agents import Decision, TurnwiseAgent
 
 log = logging.getLogger(__name__)
-PAGE = Path(__file__).parent / "page"
 LONG = 0.999  # from this discount on a value is about the result, and can be read as a chance to win
-BOOSTS = ("atk", "def", "spa", "spd", "spe", "accuracy", "evasion")
-_NOTHING = {
-    "noweather", "nofield", "noconditions", "noeffect", "nostatus", "nomove", "notype", "noability", "unknownability",
-    "noitem", "unknownitem", "",
-}  # fmt: skip
-_ITEM_ENDS = re.compile(
-    "(?<=[a-z]{3})(band|scarf|specs|boots|orb|berry|sash|vest|helmet|balloon|glasses|plate|club|gem|herb|rock|claw|"
-    "policy|goggles|cloak|dice|mask|energy|powder|lens|belt|button|root|seed|pack|coat|water|magnet|spoon)$"
-)
-
-
-class Names:
-    """Names as people write them ("ironvaliant" → "Iron Valiant"), where the game's data of the format knows them."""
-
-    def __init__(self, battle_format: str):
-        from poke_env.data import GenData  # here: it takes a while to import, and only pages need it
-
-        digit = battle_format[3:4]
-        data = GenData.from_gen(int(digit) if digit.isdigit() and digit != "0" else 9)
-        self._known = {name: entry["name"] for name, entry in data.pokedex.items() if "name" in entry}
-        for entry in data.pokedex.values():
-            for ability in entry.get("abilities", {}).values():
-                self._known.setdefault(re.sub("[^a-z]", "", ability.lower()), ability)
-        self._known |= {name: entry["name"] for name, entry in data.moves.items() if "name" in entry}
-
-    def __call__(self, name: str) -> str:
-        """Empty for the words that stand for nothing."""
-        if name in _NOTHING:
-            return ""
-        return self._known.get(name) or _ITEM_ENDS.sub(r" \1", name).title()
 
 
 def view_data(
@@ -70,11 +39,11 @@ def view_data(
     """
     states = battle.states
     write = Names(states[0].format)
-    story = _Benches(write)
+    story = Benches(write)
     turns = []
     for t, (state, thought) in enumerate(zip(states, decisions, strict=True)):
         played = battle.actions[t] if t < len(states) - 1 else -1
-        turn = _field(state, write) | story.add(state)
+        turn = field_of(state, write) | story.add(state)
         turn |= _thoughts(state, thought, played, agent, write, last=t == len(states) - 1)
         turns.append(turn)
     judged = [turn["agrees"] for turn in turns if turn["agrees"] is not None]
@@ -113,7 +82,7 @@ def _thoughts(
     return {
         "actions": [
             {
-                "id": a, **_action(state, a, write),
+                "id": a, **action_of(state, a, write),
                 "p": round(thought.probabilities[a], 4), "q": round(thought.q_values[a], 2),
             }
             for a in legal
@@ -124,102 +93,6 @@ def _thoughts(
         "value": round(thought.values[thought.gamma], 2),
         "curve": curve,
     }  # fmt: skip
-
-
-def _action(state: State, action: int, write: Names) -> dict[str, Any]:
-    """An action by what it is: its kind, name, and what is known of the move or the Pokémon that comes in.
-
-    Kind "other", named by its id, where the state has no such slot.
-    """
-    switch, tera = FIRST_SWITCH <= action < FIRST_TERA, action >= FIRST_TERA
-    found = state.available_switches if switch else state.player_active_pokemon.moves[:N_MOVES]
-    slot = action - (FIRST_SWITCH if switch else FIRST_TERA if tera else 0)
-    if slot >= len(found):
-        return {"kind": "other", "name": f"action {action}", "types": []}
-    chosen = sorted(found, key=lambda choice: choice.name)[slot]
-    if switch:
-        return {"kind": "switch", "name": write(chosen.name), "types": _types(chosen), "hp": chosen.hp_pct}
-    return {
-        "kind": "tera" if tera else "move",
-        "name": write(chosen.name),
-        "types": [chosen.move_type],
-        "power": chosen.base_power,
-    }
-
-
-def _field(state: State, write: Names) -> dict[str, Any]:
-    """Both active Pokémon, and what lies on the field."""
-    return {
-        "me": _pokemon(state.player_active_pokemon, write),
-        "foe": _pokemon(state.opponent_active_pokemon, write),
-        "left": state.opponents_remaining,
-        "field": [write(word) for word in (state.weather, state.battle_field) if word not in _NOTHING],
-        "sides": [write(state.player_conditions), write(state.opponent_conditions)],
-        "moved": [write(state.player_prev_move.name), write(state.opponent_prev_move.name)],
-        "forced": state.forced_switch,
-    }
-
-
-def _pokemon(pokemon: Pokemon, write: Names) -> dict[str, Any]:
-    boosts = {stat: getattr(pokemon, f"{stat}_boost") for stat in BOOSTS}
-    return {
-        "name": write(pokemon.name),
-        "hp": round(pokemon.hp_pct, 4),
-        "status": "" if pokemon.status in _NOTHING else pokemon.status,
-        "types": _types(pokemon),
-        "tera": "" if pokemon.tera_type in _NOTHING else pokemon.tera_type,
-        "level": pokemon.lvl,
-        "item": write(pokemon.item),
-        "ability": write(pokemon.ability),
-        "effect": write(pokemon.effect),
-        "boosts": {stat: stage for stat, stage in boosts.items() if stage},
-        "moves": [write(move.name) for move in pokemon.moves[:N_MOVES]],
-    }
-
-
-def _types(pokemon: Pokemon) -> list[str]:
-    return [kind for kind in pokemon.types.split() if kind not in _NOTHING]
-
-
-class _Benches:
-    """Both teams as they become known: the own bench from each state, the opponent's from who was seen."""
-
-    def __init__(self, write: Names):
-        self.write = write
-        self.own: dict[str, dict[str, Any]] = {}
-        self.seen: dict[str, dict[str, Any]] = {}
-
-    def add(self, state: State) -> dict[str, Any]:
-        active, foe = state.player_active_pokemon, state.opponent_active_pokemon
-        here = {pokemon.base_species: self._brief(pokemon) for pokemon in state.available_switches}
-        self.own |= here | {active.base_species: self._brief(active)}
-        self.seen[foe.base_species] = self._brief(foe)
-        bench = [
-            # Who is known and cannot come in is down, or held back (a trap).
-            {**brief, "out": species not in here}
-            for species, brief in self.own.items()
-            if species != active.base_species
-        ]
-        foes = [{**brief} for species, brief in self.seen.items() if species != foe.base_species]
-        return {"bench": bench, "foes": foes}
-
-    def _brief(self, pokemon: Pokemon) -> dict[str, Any]:
-        return {
-            "name": self.write(pokemon.name),
-            "hp": round(pokemon.hp_pct, 4),
-            "status": "" if pokemon.status in _NOTHING else pokemon.status,
-        }
-
-
-def page_of(data: dict[str, Any]) -> str:
-    """The page as one text: template, style, script and data, nothing fetched."""
-    parts = {name: (PAGE / f"view.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    # Nothing in the data may end the script element that holds it.
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    page = parts["html"]
-    for mark, content in (("/*css*/", parts["css"]), ("/*js*/", parts["js"]), ("/*data*/", text)):
-        page = page.replace(mark, content)
-    return page
 
 
 def view(
@@ -235,7 +108,7 @@ def view(
     except BadBattle:
         name = None  # a renamed file is a battle all the same; the page then says less of it
     decisions = agent.decide_all(battle.states, battle.actions)
-    return page_of(view_data(battle, decisions, agent, name, names))
+    return web_page("view", view_data(battle, decisions, agent, name, names))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,34 @@
+"""Sentences of a battle, from the protocol's lines."""
+
+from battle.story import Story
+
+
+def told(*lines):
+    story = Story()
+    for line in lines:
+        story.tell(line)
+    story.close("")
+    return story
+
+
+def test_a_tie_is_told():
+    """Its line has no second bar, as those that only steer the client have none."""
+    story = told("|player|p1|Ann|", "|upkeep", "|", "|tie")
+    assert story.result == "a tie"
+    assert [said.text for said in story.turns[-1].said] == ["a tie"]
+
+
+def test_a_turn_keeps_how_both_sides_stood_after_it():
+    story = told(
+        "|player|p1|Ann|", "|switch|p1a: Star|Starmie|100/100", "|switch|p2a: Bliss|Blissey, F|80/100", "|turn|1",
+        "|move|p1a: Star|Surf|p2a: Bliss", "|-damage|p2a: Bliss|40/100 brn", "|faint|p1a: Star",
+    )  # fmt: skip
+    before, after = story.turns
+    assert (before.heading, after.heading) == ("Start", "Turn 1")
+    assert [(side.player, side.pokemon, side.percent) for side in before.sides] == [
+        ("Ann", "Starmie", 100), ("Player 2", "Blissey", 80),
+    ]  # fmt: skip
+    assert [(side.percent, side.status) for side in after.sides] == [(0, "fnt"), (40, "brn")]
+    assert after.said == [
+        ("Ann's Star uses Surf.", False), ("Player 2's Bliss is at 40%", True), ("Ann's Star faints.", False),
+    ]  # fmt: skip
