@@ -5,14 +5,14 @@ CUDA_VENV := .venv-cuda
 BIN := $(VENV)/bin
 # uv looks only where it is told for wheels that pip is configured to find.
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^global.find-links='\(.*\)'/\1/p")
-# Who plays, and whose mind `view` shows: the bundled model to start from, or a run's folder.
+# Who plays (in `duel` against you), and whose mind `view` shows: the bundled model to start from, or a run's folder.
 AGENT ?= battle/starter
 # Compiled modules are kept, whatever the machine's habit: else each process compiles some 3,000 files anew, for 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 # Threads that wait give their core back: without it a busy machine trains many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: train play view test test-full gpu-dry-run lint hooks setup clean
+.PHONY: train play duel view test test-full gpu-dry-run lint hooks setup clean
 
 train: $(VENV)/.ready
 	$(BIN)/python -m trainer.train --config launch/runs/quickstart.yaml
@@ -22,6 +22,9 @@ train: $(VENV)/.ready
 play: $(VENV)/.ready battle/node_modules/.ready
 	$(BIN)/python -m battle.evaluate --agent $(AGENT) --against all --formats gen1ou gen9ou --battles 20 \
 		$(if $(filter runs/%,$(AGENT)),--json $(AGENT)/play.json)
+
+duel: $(VENV)/.ready battle/node_modules/.ready
+	$(BIN)/python -m battle.duel --agent $(AGENT) --out runs/duel
 
 view: $(VENV)/.ready
 	$(BIN)/python -m battle.view $(firstword $(wildcard data/sample/gen9ou/*)) --checkpoint $(AGENT) --out runs/battle.html

@@ -14,6 +14,8 @@ import numpy as np
 
 from data.schema import N_ACTIONS
 
+RESIGN = -2  # an answer in the place of an action, in battles of `battle.play`: this one is given up
+
 _MASKS = (np.arange(1 << N_ACTIONS)[:, None] >> np.arange(N_ACTIONS) & 1).astype(bool)
 _MASKS.flags.writeable = False
 
@@ -68,7 +70,7 @@ class Agent(Protocol):
     name: str
 
     def choose(self, observations: list[Observation]) -> list[int]:
-        """One action id (0–12) per observation, in their order."""
+        """One action id (0–12), or RESIGN, per observation, in their order."""
 
 
 _decoder = msgspec.json.Decoder()

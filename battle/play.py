@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from battle.errors import BattleError
-from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.interface import RESIGN, Agent, Observation, bits_to_mask, decode
 from battle.simulator import BattleSpec, Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Match:
 
     id: unique in the run, also the battle's id in file names. agents: who plays p1 and p2. seed: fixes the battle's
     dice, the leads, and the agents' own draws. explore: share of decisions replaced by a random legal one, per side.
-    want_log: the outcome shall hold the battle's input log.
+    want_log: the outcome shall hold the battle's input log. names: of p1 and p2, as the protocol's lines have them; no
+    two alike.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Match:
     lead_rule: str = "first"
     leads: tuple[int, int] = (0, 0)
     want_log: bool = False
+    names: tuple[str, str] = ("Player 1", "Player 2")
 
     @property
     def dice(self) -> str:
@@ -93,7 +95,8 @@ class Outcome:
 
     winner: 0 or 1, −1 where nobody won. refused: choices that the battle did not take. unavailable: choices that turned
     out to be impossible (a hidden trap) and were made again. log, sha256: the simulator's input log and the
-    fingerprint of its lines, where the match wants them and the battle was played to its end.
+    fingerprint of its lines, where the match wants them and the battle was played to its end. lines: what each side was
+    not told any more, of agents that want the protocol's lines.
     """
 
     match: Match
@@ -106,6 +109,7 @@ class Outcome:
     message: str = ""
     log: list[str] = field(default_factory=list)
     sha256: str = ""
+    lines: tuple[Sequence[str], Sequence[str]] = ((), ())
 
 
 class _Table:
@@ -133,6 +137,7 @@ class _Table:
             format=match.format,
             seed=match.dice,
             teams=match.teams,
+            names=match.names,
             leads=match.leads,
             team_seeds=match.team_seeds,
             want_requests=self.wants_requests,
@@ -160,9 +165,9 @@ class _Table:
         )
 
     def take(self, side: int, action: int) -> None:
-        """Notes an agent's action, or the random one that stands in its place."""
+        """Notes an agent's action, or the random one that stands in its place; RESIGN stays what it is."""
         view = self.views[side]
-        if self.rngs and self.rngs[side].random() < self.match.explore[side]:
+        if action != RESIGN and self.rngs and self.rngs[side].random() < self.match.explore[side]:
             legal = [a for a in range(13) if view.legal[-1] >> a & 1]
             if legal:
                 action = int(self.rngs[side].choice(legal))
@@ -171,6 +176,15 @@ class _Table:
         view.actions[-1] = action
         self.waiting[side] = action
         self.seated[side] = True
+
+    def resigned(self) -> int | None:
+        """The side that gives up now, if one does: nothing that was chosen for this turn is played."""
+        if RESIGN not in self.waiting:
+            return None
+        for view, action in zip(self.views, self.waiting, strict=True):
+            if action is not None:
+                view.actions[-1] = -1
+        return self.waiting.index(RESIGN)
 
     def correct(self, side: int, action: int) -> None:
         """Tells an agent that another action than its own was played, −1: nobody knows which. It sees it as its
@@ -231,6 +245,8 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
             kind = "won" if event.winner >= 0 else "tie"
             outcome = table.outcome(kind, event.winner, event.turns, last)
             outcome.log, outcome.sha256 = event.log, event.sha256
+            if any(table.wants_lines):
+                outcome.lines = tuple(decode(event.lines))
             yield outcome
         elif event.event == "void":
             del tables[event.lane]
@@ -259,5 +275,9 @@ def _send(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterato
             sim.drop(lane)
             yield table.outcome("cut", -1, table.turn, None)
         elif table.waiting != [None, None]:
-            sim.act(lane, table.waiting)
+            side = table.resigned()
+            if side is None:
+                sim.act(lane, table.waiting)
+            else:
+                sim.write(lane, f">forcelose p{side + 1}")
             table.waiting = [None, None]

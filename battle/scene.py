@@ -115,10 +115,18 @@ def action_of(state: State, action: int, write: Names) -> dict[str, Any]:
         return {"kind": "other", "name": f"action {action}", "types": []}
     chosen = sorted(found, key=lambda choice: choice.name)[slot]
     if switch:
-        return {"kind": "switch", "name": write(chosen.name), "types": _types(chosen), "hp": chosen.hp_pct}
+        return {
+            "kind": "switch",
+            "name": write(chosen.name),
+            "types": _types(chosen),
+            "hp": chosen.hp_pct,
+            "moves": [write(move.name) for move in chosen.moves[:N_MOVES]],
+        }
     return {
         "kind": "tera" if tera else "move",
         "name": write(chosen.name),
         "types": [chosen.move_type],
         "power": chosen.base_power,
+        "accuracy": chosen.accuracy,
+        "pp": chosen.current_pp,
     }

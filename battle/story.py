@@ -21,12 +21,13 @@ _CONDITIONS = {"-sidestart": "lies on", "-sideend": "is gone from"}
 
 @dataclass
 class Side:
-    """One player, and who of theirs is on the field."""
+    """One player, who of theirs is on the field, and who has fallen."""
 
     player: str
     pokemon: str = ""
     percent: float = 0.0
     status: str = ""
+    fallen: set[str] = field(default_factory=set)
 
     def shows(self, condition: str) -> None:
         """Takes in `241/353 par`, `72/100`, `24/48g` (of a bar of 48, and its colour) or `0 fnt`."""
@@ -99,11 +100,14 @@ class Story:
             side = self.sides[rest[0][:2]]
             side.pokemon = rest[1].partition(",")[0]
             side.shows(rest[2])
+            side.fallen.discard(side.pokemon)
             self.say(f"{side.player} sends out {side.pokemon}.")
         elif kind == "move" and len(rest) > 1:
             self.say(f"{self.who(rest[0])} uses {rest[1]}.")
         elif kind == "faint":
-            self.sides[rest[0][:2]].shows("0 fnt")
+            side = self.sides[rest[0][:2]]
+            side.shows("0 fnt")
+            side.fallen.add(side.pokemon)
             self.say(f"{self.who(rest[0])} faints.")
         elif kind == "cant" and len(rest) > 1:
             self.say(f"{self.who(rest[0])} cannot move ({rest[1]}).")

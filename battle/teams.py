@@ -57,16 +57,19 @@ def load_teams(
     teams, refused = [], None
     for path in team_files(battle_format, source, purpose):
         try:
-            packed = sim.pack_team(battle_format, _text(path), str(path))
+            teams.append(pack_file(sim, battle_format, path))
         except InvalidTeam as error:
             if strict:
                 raise
             refused = error
-            continue
-        teams.append(Team(path.name.removesuffix(f".{battle_format}_team"), packed))
     if not teams:
         raise refused
     return teams
+
+
+def pack_file(sim: Simulator, battle_format: str, path: Path) -> Team:
+    """The team of one file. Raises InvalidTeam with the validator's words, OSError."""
+    return Team(path.name.removesuffix(f".{battle_format}_team"), sim.pack_team(battle_format, _text(path), str(path)))
 
 
 def _assembled(sim: Simulator, battle_format: str, purpose: str) -> list[Team]:

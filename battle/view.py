@@ -95,20 +95,25 @@ def _thoughts(
     }  # fmt: skip
 
 
-def view(
-    file: Path, checkpoint: str, gamma: float | None = None, beta: float | None = None, names: bool = False
-) -> str:
-    """The page of a battle file as an agent sees it. Raises BadBattle, ValueError, FileNotFoundError."""
+def view_by(agent: TurnwiseAgent, file: Path, names: bool = False) -> str:
+    """The page of a battle file as an agent sees it. names: the players' are shown. Raises BadBattle."""
     battle = read_battle(file)
-    from battle.agents import TurnwiseAgent  # here: seconds of imports, which a wrong file need not wait for
-
-    agent = TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma, beta=beta)
     try:
         name = parse_name(file)
     except BadBattle:
         name = None  # a renamed file is a battle all the same; the page then says less of it
     decisions = agent.decide_all(battle.states, battle.actions)
     return web_page("view", view_data(battle, decisions, agent, name, names))
+
+
+def view(
+    file: Path, checkpoint: str, gamma: float | None = None, beta: float | None = None, names: bool = False
+) -> str:
+    """`view_by` a saved model. Raises BadBattle, ValueError, FileNotFoundError."""
+    read_battle(file)  # before seconds of imports, which a wrong file need not wait for
+    from battle.agents import TurnwiseAgent
+
+    return view_by(TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma, beta=beta), file, names)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

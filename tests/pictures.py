@@ -1,5 +1,6 @@
 """The README's pictures, taken anew after `make train` and `make view`: python -m tests.pictures [TURN]."""
 
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -8,10 +9,11 @@ from tests.chromium import tab
 
 ROOT = Path(__file__).parents[1]
 RUNS, IMAGES = ROOT / "runs", ROOT / "docs" / "images"
+DUEL_TURNS = 9
 
 
 def main(turn: str = "12") -> None:
-    """report.png of runs/quickstart; view.png and view_phone.png of runs/battle.html at one of its turns."""
+    """report.png of runs/quickstart; view.png and view_phone.png of runs/battle.html at one of its turns; duel.png."""
     with tempfile.TemporaryDirectory() as folder, tab(Path(folder)) as page:
         battle = f"{(RUNS / 'battle.html').as_uri()}#{turn}"
         for name, address, width, height, phone in (
@@ -22,6 +24,31 @@ def main(turn: str = "12") -> None:
             page.shape(width, height, phone=phone)
             page.open(address)
             page.picture(IMAGES / f"{name}.png")
+        duel(page, Path(folder) / "battles")
+
+
+def duel(page, out: Path) -> None:
+    """A duel in which the person does what the agent advises, at one of its turns."""
+    command = [sys.executable, "-m", "battle.duel", "--formats", "gen9ou", "--out", str(out), "--port", "0"]
+    process = subprocess.Popen([*command, "--seed", "4"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        page.shape(1160, 820)
+        page.open(
+            process.stdout.readline().split("open ")[1].split()[0],
+            "document.body && document.body.dataset.phase === 'idle'",
+        )
+        page.ask("document.getElementById('begin').click()")
+        for turn in range(DUEL_TURNS):
+            page.wait("document.body.dataset.phase === 'asked'")
+            page.ask("document.getElementById('hint').click()")
+            page.wait("document.querySelector('.action.best') !== null")
+            if turn < DUEL_TURNS - 1:
+                version = page.ask("document.body.dataset.version")
+                page.ask("document.querySelector('.action.best').click()")
+                page.wait(f"document.body.dataset.version > {version}")
+        page.picture(IMAGES / "duel.png")
+    finally:
+        process.kill()
 
 
 if __name__ == "__main__":

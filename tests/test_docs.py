@@ -58,6 +58,7 @@ RUN_BY = {
     "launch.bench_optim": "tests/launch/test_bench_optim.py",
     "launch.bench_likelihood": "tests/launch/test_bench_likelihood.py",
     "launch.bench_reference": "tests/launch/test_bench_likelihood.py",
+    "battle.duel": "tests/battle/test_duel.py",
     "battle.soak": "tests/battle/test_soak.py",
     "battle.import_inputlogs": "tests/battle/test_import_inputlogs.py",
     "launch.record": "tests/test_docs.py",

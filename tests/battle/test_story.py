@@ -32,3 +32,10 @@ def test_a_turn_keeps_how_both_sides_stood_after_it():
     assert after.said == [
         ("Ann's Star uses Surf.", False), ("Player 2's Bliss is at 40%", True), ("Ann's Star faints.", False),
     ]  # fmt: skip
+
+
+def test_who_has_fallen_is_known_until_revived():
+    story = told("|switch|p2a: Ghost|Gholdengo|50/100", "|faint|p2a: Ghost", "|switch|p2a: Wea|Weavile|100/100")
+    assert story.sides["p2"].fallen == {"Gholdengo"}
+    story.tell("|switch|p2a: Ghost|Gholdengo|50/100")
+    assert not story.sides["p2"].fallen

@@ -1,0 +1,149 @@
+"""A player whose choices a person makes: the battle asks in its own thread, a page looks and answers in others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from battle.errors import BattleError
+from battle.interface import RESIGN, Observation, decode
+from battle.scene import Benches, Names, action_of, field_of
+from battle.story import Story, Turn
+from data.schema import state_from_dict
+
+
+class NotAsked(BattleError):  # noqa: N818 (names the finding)
+    """An answer where nothing, or something else by now, was asked."""
+
+
+class Person:
+    """One battle at a time. What a page may show is `look`'s dict, JSON-able:
+
+    version: grows with every change. phase: "idle" (no battle), "asked" (the person is to choose), "busy". turn: the
+    field and, where asked, `actions` with their ids, else None. story: what happened, [{heading, said: [[text,
+    small]]}]. And whatever `idle` added.
+    """
+
+    wants_lines = True
+
+    def __init__(self, name: str):
+        self.name = name
+        self._changed = threading.Condition()
+        self._shown: dict[str, Any] = {"version": 0, "phase": "idle", "turn": None, "story": []}
+        self._wish: str | None = None
+        self._answer: int | None = None
+        self.states: list[dict[str, Any]] = []
+        self.actions: list[int] = []
+        self.legal: list[bool] = []
+
+    # The battle's side.
+
+    def wish(self) -> str:
+        """Waits until the person asks for a battle; its format."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wish is not None)
+            wish, self._wish = self._wish, None
+            self.states, self.actions = [], []
+            self._story = Story()
+            self._show(phase="busy", turn=None, story=[])
+            return wish
+
+    def choose(self, observations: list[Observation]) -> list[int]:
+        """Waits for the person's answer; where nothing is legal there is nothing to ask."""
+        (seen,) = observations
+        with self._changed:
+            self._add(seen)
+            action = self._asked() if seen.legal.any() else 0
+            self.actions.append(action)
+        return [action]
+
+    def idle(self, last: bytes | None = None, lines: Iterable[str] = (), **said: Any) -> None:
+        """The battle is over, or none could begin. last: its last state's JSON; lines: the last of the protocol; said:
+        for the page."""
+        with self._changed:
+            self._tell(lines)
+            if last is not None and self.states:
+                said["turn"] = self._field(decode(last)) | {"actions": []}
+            self._show(phase="idle", story=self._told(), **said)
+
+    def _add(self, seen: Observation) -> None:
+        if seen.retry:  # the battle took the last choice back: the same turn is asked again
+            self.states.pop()
+            self.actions.pop()
+        self.states.append(seen.state)
+        self.legal = seen.legal.tolist()
+        self._tell(seen.lines)
+        if seen.first:
+            self._write = Names(seen.state["format"])
+            self._benches = Benches(self._write)
+            self._foe = "p2" if seen.lane.endswith("/0") else "p1"
+        state = state_from_dict(seen.state)
+        turn = self._field(seen.state)
+        turn["actions"] = [
+            {"id": action, **action_of(state, action, self._write)} for action, legal in enumerate(self.legal) if legal
+        ]
+        self._shown["turn"] = turn | {"retry": seen.retry}
+
+    def _field(self, state: dict[str, Any]) -> dict[str, Any]:
+        state = state_from_dict(state)
+        turn = field_of(state, self._write) | self._benches.add(state)
+        for pokemon in turn["foes"]:  # a state tells of those who are on the field alone
+            if pokemon["name"] in self._story.sides[self._foe].fallen:
+                pokemon |= {"hp": 0.0, "status": "fnt"}
+        return turn
+
+    def _asked(self) -> int:
+        self._answer = None
+        self._show(phase="asked", story=self._told())
+        self._changed.wait_for(lambda: self._answer is not None)
+        self._show(phase="busy")
+        return self._answer
+
+    def _tell(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._story.tell(line)
+
+    def _told(self) -> list[dict[str, Any]]:
+        now = Turn(self._story.heading, self._story.happened, [])
+        return [{"heading": turn.heading, "said": turn.said} for turn in [*self._story.turns, now] if turn.said]
+
+    def _show(self, **changes: Any) -> None:
+        self._shown |= changes | {"version": self._shown["version"] + 1}
+        self._changed.notify_all()
+
+    # The page's side.
+
+    def look(self, after: int = -1, timeout: float = 20.0) -> dict[str, Any]:
+        """What there is to show, once it is newer than version `after`, or after `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._shown["version"] > after, timeout)
+            return dict(self._shown)
+
+    def ask_for(self, battle_format: str) -> None:
+        """The person wants a battle. Raises NotAsked while one is played."""
+        with self._changed:
+            if self._shown["phase"] != "idle" or self._wish is not None:
+                raise NotAsked("a battle is under way: finish it, or give it up")
+            self._wish = battle_format
+            self._changed.notify_all()
+
+    def answer(self, version: int, action: int) -> None:
+        """The person's choice, RESIGN among them, for what `look` showed under that version. Raises NotAsked."""
+        with self._changed:
+            self.refuse_stale(version)
+            if action != RESIGN and not (0 <= action < len(self.legal) and self.legal[action]):
+                raise NotAsked(f"action {action} cannot be chosen here")
+            self._answer = action
+            self._changed.notify_all()
+
+    def refuse_stale(self, version: int) -> None:
+        """Raises NotAsked unless the person is asked, by what `look` showed under that version."""
+        if self._shown["phase"] != "asked" or self._answer is not None or version != self._shown["version"]:
+            raise NotAsked("the battle has gone on: look again")
+
+    def so_far(self, version: int) -> tuple[list[dict[str, Any]], list[int], list[bool]]:
+        """States, actions of all but the last, and the last one's legal set, as an agent's `decide` takes them."""
+        with self._changed:
+            self.refuse_stale(version)
+            return list(self.states), list(self.actions), list(self.legal)
