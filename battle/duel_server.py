@@ -8,16 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from battle.duel_battles import Duel
 from battle.errors import BattleError
 from battle.interface import RESIGN
 from battle.person import NotAsked
 from battle.web_page import web_page
-
-if TYPE_CHECKING:
-    from battle.duel import Duel
 
 HERE = {"127.0.0.1", "localhost"}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from battle.duel import Duel, main, parser
+from battle.duel import main, parser
+from battle.duel_battles import Duel
 from battle.duel_server import serving
 from data.replay_file import parse_name, read_battle
 from tests.chromium import tab
