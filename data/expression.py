@@ -57,15 +57,13 @@ def filter_mask(text: str, table: pa.Table, where: str) -> np.ndarray:
 
 
 def weights(text: str, table: pa.Table, where: str, rows: np.ndarray) -> np.ndarray:
-    """A weight for each of `rows`, float64 [len(rows)], finite and not negative; 0 for a file that cannot be read, and
-    has no turns to weigh it by.
+    """A weight for each of `rows`, float64 [len(rows)], finite and not negative: 1 where the expression is empty, and 0
+    for a file that cannot be read, which has no turns to weigh it by.
 
     Raises:
         DataError: the expression cannot be read, or a weight is negative or not finite.
     """
-    if not text.strip():
-        return np.ones(len(rows))
-    value = _evaluate(text, table, where)
+    value = _evaluate(text, table, where) if text.strip() else 1.0
     if isinstance(value, (str, pa.ChunkedArray)):
         raise DataError(f"{where}: {text!r} gives text; a weight is a number")
     found = np.broadcast_to(np.asarray(value, dtype=np.float64), len(table))[rows]

@@ -143,7 +143,7 @@ def choose_rows(sources: Sources, config: DataConfig, split: str) -> tuple[np.nd
         if split != "heldout" and not (mine.any() if rates is None else rates[mine].any()):
             raise DataError(
                 f"data.sources[{number}]: none of its battles ({source.root}) is drawn; look at its filter and "
-                "formats, data.filter and data.weight, or leave it out"
+                "formats, data.filter, data.weight and what was rejected, or leave it out"
             )
     if rates is not None and split == "train":
         drawn = rates > 0  # what is never trained on must not count as seen

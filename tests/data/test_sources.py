@@ -130,6 +130,27 @@ def test_a_source_without_a_battle_is_not_left_out_in_silence(folder, tmp_path):
     assert len(BattleDataset(held_out, TOKENIZER, "heldout"))  # where a small source may have none
 
 
+def test_files_that_cannot_be_read_take_no_part_of_their_sources_share(tmp_path):
+    """Battles of one source made up for another's spoilt files, and for a source of nothing else."""
+    for name, seed in ("a", 100), ("b", 900):
+        write_battles(tmp_path / name, 20, seed=seed, style=Style(max_turns=10))
+    sources = [{"path": str(tmp_path / "a")}, {"path": str(tmp_path / "b")}]
+    config = DataConfig(
+        sources=sources, cache_dir=str(tmp_path / "i"), heldout_share=0.0, max_reject_share=0.5, workers=0
+    )
+    files = sorted((tmp_path / "b").rglob("*.lz4"))
+    for file in files[::2]:
+        file.write_bytes(b"spoilt")
+    data = BattleDataset(config, TOKENIZER)
+    assert len(data) == 20 + 10
+    second = data.rows >= data.sources.parts[1].first
+    assert data.rates[second].sum() == pytest.approx(data.rates[~second].sum())
+    for file in files:
+        file.write_bytes(b"spoilt")
+    with pytest.raises(DataError, match=r"data\.sources\[1\]: none of its battles .* what was rejected"):
+        BattleDataset(config, TOKENIZER)
+
+
 @pytest.mark.parametrize(
     ("sources", "match"),
     [
