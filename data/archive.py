@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -22,6 +22,7 @@ from .folders import (
     has_folders,
     refuse_loose_files,
     refuse_lost_link,
+    refuse_misnamed,
     refuse_other_archive,
 )
 from .replacing import replacing
@@ -41,12 +42,13 @@ class Member(NamedTuple):
     read: Callable[[], bytes]
 
 
-def archives_under(source: Path) -> dict[str, Path]:
-    """Archives by format, where `source` is one or a folder of them; empty where format folders lie there.
+def archives_under(source: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
+    """Archives by format, where `source` is one or a folder of them; empty where format folders lie there. Where
+    formats are `asked` for by name, folders beside the archives are no matter, as in `format_folders`.
 
     Raises:
         DataError: no such file or folder, a link that leads nowhere, an archive whose name tells no format, two of one
-            format.
+            format, what would be left unread.
     """
     if source.is_file():
         if not source.name.endswith(ENDINGS):
@@ -63,6 +65,8 @@ def archives_under(source: Path) -> dict[str, Path]:
         files = [file for file in named if file.is_file()]
         for file in source.iterdir() if files else ():
             refuse_other_archive(file)
+            if not asked and file.is_dir() and not file.name.startswith("."):
+                refuse_misnamed(file)
         if files:
             refuse_loose_files(source, sum(is_named_as_battle(file.name) for file in source.iterdir()), "archives")
     found: dict[str, Path] = {}

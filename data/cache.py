@@ -189,7 +189,7 @@ def _units_of_archive(job: CacheJob, name: str, file: Path, wanted) -> Iterator[
 
 def _found(job: CacheJob) -> tuple[dict[str, Path], dict[str, Path]]:
     """The archives to read by format, or else the folders. Raises `DataError`: nothing there, or not a format asked."""
-    archives = archive.archives_under(Path(job.source))
+    archives = archive.archives_under(Path(job.source), job.formats)
     folders = {} if archives else format_folders(Path(job.source), job.formats)
     missing = [name for name in job.formats if name not in archives | folders]
     if missing:

@@ -94,34 +94,56 @@ def refuse_loose_files(root: Path, count: int, beside: str) -> None:
 
 
 def refuse_misnamed(folder: Path) -> None:
-    """Raises DataError where a folder whose name is no format's holds battle files: they would be left unread."""
+    """Raises DataError where a folder whose name is no format's holds battle files, or formats of them as folders or
+    archives (a `--subset` of a download): they would be left unread."""
     if _holds_battles(folder):
         raise DataError(
             f"{folder}: holds battle files, and its name is no format's (small letters and digits): they would be "
             "left unread; rename it, or give it as a source of its own (data.sources)"
         )
-
-
-def refuse_deeper(folder: Path) -> None:
-    """Raises DataError where a folder in a format's folder holds battle files: they would be left unread."""
-    if _holds_battles(folder):
-        above = folder.parent
-        mend = f"move them up to {above}"
-        if GENERATION.match(folder.name) and not _holds_battles(above):  # a tree of years, say
-            mend = f"give {above} as data.path, or as one of data.sources"
+    if found := _format_in(folder):
         raise DataError(
-            f"{folder}: holds battle files one folder deeper than data.path/FORMAT/*.json.lz4, where they would be "
-            f"left unread: {mend}"
+            f"{found}: lies one folder deeper than what is read and would be left unread: give {folder} as a source of "
+            "its own (data.sources), or name the formats to read (data.formats)"
         )
 
 
+def refuse_deeper(folder: Path) -> None:
+    """Raises DataError where a folder in a format's folder holds battle files, or folders of them: they would be left
+    unread."""
+    deeper = folder if _holds_battles(folder) else _format_in(folder)
+    if deeper is None:
+        return
+    above = deeper.parent
+    mend = f"move them up to {folder.parent}"
+    if GENERATION.match(deeper.name) and not _holds_battles(folder.parent):  # a tree of years, say
+        mend = f"give {above} as data.path, or as one of data.sources"
+    raise DataError(
+        f"{deeper}: holds battle files deeper than data.path/FORMAT/*.json.lz4, where they would be left unread: {mend}"
+    )
+
+
 def _holds_battles(folder: Path) -> bool:
-    """By its first entries; one that cannot be looked into, as a disk's lost+found, holds none."""
+    return any(is_named_as_battle(entry.name) for entry in _first_entries(folder))
+
+
+def _format_in(folder: Path) -> Path | None:
+    """A folder of battle files in this one, or an archive by a format's name; none where neither is there."""
+    for entry in _first_entries(folder):
+        if GENERATION.match(entry.name) and entry.name.endswith(ENDINGS):
+            return folder / entry.name
+        if entry.name[0] != "." and entry.is_dir() and _holds_battles(folder / entry.name):
+            return folder / entry.name
+    return None
+
+
+def _first_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Of a folder that is not read; of one that cannot be looked into, as a disk's lost+found, none."""
     try:
         with os.scandir(folder) as entries:
-            return any(is_named_as_battle(entry.name) for entry in islice(entries, LOOKED_AT))
+            return list(islice(entries, LOOKED_AT))
     except OSError:
-        return False
+        return []
 
 
 def refuse_other_archive(file: Path) -> None:

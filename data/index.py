@@ -157,7 +157,7 @@ def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> F
 def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[BadName]]:
     """One folder's battle files as a table, and those whose names are none. One `scandir`, columns parsed at once.
 
-    Raises DataError where battles lie one folder deeper: they would be left unread."""
+    Raises DataError where battles lie deeper: they would be left unread."""
     names, bad = _list_names(folder, prefix)
     names, sizes = _sizes(folder, names, prefix, bad)
     table, bad_names = columns_of(name, names, sizes, prefix)

@@ -200,7 +200,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
     """
     if not root.is_dir():
         return None
-    there = archives_under(root)
+    there = archives_under(root, formats)
     if not there:
         return None
     if missing := [name for name in formats if name not in there]:

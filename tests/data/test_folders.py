@@ -72,9 +72,12 @@ def test_battle_files_beside_what_is_read_are_not_left_unread_in_silence(folder,
 @pytest.mark.parametrize(
     ("where", "match"),
     [
-        ("2026/gen1ou", r"2026/gen1ou: holds battle files one folder deeper .* give .*/d/2026 as data\.path"),
-        ("gen9ou/more", r"gen9ou/more: holds battle files one folder deeper .* move them up to .*/gen9ou$"),
-        ("gen9ou/gen1ou", r"gen9ou/gen1ou: holds battle files one folder deeper .* move them up to .*/gen9ou$"),
+        ("2026/gen1ou", r"2026/gen1ou: holds battle files deeper .* give .*/d/2026 as data\.path"),
+        ("gen9ou/more", r"gen9ou/more: holds battle files deeper .* move them up to .*/gen9ou$"),
+        ("gen9ou/gen1ou", r"gen9ou/gen1ou: holds battle files deeper .* move them up to .*/gen9ou$"),
+        ("selfplay/round1/gen1ou", r"1/gen1ou: holds battle files deeper .* give .*/selfplay/round1 as data\.path"),
+        ("gen9ou/2023/more", r"2023/more: holds battle files deeper .* move them up to .*/gen9ou$"),
+        ("pac-base/gen1ou", r"pac-base/gen1ou: lies one folder deeper .* give .*/d/pac-base as a source of its own"),
         ("gen1ou-v2", r"gen1ou-v2: holds battle files, and its name is no format's"),
         ("Gen1OU", r"Gen1OU: holds battle files, and its name is no format's"),
         (".hidden", None),
@@ -92,7 +95,7 @@ def test_folders_of_battles_that_are_not_read_are_told(folder, tmp_path, where, 
     for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
         with pytest.raises(DataError, match=match) if match else nullcontext():
             assert len(read()) > 0
-    if match and "/" not in where:  # nobody asked for it
+    if match and where in ("gen1ou-v2", "Gen1OU", "pac-base/gen1ou"):  # nobody asked for it
         assert set(
             BattleDataset(
                 DataConfig(path=str(data), formats=["gen9ou"], cache_dir=str(tmp_path / "i"), max_reject_share=0.5),
@@ -100,6 +103,31 @@ def test_folders_of_battles_that_are_not_read_are_told(folder, tmp_path, where, 
                 "all",
             ).formats()
         ) == {"gen9ou"}
+
+
+@pytest.mark.parametrize(
+    ("where", "match"),
+    [
+        ("gen1ou-v2", "gen1ou-v2: holds battle files, and its name is no format's"),
+        ("pac-base/gen1ou", "pac-base/gen1ou: lies one folder deeper"),
+        ("pac-base/gen1ou.tar.gz", r"pac-base/gen1ou\.tar\.gz: lies one folder deeper"),
+        (".hidden/gen1ou", None),
+    ],
+)
+def test_folders_beside_archives_are_not_left_unread_in_silence(folder, tmp_path, where, match):
+    """A subset of the pile was downloaded to where the replays lie: they were trained on alone."""
+    data = tmp_path / "d"
+    one_format(folder, data, "archives")
+    (data / where).parent.mkdir(exist_ok=True)
+    if where.endswith(".tar.gz"):
+        tar_of(folder, data / where, "gen1ou")
+    else:
+        shutil.copytree(folder / "gen1ou", data / where)
+    for read in (lambda: cache_of(data, tmp_path / "c"), lambda: dataset_of(data, tmp_path)):
+        with pytest.raises(DataError, match=match) if match else nullcontext():
+            assert len(read()) > 0
+    assert cache_of(data, tmp_path / "asked", formats=("gen9ou",))["formats"].keys() == {"gen9ou"}
+    assert set(dataset_of(data, tmp_path, formats=["gen9ou"]).formats()) == {"gen9ou"}
 
 
 def test_a_folder_that_cannot_be_looked_into_holds_no_battles(folder, tmp_path, monkeypatch):
