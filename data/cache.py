@@ -327,6 +327,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "unknown_words": sum(part.n_unknown for part in parts),
         "words": sum(part.n_words for part in parts),
         "dropped_tails": sum(part.dropped_tails for part in parts),
+        "illegal_actions": sum(part.n_illegal for part in parts),
         "index": index,
         "rejects": {"count": len(rejects), "by_field": dict(reasons), "files": rejects[:REJECTS_KEPT]},
         "shards": [

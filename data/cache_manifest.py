@@ -56,6 +56,7 @@ class Manifest(TypedDict):
     unknown_words: int
     words: int
     dropped_tails: int
+    illegal_actions: NotRequired[int]
     index: NotRequired[HashedFile]
     rejects: Rejects
     shards: list[ShardFacts]

@@ -78,6 +78,7 @@ class Part:
     dropped_tails: int
     rejects: list[tuple[str, str]] = field(default_factory=list)
     source: str = ""  # its unit's
+    n_illegal: int = 0  # illegal actions taken as not recorded
 
 
 _ZERO = np.zeros(1, dtype=np.float32)
@@ -141,6 +142,7 @@ def _encode_rows(
     part.n_unknown += sum(battle.n_unknown for battle in battles)
     part.n_words += sum(battle.words.size for battle in battles)
     part.dropped_tails += sum(battle.dropped_tail for battle in battles)
+    part.n_illegal += sum(battle.n_illegal for battle in battles)
     return _record_batch(rows.take(pa.array(kept)), sizes, battles, encoder, unit.format)
 
 

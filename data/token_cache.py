@@ -279,7 +279,11 @@ class TokenCache:
                 f"{self.path}: reward {reward!r} had another formula, or none, when it was made; make a cache in a new "
                 "folder"
             )
-
+        if illegal == "reject" and (taken := self.manifest.get("illegal_actions", 0)):
+            raise DataError(
+                f"{self.path}: holds battles with {taken} illegal actions, and data.illegal_actions is 'reject'; set "
+                "it to unrecorded, or make a cache in a new folder without --illegal-actions"
+            )
         if illegal == "unrecorded" and any(ILLEGAL in reason for _, reason in self.manifest["rejects"]["files"]):
             raise DataError(
                 f"{self.path}: lacks battles for their illegal actions, and data.illegal_actions is 'unrecorded'; make "

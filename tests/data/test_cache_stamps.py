@@ -30,7 +30,7 @@ def test_a_cache_is_compared_with_the_run(folder, tmp_path):
     assert set(some.formats()) == {"gen9ou"}
 
 
-def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_path):
+def test_a_cache_by_the_other_rule_for_illegal_actions_is_refused_where_it_differs(tmp_path):
     battles = [make_battle(seed, "gen1ou", Style(max_turns=6)) for seed in range(4)]
     battles[0].actions[0] = 12
     for battle in battles:
@@ -51,6 +51,12 @@ def test_a_cache_without_the_illegal_battles_is_not_taken_for_one_with_them(tmp_
         dataset_of(tmp_path / "c", tmp_path, illegal_actions="unrecorded")
     cache_of(tmp_path / "b", tmp_path / "d", illegal="unrecorded")
     assert len(dataset_of(tmp_path / "d", tmp_path, illegal_actions="unrecorded")) == 4
+    with pytest.raises(DataError, match=r"holds battles with 1 illegal actions, .* set it to unrecorded"):
+        dataset_of(tmp_path / "d", tmp_path)  # which raw files would be refused by
+    write_battle(tmp_path / "e", battles[1])
+    for rule in ("reject", "unrecorded"):
+        cache_of(tmp_path / "e", tmp_path / rule, illegal=rule)
+        assert {len(dataset_of(tmp_path / rule, tmp_path, illegal_actions=r)) for r in ("reject", "unrecorded")} == {1}
 
 
 def redefine(monkeypatch, formulas):
