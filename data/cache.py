@@ -310,6 +310,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     formats |= {row["values"]: row["counts"] for row in table["format"].value_counts().to_pylist()}
     rejects = [reject for part in parts for reject in part.rejects]
     reasons = Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects)
+    of_format = Counter(part.format for part in parts for _ in part.rejects)
     begun = json.loads((out / JOB).read_text(encoding="utf-8"))
     manifest: Manifest = {
         "kind": KIND,
@@ -329,7 +330,12 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "dropped_tails": sum(part.dropped_tails for part in parts),
         "illegal_actions": sum(part.n_illegal for part in parts),
         "index": index,
-        "rejects": {"count": len(rejects), "by_field": dict(reasons), "files": rejects[:REJECTS_KEPT]},
+        "rejects": {
+            "count": len(rejects),
+            "by_field": dict(reasons),
+            "by_format": dict(of_format),
+            "files": rejects[:REJECTS_KEPT],
+        },
         "shards": [
             {
                 "file": part.file,

@@ -31,10 +31,12 @@ class ShardFacts(HashedFile):
 
 
 class Rejects(TypedDict):
-    """Files that were not taken: how many, how many by each field, and the first of them with their reasons."""
+    """Files that were not taken: how many, how many by each field and of each format, and the first of them with their
+    reasons."""
 
     count: int
     by_field: dict[str, int]
+    by_format: NotRequired[dict[str, int]]
     files: list[tuple[str, str]]
 
 

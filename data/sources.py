@@ -86,11 +86,10 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
             if cached is not None:
                 cache = TokenCache(cached)
                 cache.check(config.space, tokenizer, config.reward, config.illegal_actions)
-                rejected = cache.manifest["rejects"]
-                ledger.add_names(len(cache) + rejected["count"], [])
-                named = [Reject(*reject) for reject in rejected["files"]]
-                ledger.add(len(cache) + rejected["count"], named, unnamed=rejected["count"] - len(named))
                 cache.check_formats(formats)
+                battles, rejected, named = cache.counts(formats)
+                ledger.add_names(battles + rejected, [])
+                ledger.add(battles + rejected, [Reject(*one) for one in named], unnamed=rejected - len(named))
                 pieces = [datasets.Dataset.from_file(os.fspath(cached / INDEX)).select_columns(SCHEMA.names)]
             else:
                 cache = None

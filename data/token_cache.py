@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from .cache_manifest import read_manifest
-from .folders import DataError
+from .folders import ENDINGS, DataError
 from .index_table import SCHEMA
 from .observation import EMPTY_NUMBER, ObservationSpace, space_named
 from .reward import REWARDS, digests
@@ -295,6 +295,20 @@ class TokenCache:
         there = self.manifest["formats"]
         if missing := [name for name in wanted if name not in there]:
             raise DataError(f"formats: {', '.join(missing)} not in the cache {self.path}; there are {', '.join(there)}")
+
+    def counts(self, wanted: Sequence[str]) -> tuple[int, int, list[tuple[str, str]]]:
+        """Of the formats wanted (none named: all): battles, files that were not taken, and the first of those with
+        their reasons. A manifest that does not tell whose those were gives all of them."""
+        manifest, rejects = self.manifest, self.manifest["rejects"]
+        if not wanted or "by_format" not in rejects:
+            return len(self), rejects["count"], rejects["files"]
+        # As a folder's files are named, or an archive's members.
+        begin = tuple(f"{name}{mark}" for name in wanted for mark in ("/", *(f"{ending}:" for ending in ENDINGS)))
+        return (
+            sum(manifest["formats"][name] for name in set(wanted)),
+            sum(rejects["by_format"].get(name, 0) for name in set(wanted)),
+            [(path, reason) for path, reason in rejects["files"] if path.startswith(begin)],
+        )
 
     def _open(self, shard: int) -> list[_Batch]:
         facts = self.manifest["shards"][shard]

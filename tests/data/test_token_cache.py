@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import shutil
+import tarfile
 from contextlib import nullcontext
 from functools import partial
 
@@ -28,7 +29,7 @@ from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 from tests.own_space import add_space, mean_hp
 
-from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all
+from .caches import TOKENIZER, assert_equal, cache_of, dataset_of, read_all, tar_of
 from .shared import shared_folder
 
 
@@ -262,6 +263,34 @@ def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
     shard.write_bytes(content + b"more")
     with pytest.raises(DataError, match="its manifest says"):
         TokenCache(tmp_path / "c")[0]
+
+
+@pytest.mark.parametrize("kind", ["folder", "archives"])
+def test_files_of_other_formats_that_a_cache_rejected_are_no_matter(tmp_path, kind):
+    """As with raw files: they stopped runs of a sound format, and hid what a small one had lost among a large one's."""
+    write_battles(tmp_path / "b", 40, seed=5, style=Style(max_turns=6))
+    for file in sorted((tmp_path / "b" / "gen9ou").iterdir())[:4]:
+        file.write_bytes(b"spoilt")
+    source = tmp_path / "b"
+    if kind == "archives":
+        source = tmp_path / "a"
+        source.mkdir()
+        for name in ("gen1ou", "gen9ou"):
+            tar_of(tmp_path / "b", source / f"{name}.tar.gz", name)
+        with tarfile.open(source / "gen9ou.tar", "w") as tar:  # its reason is told of the member
+            tar.add(tmp_path / "b" / "gen9ou", arcname="gen9ou")
+            link = tarfile.TarInfo("gen9ou/link.json.lz4")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(link)
+        (source / "gen9ou.tar.gz").unlink()
+    cache_of(source, tmp_path / "c")
+    count = 4 + (kind == "archives")
+    share = {"max_reject_share": 0.0}
+    assert len(dataset_of(tmp_path / "c", tmp_path, formats=["gen1ou"], **share)) == 8
+    assert not dataset_of(tmp_path / "c", tmp_path, formats=["gen1ou"], **share).ledger.rejects
+    with pytest.raises(TooManyRejects, match=f"{count} of {8 + count - 4} files"):
+        dataset_of(tmp_path / "c", tmp_path, formats=["gen9ou"], max_reject_share=0.3)
+    dataset_of(tmp_path / "c", tmp_path, max_reject_share=0.3)
 
 
 def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
