@@ -184,6 +184,11 @@ class BattleDataset:
         lengths = b"" if self.lengths is None else self.lengths.tobytes()
         return [len(self), crc32(lengths, crc32(self.keys.tobytes()))]
 
+    def names(self) -> int:
+        """A sum over its battles' names, below 2**64: of others, as many perhaps, it is another; it does not hang on
+        where they lie, nor on what is known of them."""
+        return int(self.keys.sum(dtype=np.uint64))
+
     def info(self, i: int) -> dict:
         """The i-th battle's row of the index: path, format, battle_id, rating, players, date, won, size, turns."""
         row = int(self.rows[i])

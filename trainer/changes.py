@@ -54,6 +54,11 @@ def other_files(saved: dict[str, int] | None, now: dict[str, int]) -> dict[str, 
     return {f"data.files.{name}": f"{was} → {is_}" for name, (was, is_) in counts.items() if was != is_}
 
 
+def other_names(saved: list[int] | None, now: list[int]) -> dict[str, str]:
+    """{"data.files.names": …} where the battles of either side are not those by name; their numbers may be the same."""
+    return {} if saved in (None, now) else {"data.files.names": "some battles → others"}
+
+
 def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: Path) -> None:
     """Raises ConfigError where nothing is left to train by settings that differ: the run's records would tell untruths.
 

@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
 from trainer.average import WeightAverage
-from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run, refuse_differing
+from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
 from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
@@ -76,6 +76,7 @@ class Run:
                 "battles that evaluations read: give more eval.battles, or null for all"
             )
         self.data_report = self.dataset.inspect()
+        self.names = [self.dataset.names(), self.heldout.names()]
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
         network.config.licence = licence(self.dataset, self._licence_before(start))
         self.objective = OfflineRL(network, config.objective)
@@ -260,7 +261,9 @@ class Run:
         check_meaning(saved, self.objective.network.config, str(folder))
         run = self._load(folder)
         changes = changed(run.get("asked", {}), self.asked)
-        changes |= other_files(run.get("data", {}).get("files"), self.data_report.files)
+        noted = run.get("data", {})
+        changes |= other_files(noted.get("files"), self.data_report.files)
+        changes |= other_names(noted.get("names"), self.names)
         refuse_a_finished_run(run["step"], self.course.total, changes, self.output)
         if self.main:
             say_what_it_has_seen(saved, self.config.data, str(folder))
@@ -314,7 +317,7 @@ class Run:
                 "asked": self.asked,
                 "best": self.best,
                 "owes_evaluation": owes_evaluation,
-                "data": {"files": self.data_report.files},
+                "data": {"files": self.data_report.files, "names": self.names},
                 **self.course.record(step),
                 "order": self.order,
                 "skipping": self.skips.in_a_row,

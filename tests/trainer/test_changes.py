@@ -10,7 +10,7 @@ import pytest
 from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL
 from trainer import checkpoint
-from trainer.changes import changed, other_files, other_heldout, refuse_a_finished_run, refuse_differing
+from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
 from trainer.errors import ConfigError
 from trainer.train import main as train_main
 from trainer.versions import git_commit, versions
@@ -42,7 +42,8 @@ def test_settings_that_shape_no_number_may_change():
     [
         (4, "seed", True, False), (5, "", True, False), (5, "max_steps", True, False), (5, "seed", True, True),
         (6, "", True, True), (5, "data.files.gen1ou", True, True), (5, "data.files.gen1ou", False, False),
-        (5, "data.filter", False, True),
+        (5, "data.filter", False, True), (5, "data.files.names", True, True),
+        (5, "data.files.names", False, False),
     ],
 )  # fmt: skip
 def test_a_run_with_nothing_left_to_train_is_refused_by_other_settings(tmp_path, step, keys, left, refused):
@@ -106,6 +107,8 @@ def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
     assert not other_heldout(changed({"optim": {"lr": 1}}, {"optim": {"lr": 2}}))
     assert other_files(None, {"gen1ou": 3}) == other_files({"gen1ou": 3}, {"gen1ou": 3}) == {}
     assert other_heldout(other_files({"gen1ou": 3}, {"gen1ou": 4}))
+    assert other_names(None, [1, 2]) == other_names([1, 2], [1, 2]) == {}
+    assert other_heldout(other_names([1, 2], [1, 3]))
     data = tmp_path / "data"
     shutil.copytree(battles, data)
     settings = [*SMALL, f"data.path={data}", f"output={tmp_path / 'run'}", "eval.every=0"]
@@ -113,3 +116,11 @@ def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
     write_battles(data, 30, seed=77)
     assert train_main([*settings, "max_steps=2"]) == 0
     assert "data.files.gen1ou: " in caplog.text
+    caplog.clear()
+    assert train_main([*settings, "max_steps=3"]) == 0
+    assert "data.files" not in caplog.text
+    # As many others: the plan of those before is not gone on with, and likelihoods are of other battles.
+    for file in sorted(data.rglob("*_Red*.json.lz4"))[:20]:
+        file.rename(file.with_name(f"other{file.name}"))
+    assert train_main([*settings, "max_steps=4"]) == 0
+    assert "data.files.names: some battles → others" in caplog.text
