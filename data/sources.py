@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "heldout", "all")
 FILL_TURNS_UP_TO = 20_000
+KEPT_EVERY = 60.0  # seconds of reading lengths that a machine which goes down can cost
 REFUSED_BEFORE = "states: refused when indexed (data.turns=always reads it again)"
 
 
@@ -276,6 +278,8 @@ def fill_turns(
     """Read every file whose number of turns isn't known (or `anew` every one: a file can be another at the same size),
     and keep it in the index (0 where the file is rejected).
 
+    What was found is written to the index once a minute, and at the end: a machine may go down, or be taken away.
+
     Returns:
         the indexes, and the reason of each file rejected (by its path under `root`).
     """
@@ -290,6 +294,7 @@ def fill_turns(
             filled.append(part)
             continue
         turns = before.copy()
+        kept = time.monotonic()
         paths = part.table["path"].take(pa.array(rows)).to_pylist()
         at = 0
         try:
@@ -299,12 +304,22 @@ def fill_turns(
                     at += 1
                     if reason:
                         reasons[path] = reason
+                if part.file is not None and time.monotonic() - kept > KEPT_EVERY:
+                    written, kept = _with_turns(root, part, turns, config), time.monotonic()
+                    part = part if written.file is None else written  # a disk that is full now may have room later
         finally:  # stopped half way, too: what was read is not read again
-            if not np.array_equal(turns, before):  # else other processes, on other machines perhaps, have it mapped
-                with locked(folder_for(root, config.cache_dir)):
-                    part = set_turns(part, turns)
+            part = _with_turns(root, part, turns, config)
         filled.append(part)
     return filled, reasons
+
+
+def _with_turns(root: Path, part: FormatIndex, turns: np.ndarray, config: DataConfig) -> FormatIndex:
+    """A format's index with these lengths. As it is where they are its own: other processes, on other machines perhaps,
+    have it mapped."""
+    if np.array_equal(turns, part.table["turns"].to_numpy()):
+        return part
+    with locked(folder_for(root, config.cache_dir)):
+        return set_turns(part, turns)
 
 
 def _measure(paths: list[str], root: str, illegal: str, max_bytes: int) -> list[tuple[str, int, str]]:

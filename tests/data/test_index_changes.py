@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import replace
+from multiprocessing import get_context
 
 from data import index
 from data.dataset import BattleDataset, DataConfig
@@ -101,6 +102,30 @@ def test_lengths_found_before_a_stop_are_kept(tmp_path, monkeypatch, capsys):
     assert main(command) == 0
     assert "10 of known length" in capsys.readouterr().out
     assert len(asked) == 8 + 4
+
+
+def test_lengths_found_before_a_machine_is_taken_away_are_kept(tmp_path, monkeypatch, capsys):
+    """No `finally` runs there: of a million files read over hours nothing was left."""
+    from data import sources as module
+
+    asked, real = [], module._measure
+
+    def taken_away(paths, **options):
+        asked.extend(paths)
+        return os._exit(9) if len(asked) == 8 else real(paths, **options)
+
+    monkeypatch.setattr("data.parallel.PIECE", 2)
+    monkeypatch.setattr(module, "KEPT_EVERY", 0.0)
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    command = ["index", str(tmp_path / "b"), "--cache-dir", str(tmp_path / "c"), "--turns", "--processes", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_measure", taken_away)
+        killed = get_context("fork").Process(target=main, args=(command,))
+        killed.start()
+        killed.join()
+        assert killed.exitcode == 9
+    assert main(command[:-3]) == 0
+    assert "10 battles, 6 of known length" in capsys.readouterr().out
 
 
 def test_an_index_that_is_as_it_was_is_not_written(tmp_path):
