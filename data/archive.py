@@ -136,10 +136,11 @@ def unpack_archive(
     wanted: Callable[[str], bool] = is_battle_file,
 ) -> tuple[int, int]:
     """Write an archive's files to `to/{format}/`, a new folder as a whole: until then it has a hidden name, by which
-    nobody reads half of them for all. Files already there, by either name, with the same size are kept.
+    nobody reads half of them for all. Files already there, by either name, with the same content are kept; those that
+    the archive lacks are left and told of.
 
     Returns:
-        files there now, and members left out (each is logged with its reason).
+        files written or kept, and members left out (each is logged with its reason).
 
     Raises:
         DataError: as `members`.
@@ -149,6 +150,7 @@ def unpack_archive(
     folder = whole if whole.is_dir() else to / f".{whole.name}.unpacking"
     folder.mkdir(parents=True, exist_ok=True)
     written = left_out = 0
+    others = {name for name in os.listdir(folder) if wanted(name)}
     for member in members(file, max_bytes, max_members, wanted):
         if member.reason:
             left_out += 1
@@ -156,10 +158,17 @@ def unpack_archive(
             continue
         target = folder / member.name
         content = member.read()
-        if not (target.is_file() and not target.is_symlink() and target.stat().st_size == len(content)):
+        others.discard(member.name)
+        # Not by its size alone: of another revision, a battle can be as long and not the same.
+        if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
             with replacing(target) as temporary:
                 temporary.write_bytes(content)
         written += 1
+    if others:
+        log.warning(
+            "%s: %d files there are not in %s, as %s: of another revision perhaps, and read with its battles; move "
+            "them elsewhere, unless they are meant", whole, len(others), file.name, min(others),
+        )  # fmt: skip
     if folder != whole:
         os.replace(folder, whole)
     return written, left_out

@@ -288,9 +288,10 @@ def test_an_archive_is_unpacked_over_what_is_other_there_and_nothing_else(folder
         link = tarfile.TarInfo("gen2ou/link.json.lz4")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    same, shorter, linked = (to / file.name for file in files[:3])
+    same, shorter, linked, as_long = (to / file.name for file in files[:4])
     shutil.copy(files[0], same)
     shorter.write_bytes(b"half of it")
+    as_long.write_bytes(bytes(files[3].stat().st_size))
     elsewhere.write_bytes(bytes(files[2].stat().st_size))
     linked.symlink_to(elsewhere)
     kept = same.stat().st_ino
@@ -301,6 +302,22 @@ def test_an_archive_is_unpacked_over_what_is_other_there_and_nothing_else(folder
     assert not linked.is_symlink()
     assert not any(elsewhere.read_bytes())
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["gen2ou"]
+
+
+def test_battles_of_another_revision_are_told_of_where_one_is_unpacked_over_it(folder, tmp_path, caplog):
+    """What v4 no longer had was trained on as v4's, without a word."""
+    tar_of(folder, tmp_path / "gen1ou.tar", "gen1ou")
+    archive.unpack_archive(tmp_path / "gen1ou.tar", tmp_path / "d", wanted=lambda name: name.endswith(".lz4"))
+    assert "are not in" not in caplog.text
+    later = tmp_path / "later"
+    shutil.copytree(folder / "gen1ou", later / "gen1ou")
+    gone = sorted((later / "gen1ou").iterdir())[:3]
+    for file in gone:
+        file.unlink()
+    tar_of(later, tmp_path / "gen1ou.tar", "gen1ou")
+    count = len(list((later / "gen1ou").iterdir()))
+    assert archive.unpack_archive(tmp_path / "gen1ou.tar", tmp_path / "d") == (count, 0)
+    assert f"d/gen1ou: 3 files there are not in gen1ou.tar, as {gone[0].name}: of another revision" in caplog.text
 
 
 @pytest.mark.parametrize(
