@@ -282,7 +282,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     for left in [*(out / "parts").glob("*.json"), *out.glob("shard-*.arrow")]:
         if left.name not in ours:
             left.unlink(missing_ok=True)
-    tables = []
+    tables: dict[str, list[pa.Table]] = {part.format: [] for part in parts}
     for number, part in enumerate(parts):
         with pa.memory_map(str(out / part.file), "rb") as source:
             for batch_number, batch in enumerate(pa.ipc.open_stream(source)):
@@ -294,10 +294,10 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
                 ]
                 columns = [batch.column(name) for name in SCHEMA.names]
                 columns += [pa.array(place, kind) for place, (_, kind) in zip(places, PLACES, strict=True)]
-                tables.append(pa.Table.from_arrays(columns, schema=INDEX_SCHEMA))
-    if not tables:
+                tables[part.format].append(pa.Table.from_arrays(columns, schema=INDEX_SCHEMA))
+    if not any(tables.values()):
         raise DataError(f"{job.source}: none of its battles can be read; see {out / 'parts'} for the reasons")
-    table = _without_repeats(pa.concat_tables(tables).sort_by([("format", "ascending"), ("path", "ascending")]))
+    table = index_of(tables)
     with (
         replacing(out / INDEX) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
@@ -356,8 +356,15 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
     return manifest
 
 
-def _without_repeats(table: pa.Table) -> pa.Table:
-    """Sorted rows, of each path the last: an archive that was added to may hold a battle twice, as tar has it."""
+def index_of(tables: dict[str, list[pa.Table]]) -> pa.Table:
+    """The rows of a cache's index, by format and path, from those of its formats' shards."""
+    # Format by format: Arrow joins the texts of a column to order them, and fails where they are over 2 GiB.
+    return pa.concat_tables([_in_order(pa.concat_tables(rows)) for _, rows in sorted(tables.items()) if rows])
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Rows by path, of each path the last: an archive that was added to may hold a battle twice, as tar has it."""
+    table = table.sort_by([("path", "ascending")])
     paths = table["path"]
     last = np.append(pc.not_equal(paths.slice(1), paths.slice(0, len(paths) - 1)).to_numpy(), True)
     if not last.all():

@@ -8,11 +8,13 @@ import tarfile
 from pathlib import Path
 
 import datasets
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from data.cache import CacheJob, make_cache
+from data.cache import CacheJob, index_of, make_cache
 from data.folders import DOWNLOADS, DataError
-from data.token_cache import TokenCache
+from data.token_cache import INDEX_SCHEMA, TokenCache
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, write_battles
 
@@ -46,6 +48,20 @@ def test_an_unfinished_cache_is_not_opened_and_goes_on(folder, tmp_path, monkeyp
     again.clear()
     cache_of(folder, tmp_path / "c")
     assert not again
+
+
+@pytest.mark.slow
+def test_paths_of_over_2_gib_are_put_in_order():
+    """Those of 22 million battles: a cache of them failed at its last step, and each time that it was started again."""
+    name, tables = "x" * 65_536, {}
+    for format_name in ("gen9ou", "gen1ou"):
+        rows = {field.name: pa.array(np.zeros(100, np.int8)) for field in INDEX_SCHEMA}
+        rows |= {field.name: pa.array([""] * 100) for field in INDEX_SCHEMA if field.type == pa.string()}
+        rows["format"] = pa.array([format_name] * 100)
+        rows["path"] = pa.array([f"{format_name}/{99 - i:02d}{name}" for i in range(100)])
+        tables[format_name] = [pa.table(rows).cast(INDEX_SCHEMA)] * 170  # 1.1 GiB
+    paths = [text[:9] for text in index_of(tables)["path"].to_pylist()]
+    assert paths == [f"{name}/{i:02d}" for name in ("gen1ou", "gen9ou") for i in range(100)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
