@@ -124,28 +124,42 @@ class _Units:
     def __iter__(self) -> Iterator[Unit]:
         return _units(self.job, self._wanted)
 
-    def _wanted(self, name: str, source: str) -> bool:
-        """Note a unit's name; whether this machine has to do it, as yet or because its battles are others now."""
+    def _wanted(self, name: str, source: str, folder: Path | None = None) -> bool:
+        """Note a unit's name; whether this machine has to do it, as yet or because its battles are others now. Where
+        they are no archive's, they lie in `folder`."""
         place = len(self.names)
         self.names.append(name)
         part = self.out / "parts" / f"{name}.json"
         mine = place % self.count == self.index
-        done = part.is_file() and self._is_done(part, source, mine)
+        done = part.is_file() and self._is_done(part, source, mine, folder)
         if part.is_file() and not done:
             (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
             part.unlink(missing_ok=True)
         return mine and not done
 
-    def _is_done(self, part: Path, source: str, mine: bool) -> bool:
+    def _is_done(self, part: Path, source: str, mine: bool, folder: Path | None) -> bool:
         """Whether a unit's note tells of the battles that it has now, its shard is there, and, of this machine's, all
-        files could be read: what a disk did not give then it may give now."""
+        files could be read: what a disk did not give then it may give now. Nor may one that was rejected have been
+        written since: fetched again, it can be as long as it was."""
         try:
+            made = part.stat().st_mtime
             noted = json.loads(part.read_text(encoding="utf-8"))
             whole = (self.out / noted["file"]).stat().st_size == noted["bytes"]
         except (OSError, ValueError):  # removed, or cut as the machine went down
             return False
-        unread = mine and any(UNREAD in reason for _, reason in noted["rejects"])
-        return whole and noted.get("source") == source and not unread
+        again = mine and any(
+            UNREAD in reason or (folder is not None and _written_at(folder / Path(path).name) > made)
+            for path, reason in noted["rejects"]
+        )
+        return whole and noted.get("source") == source and not again
+
+
+def _written_at(file: Path) -> float:
+    """When a file came to be as it is, whatever a copy says of its age; 0 where it is gone."""
+    try:
+        return file.stat().st_ctime
+    except OSError:
+        return 0.0
 
 
 def _units(job: CacheJob, wanted) -> Iterator[Unit]:
@@ -161,7 +175,7 @@ def _units(job: CacheJob, wanted) -> Iterator[Unit]:
             title, chosen = f"{name}-{number:05d}", files[at : at + job.unit]
             named = rejects if not at else []
             source = _digest([*zip(chosen, sizes[at : at + job.unit], strict=True), *named])
-            if wanted(title, source):
+            if wanted(title, source, folder):
                 yield Unit(title, name, os.fspath(folder), chosen, [], named, source)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import datasets
@@ -178,6 +179,28 @@ def test_a_file_that_the_disk_did_not_give_once_is_read_by_the_next(tmp_path, mo
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 11
     monkeypatch.setattr(module, "read_json_bytes", real)
     assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 12
+
+
+def test_a_rejected_file_that_was_fetched_again_is_read_by_the_next(tmp_path, monkeypatch):
+    """As long as it was, and as old: it stayed rejected however often the command was given, as its reason asks for."""
+    from data import cache as module
+
+    files = write_battles(tmp_path / "b", 12, formats=("gen1ou",), style=Style(max_turns=6))
+    spoilt = sorted(files)[:2]
+    for file in spoilt:
+        os.utime(file, (1, 1))
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+        file.write_bytes(bytes(file.stat().st_size))
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 10
+    done, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: done.append(unit.name) or real(unit, job))
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 10
+    assert not done
+    time.sleep(0.05)  # a file system's clock goes by hundredths of a second
+    spoilt[0].write_bytes((tmp_path / spoilt[0].name).read_bytes())
+    os.utime(spoilt[0], (1, 1))
+    assert cache_of(tmp_path / "b", tmp_path / "c")["battles"] == 11
+    assert done == ["gen1ou-00000"]
 
 
 def test_a_format_without_a_battle_does_not_keep_a_cache_from_its_end(folder, tmp_path):
