@@ -39,7 +39,7 @@ from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
 from .space_stamps import space_digest
-from .token_cache import INDEX, INDEX_SCHEMA, PLACES, UNSTAMPED, VOCABULARY
+from .token_cache import ILLEGAL, INDEX, INDEX_SCHEMA, PLACES, UNSTAMPED, VOCABULARY
 from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -348,6 +348,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
             "count": len(rejects),
             "by_field": dict(reasons),
             "by_format": dict(of_format),
+            "illegal": sum(ILLEGAL in reason for _, reason in rejects),
             "files": rejects[:REJECTS_KEPT],
         },
         "shards": [

@@ -31,12 +31,13 @@ class ShardFacts(HashedFile):
 
 
 class Rejects(TypedDict):
-    """Files that were not taken: how many, how many by each field and of each format, and the first of them with their
-    reasons."""
+    """Files that were not taken: how many, how many by each field, of each format and for illegal actions, and the
+    first of them with their reasons."""
 
     count: int
     by_field: dict[str, int]
     by_format: NotRequired[dict[str, int]]
+    illegal: NotRequired[int]
     files: list[tuple[str, str]]
 
 

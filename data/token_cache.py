@@ -284,7 +284,8 @@ class TokenCache:
                 f"{self.path}: holds battles with {taken} illegal actions, and data.illegal_actions is 'reject'; set "
                 "it to unrecorded, or make a cache in a new folder without --illegal-actions"
             )
-        if illegal == "unrecorded" and any(ILLEGAL in reason for _, reason in self.manifest["rejects"]["files"]):
+        rejects = self.manifest["rejects"]
+        if illegal == "unrecorded" and rejects.get("illegal", sum(ILLEGAL in reason for _, reason in rejects["files"])):
             raise DataError(
                 f"{self.path}: lacks battles for their illegal actions, and data.illegal_actions is 'unrecorded'; make "
                 "a cache in a new folder with --illegal-actions unrecorded"
