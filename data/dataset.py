@@ -113,6 +113,11 @@ class BattleDataset:
         turns = self._column("turns")
         self.lengths: np.ndarray | None = None if (turns == UNKNOWN_TURNS).any() else turns
         self.keys = self._column("key")
+        if split == "train" and len(self.sources.parts) > 1 and (twice := len(self) - len(np.unique(self.keys))):
+            log.warning(
+                "data.sources: %d battles stand in more than one of them, and are drawn for each: leave one of those "
+                "out, unless that is meant", twice,
+            )  # fmt: skip
         self._encoder: Encoder | None = None
         self._measured: np.ndarray | None = None
         self._mean_window: float | None = None

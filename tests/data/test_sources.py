@@ -130,6 +130,19 @@ def test_a_source_without_a_battle_is_not_left_out_in_silence(folder, tmp_path):
     assert len(BattleDataset(held_out, TOKENIZER, "heldout"))  # where a small source may have none
 
 
+def test_battles_of_two_sources_are_told_of(folder, tmp_path, caplog):
+    """A folder beside the cache that was made of it: all is drawn twice as often as it seems."""
+    cache_of(folder, tmp_path / "c")
+    settings = {"cache_dir": str(tmp_path / "i"), "heldout_share": 0.1, "max_reject_share": 0.5}
+    sources = [{"path": str(tmp_path / "c")}, {"path": str(folder), "formats": ["gen1ou"]}]
+    BattleDataset(DataConfig(sources=sources[:1], **settings), TOKENIZER)
+    BattleDataset(DataConfig(sources=sources, **settings), TOKENIZER, "heldout")
+    assert "more than one" not in caplog.text
+    data = BattleDataset(DataConfig(sources=sources, **settings), TOKENIZER)
+    both = sum(data.info(i)["format"] == "gen1ou" for i in range(len(data))) // 2
+    assert f"data.sources: {both} battles stand in more than one" in caplog.text
+
+
 def test_files_that_cannot_be_read_take_no_part_of_their_sources_share(tmp_path):
     """Battles of one source made up for another's spoilt files, and for a source of nothing else."""
     for name, seed in ("a", 100), ("b", 900):
