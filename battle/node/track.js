@@ -201,6 +201,7 @@ class Track {
     const shown = side.active[0];
     const copied = shown?.volatiles.transform?.pokemon;
     const theirs = copied?.moveSlots;
+    const ability = shown?.ability;
     // The log writes the tera type into a Pokémon's details, the request does not: the client would take it for another.
     for (const pokemon of request.side.pokemon) {
       const suffix = `, tera:${pokemon.terastallized}`;
@@ -217,6 +218,8 @@ class Track {
     }
     if (side.team.length !== request.side.pokemon.length) this.warn(`own team of ${side.team.length} in the client`);
     const active = side.team[0];
+    // Up to generation 6 a request tells the base ability alone: one that was traced, swapped or given stays.
+    if (shown === active && ability && !given.side.pokemon[0].ability) active.ability = ability;
     // An Illusion: the log spoke of the Pokémon that it looked like, the request names the true one.
     if (shown && shown !== active) {
       active.boosts = shown.boosts;

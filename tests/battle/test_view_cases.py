@@ -52,6 +52,10 @@ CASES = [
     row("abilities", (3, 4, 9), "", {"me.ability": "immunity", "foe.ability": "unknownability", "sw4.ability": "pressure"}),
     # Up to generation 6 the simulator's request tells the base ability alone.
     row("abilities-by-base", (3, 4), "", {"me.ability": "immunity", "sw4.ability": "pressure"}, "side.pokemon.0.ability-", "side.pokemon.2.ability-"),
+    row("abilities-got-in-play", (3, 4), "-ability|p1a: Mine|Pressure|[from] ability: Trace|[of] p2a: Foe ; (ask side.pokemon.0.ability-) ; move|p2a: Foe|Surf|p1a: Mine",
+        {"me.ability": "pressure", "foe.moves.0.current_pp": 22}, "side.pokemon.0.ability-"),
+    row("abilities-got-in-play-stay-on-the-field", (3, 4), f"-ability|p1a: Mine|Pressure|[from] ability: Trace|[of] p2a: Foe ; (ask side.pokemon.0.ability-) ; {SWITCH_ME}",
+        {"me.ability": "pressure", "sw3.name": "snorlax", "sw3.ability": "immunity"}, "active to 2", "side.pokemon.0.ability-", "side.pokemon.2.ability-"),
     row("items-gen1", (1,), "", {"me.item": "noitem", "sw4.item": "noitem", "foe.item": "unknownitem"}),
     row("items", (2, 3, 4, 9), "", {"me.item": "leftovers", "sw4.item": "lumberry", "sw2.item": "noitem"}),
     row("tera-words", NEW, "", {"me.tera_type": "ghost", "foe.tera_type": "notype", "sw4.tera_type": "steel", "can_tera": True,
