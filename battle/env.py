@@ -18,6 +18,7 @@ observation space. `info["action_mask"]` is int8 [13] as gymnasium's `sample(mas
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ import gymnasium as gym
 import numpy as np
 
 from battle.errors import BattleError
-from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.interface import Agent, Observation, answers, bits_to_mask, decode
 from battle.play import four_words
 from battle.players import make_player, parse_player
 from battle.simulator import BattleSpec, Event, Simulator
@@ -35,6 +36,8 @@ from battle.teams import load_teams
 from data.encode import Encoder
 from data.schema import N_ACTIONS
 from data.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 # Environments may share an opponent, which tells its battles apart by their lanes: no two of a process have one name.
 _numbers = itertools.count(1)
@@ -58,7 +61,7 @@ class BattleEnv(gym.Env):
         opponent: str | Agent = "random",
         space: str = "default",
         reward: str = "shaped",
-        teams: Path | None = None,
+        teams: str | Path | None = None,
         turn_limit: int = 300,
         render_mode: str | None = None,
         vocabulary: str | Path | None = None,
@@ -67,11 +70,12 @@ class BattleEnv(gym.Env):
         self.render_mode = render_mode
         self.tokenizer = Tokenizer.load(vocabulary)
         self.encoder = Encoder(space, self.tokenizer)
+        self.encoder.live().reward(reward)  # raises ValueError where no reward has this name
         self.opponent = make_player(parse_player(opponent)) if isinstance(opponent, str) else opponent
         self.sim = Simulator()
         try:
             self.sim.check_formats([battle_format])
-            self.teams = load_teams(self.sim, battle_format, teams)
+            self.teams = load_teams(self.sim, battle_format, teams and Path(teams))
         except BaseException:  # whoever looks at it afterwards holds us, and its process with us
             self.sim.close()
             raise
@@ -177,7 +181,7 @@ class BattleEnv(gym.Env):
             seed=self.agent_seed,
         )
         self.first = False
-        return self.opponent.choose([observation])[0]
+        return answers(self.opponent, [observation])[0]
 
     def _advance(self) -> None:
         """Goes on until player 1 is to move or the battle is over."""
@@ -195,6 +199,10 @@ class BattleEnv(gym.Env):
             self.turn = event.turn
             if event.side == 0:
                 self.state = decode(event.state)
+        elif event.event == "refused":  # the battle's default is played, as in `battle.play`
+            log.warning("%s side %d: refused: %s (chose %r)", event.lane, event.side, event.message, event.choice)
+            if event.side == 1 and hasattr(self.opponent, "note_action"):
+                self.opponent.note_action(f"{self.lane}/1", -1)
         elif event.event == "end":
             self._end()
             self.state = decode(event.states[0])

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 import numpy as np
 
+from battle.errors import BattleError
 from data.schema import N_ACTIONS
 
 RESIGN = -2  # an answer in the place of an action, in battles of `battle.play`: this one is given up
@@ -71,6 +72,17 @@ class Agent(Protocol):
 
     def choose(self, observations: list[Observation]) -> list[int]:
         """One action id (0–12), or RESIGN, per observation, in their order."""
+
+
+def answers(agent: Agent, observations: list[Observation]) -> list[int]:
+    """An agent's action ids, one per observation; raises BattleError where it answers more or fewer."""
+    actions = agent.choose(observations)
+    if len(actions) != len(observations):
+        raise BattleError(
+            f"player {agent.name!r}: choose gave {len(actions)} actions for {len(observations)} observations: it must "
+            "answer each"
+        )
+    return [int(action) for action in actions]
 
 
 _decoder = msgspec.json.Decoder()

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from battle.errors import BattleError
-from battle.interface import RESIGN, Agent, Observation, bits_to_mask, decode
+from battle.interface import RESIGN, Agent, Observation, answers, bits_to_mask, decode
 from battle.simulator import BattleSpec, Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -257,14 +256,9 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
         waiting = [entry for entry in waiting if entry[0].match.id in tables]
         if not waiting:
             continue
-        actions = agent.choose([observation for _, _, observation in waiting])
-        if len(actions) != len(waiting):
-            raise BattleError(
-                f"player {agent.name!r}: choose gave {len(actions)} actions for {len(waiting)} observations: it must "
-                "answer each"
-            )
+        actions = answers(agent, [observation for _, _, observation in waiting])
         for (table, side, _), action in zip(waiting, actions, strict=True):
-            table.take(side, int(action))
+            table.take(side, action)
     yield from _send(sim, tables, turn_limit)
 
 

@@ -81,10 +81,12 @@ def test_environment_refuses_what_the_mask_refuses(env):
 def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
     made, start = [], Simulator.__init__
     monkeypatch.setattr(Simulator, "__init__", lambda sim: made.append(sim) or start(sim))
-    for options in ({"battle_format": "gen77ou"}, {"teams": tmp_path}):
+    for options in ({"battle_format": "gen77ou"}, {"teams": tmp_path}, {"teams": str(tmp_path)}):
         with pytest.raises(BattleError):
             BattleEnv(**options)
-    assert [worker.process.poll() is None for sim in made for worker in sim.workers] == [False, False]
+    with pytest.raises(ValueError, match="reward 'shapely' is unknown"):
+        BattleEnv(reward="shapely")  # at once, and not at the first step
+    assert [worker.process.poll() is None for sim in made for worker in sim.workers] == [False] * 3
 
 
 class Trapper:
@@ -219,3 +221,34 @@ def test_the_opponent_is_told_of_every_battles_end(way):
     env.close()
     assert set(opponent.ended) == set(opponent.seen)
     assert len(opponent.ended) == len(opponent.seen)
+
+
+class Stubborn:
+    """Answers with what generation 1 never allows, `answers` times over."""
+
+    name = "stubborn"
+
+    def __init__(self, answers):
+        self.answers, self.told = answers, []
+
+    def choose(self, observations):
+        return [12] * self.answers
+
+    def note_action(self, lane, action):
+        self.told.append((lane, action))
+
+
+def test_an_opponent_hears_that_its_choice_was_not_played(caplog):
+    opponent = Stubborn(1)
+    with closing(BattleEnv("gen1ou", opponent=opponent)) as env:
+        _, info = env.reset(seed=1)
+        env.step(int(info["action_mask"].argmax()))
+        assert set(opponent.told) == {(f"{env.lane}/1", -1)}
+    assert "side 1: refused: no legal action 12 here" in caplog.text
+
+
+def test_an_opponent_must_answer():
+    with closing(BattleEnv("gen1ou", opponent=Stubborn(0))) as env:
+        _, info = env.reset(seed=1)
+        with pytest.raises(BattleError, match="choose gave 0 actions for 1 observations"):
+            env.step(int(info["action_mask"].argmax()))
