@@ -20,7 +20,7 @@ from battle.teams import Team
 
 log = logging.getLogger(__name__)
 LOGIN = 20.0  # seconds for a server to let us in: poke-env's own question for a password takes up to 10
-LOST = 60.0  # seconds after which a challenge of ours that has no answer is taken for lost, and made again
+LOST = 60.0  # seconds after which a challenge or search of ours without an answer is taken for lost, and made again
 
 
 class NotTwice(logging.Filter):
@@ -133,13 +133,17 @@ class ConnectedPlayer(Player):
     async def _on_its_loop(self, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.ps_client.loop))
 
-    async def _seek(self) -> None:
-        await self.ps_client.logged_in.wait()
-        self.sought = self.begun
-        with contextlib.suppress(ConnectionClosed):  # a break that nobody has noticed yet: made again after it
-            await self.ps_client.search_ladder_game(self._format, self.next_team)
-        async with self._battle_start_condition:
-            await self._battle_start_condition.wait_for(lambda: self.begun > self.sought)
+    async def _seek(self, again: float = LOST) -> None:
+        self.sought, searches = self.begun, 0
+        while self.begun == self.sought:  # a server refuses one, for battles too fast in a row, by a mere popup
+            await self.ps_client.logged_in.wait()
+            searches += 1
+            with contextlib.suppress(ConnectionClosed):  # a break that nobody has noticed yet: made again after it
+                await self.ps_client.search_ladder_game(self._format, self.next_team)
+            await self._begins(self.sought + 1, again)
+        if searches > 1:  # the last one may have come as the one before was met: it would be met in its turn
+            with contextlib.suppress(ConnectionClosed):
+                await self.ps_client.send_message("/cancelsearch")
         await self._battle_count_queue.join()
 
     async def _challenge(self, opponent: str, battles: int, again: float) -> None:

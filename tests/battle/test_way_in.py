@@ -185,6 +185,20 @@ def test_a_search_is_over_with_its_battle_whatever_breaks(player, breaks):
     assert player.sought == 2
 
 
+def test_a_search_that_finds_no_battle_is_made_again_and_leaves_none_behind(player):
+    async def refused():
+        while len(player.ps_client.said) < 3:
+            await asyncio.sleep(0.005)
+
+    async def battle():
+        player._battle_count_queue.put_nowait(None)
+        await begin(player)
+
+    asyncio.run(finished(player, player._seek(again=0.02), refused, battle, lambda: end(player)))
+    assert set(player.ps_client.said[:-1]) == {("gen1ou", "team")}
+    assert player.ps_client.said[-1] == ("/cancelsearch",)
+
+
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_challenge_is_made_until_its_battle_begins(player, breaks):
     async def later():
