@@ -291,17 +291,19 @@ class LivePlayer(ConnectedPlayer):
         view = room.view
         view.close(bytes(event.states[0]))
         if self.recorder:  # first: a page that fails shall not cost the battle
+            mine = int(room.chair == "p1")  # the opponent's chair; of it there is no side to record
+            seats = slice(None, None, -1 if mine else 1)  # of ours and theirs: p1, p2
             match = Match(
                 id=word(room.name),
                 format=room.tag.split("-")[1],
-                agents=(self.agent, self.agent),  # of the other one there is no side to record
+                agents=(self.agent, self.agent),
                 seed=0,
                 lead_rule=self.lead,
-                leads=(room.lead, 0),
+                leads=(room.lead, 0)[seats],
             )
-            kind = "tie" if event.winner < 0 else "won"
-            outcome = Outcome(match, kind, event.winner, event.turns, (view, View()), room.refused)
-            self.recorder.record(outcome, (self.username, room.opponent), (room.rating, "Unrated"))
+            kind, winner = ("tie", -1) if event.winner < 0 else ("won", mine ^ event.winner)
+            outcome = Outcome(match, kind, winner, event.turns, (view, View())[seats], room.refused)
+            self.recorder.record(outcome, (self.username, room.opponent)[seats], (room.rating, "Unrated")[seats])
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)
             # A server that was set up anew counts its battles from 1 again.

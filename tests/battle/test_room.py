@@ -217,15 +217,17 @@ def test_a_battle_that_ends_as_its_opponent_leaves_needs_no_timer(player):
     assert player.agent.ended == []  # it was never asked
 
 
+@pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize(
     ("said", "winner", "result", "kind"),
     [("|win|Me", 0, "WIN", "won"), ("|win|You", 1, "LOSS", "won"), ("|tie", -1, "LOSS", "tie")],
 )
-def test_a_hidden_battle_is_kept_by_its_players_and_its_number_alone(tmp_path, said, winner, result, kind):
+def test_a_hidden_battle_is_kept_by_its_players_and_its_number_alone(tmp_path, said, winner, result, kind, side):
     """Others may read the files: they tell no password."""
     player = Player(tmp_path)
     player.replays = tmp_path / "pages"
-    player.hear("|init|battle", "|player|p1|Me|1|1234\n|player|p2|You|2|1700\n|player|p1|Me|1|")
+    mine, theirs = ("p1", "p2") if side == 0 else ("p2", "p1")
+    player.hear("|init|battle", f"|player|{mine}|Me|1|1234\n|player|{theirs}|You|2|1700\n|player|{mine}|Me|1|")
     player.hear(request(3) + "\n|turn|1")
     hidden = f"{TAG}-passwordpw"
     player.hear(f"|noinit|rename|{hidden}|Me vs. You")
@@ -243,7 +245,7 @@ def test_a_hidden_battle_is_kept_by_its_players_and_its_number_alone(tmp_path, s
     assert (len(file["states"]), file["actions"]) == (2, [0, -1])
     meta = file["meta"]
     assert (meta["outcome"], meta["turns"], meta["refused"], meta["request_legal"]) == (kind, 12, 1, [0b10011, 0])
-    assert meta["lead"] == {"rule": "first", "place": 2}
+    assert (meta["side"], meta["lead"]) == (side, {"rule": "first", "place": 2})
 
 
 @pytest.mark.parametrize(("said", "result"), [("|win|Me", "won"), ("|win|You", "lost"), ("|tie", "tie")])
