@@ -138,6 +138,7 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
             args.replays,
             args.lead,
             args.patience,
+            timer=args.mode == "ladder" or args.server != "local",  # strangers; who plays at home may think
             account_configuration=account,
             server_configuration=where,
             battle_format=args.format,

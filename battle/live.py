@@ -31,8 +31,8 @@ MADE = tuple(f"[Invalid choice] {words}" for words in ("Sorry, too late", "There
 class LivePlayer(ConnectedPlayer):
     """A player whose choices are an agent's, by our own translator.
 
-    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value. teams,
-    patience: as in `ConnectedPlayer`.
+    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value. timer:
+    ask for the server's as a battle begins. teams, patience: as in `ConnectedPlayer`.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class LivePlayer(ConnectedPlayer):
         replays: Path | None,
         lead: str,
         patience: float,
+        timer: bool,
         **rest: Any,
     ):
-        self.agent, self.sim, self.lead = agent, sim, lead
+        self.agent, self.sim, self.lead, self.timer = agent, sim, lead, timer
         self.recorder = Recorder(out, run=run_id(), version=sim.version) if out else None
         self.replays = replays
         self.results: list[str] = []
@@ -95,7 +96,8 @@ class LivePlayer(ConnectedPlayer):
         if ended:
             await self._finish(room)
             return
-        if room.left and not room.timed:  # the server waits for them without end, unless somebody asks for its timer
+        # The server waits without end for who is away, or sits there and does nothing, but for its timer.
+        if (room.left or self.timer) and not room.timed:
             room.timed = True
             await self.ps_client.send_message("/timer on", room.tag)
         if room.request and (any(self._decisive(line) for line in room.lines) or room.joined > 1 or room.retry):

@@ -175,6 +175,17 @@ def test_what_the_command_is_told_reaches_the_player(fake, tmp_path, capsys):
     assert player.done == ["accept", "close"]
 
 
+@pytest.mark.parametrize(
+    ("words", "timer"),
+    [(["--mode=ladder"], True), (["--server=ws://there/"], True), (["--mode=challenge", "--opponent=You"], False)],
+)
+def test_only_who_plays_strangers_asks_for_the_timer(fake, monkeypatch, words, timer):
+    for name in ("PS_USERNAME", "PS_PASSWORD"):
+        monkeypatch.setenv(name, name)
+    assert ladder.main(["--port=8001", *words]) == 0
+    assert fake.made[0].more["timer"] is timer
+
+
 def test_a_server_is_started_only_where_none_is(fake, monkeypatch, capsys):
     for port in ("8000", "8001"):
         assert ladder.main(["--port", port]) == 0

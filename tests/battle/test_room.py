@@ -69,7 +69,7 @@ class Player(LivePlayer):
         self.results, self.rooms, self.begun, self._battles, self.sent = [], {}, 0, {}, []
         self.ps_client = SimpleNamespace(send_message=self.send)
         self._battle_end_condition, self._battle_count_queue = asyncio.Condition(), asyncio.Queue()
-        self.results_of_poke_env = []
+        self.results_of_poke_env, self.timer = [], False
 
     async def send(self, message, room="", *more):
         self.sent.append((message, *more))
@@ -210,6 +210,13 @@ def test_the_timer_is_asked_for_once_where_the_opponent_leaves(player, chair):
     assert player.hear(f"|player|{chair}|\n|player|{chair}|You|2|") == []  # back at once
     assert player.hear(f"|player|{chair}|") == [("/timer on",)]
     assert player.hear("|c|☆Me|hello", f"|player|{chair}|You|2|", f"|player|{chair}|") == []
+
+
+def test_the_timer_is_asked_for_at_the_beginning_where_strangers_play():
+    player = Player()
+    player.timer = True
+    assert player.hear("|init|battle") == [("/timer on",)]
+    assert player.hear("|player|p1|Me|1|\n|player|p2|You|2|", "|player|p2|") == []
 
 
 def test_a_battle_that_ends_as_its_opponent_leaves_needs_no_timer(player):
