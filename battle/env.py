@@ -89,11 +89,13 @@ class BattleEnv(gym.Env):
         self.lane = ""
         self.state: dict[str, Any] = {}
         self.asked: list[Event | None] = [None, None]
-        self.over = True
+        self.over, self.closed = True, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Begins a battle; teams and dice are drawn from the environment's generator."""
         super().reset(seed=seed)
+        if self.closed:
+            raise BattleError("reset: this environment was closed: make another one")
         if not self.over:
             self._leave()
         self.lane = f"env{next(_numbers)}"
@@ -145,6 +147,7 @@ class BattleEnv(gym.Env):
         if not self.over:
             self._end()
         self.sim.close()
+        self.closed = True
 
     def _leave(self) -> None:
         self.sim.drop(self.lane)

@@ -46,6 +46,14 @@ def test_environment_plays_battles_through_and_again(env, monkeypatch):
     assert "against" in env.render()
 
 
+def test_a_closed_environment_begins_no_battle(env):
+    env.reset(seed=1)
+    for _ in range(2):  # gymnasium's wrappers close twice
+        env.close()
+        with pytest.raises(BattleError, match="was closed"):
+            env.reset()
+
+
 def test_observations_are_in_the_words_of_a_models_own_vocabulary(env, tmp_path):
     shipped = Tokenizer.load()
     grown = Tokenizer([*reversed(shipped.words[2:]), "<gen10ou>", "sproutling"])
