@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,7 +20,6 @@ from trainer.export import export_model
 
 READY = "document.body && document.body.dataset.ready !== undefined"
 ROOT = Path(__file__).parents[2]
-IMAGES = os.environ.get("TURNWISE_SCREENSHOTS")  # a folder: the pictures of docs/images are made anew there
 
 
 @pytest.fixture(scope="module")
@@ -266,20 +262,3 @@ def test_text_of_a_battle_stays_text(agent, tmp_path):
         assert window.ask("document.getElementById('hostile')") is None
         assert "hostile" in window.ask("document.getElementById('field').textContent").lower()
         assert window.errors == []
-
-
-@pytest.mark.skipif(not (IMAGES and (ROOT / "runs/quickstart/model").exists()), reason="makes docs/images anew")
-def test_pictures_of_the_docs(tmp_path):
-    (battle,) = (ROOT / "data/sample/gen9ou").glob("gen9ou-sample-000a_*_WIN*")
-    page = tmp_path / "page.html"
-    page.write_text(view(battle, str(ROOT / "runs/quickstart")), encoding="utf-8")
-    with tab(tmp_path) as window:
-        for name, width, height, dark, phone in (("view", 1160, 820, 0, 0), ("view_phone", 390, 844, 1, 1)):
-            window.shape(width, height, dark=bool(dark), phone=bool(phone))
-            window.open(f"{page.as_uri()}#12", READY)
-            window.picture(Path(IMAGES) / f"{name}.png")
-    subprocess.run([sys.executable, "-m", "trainer.report", "runs/quickstart"], cwd=ROOT, check=True)
-    with tab(tmp_path) as window:
-        window.shape(1060, 1100)
-        window.open(ROOT / "runs/quickstart/report.html")
-        window.picture(Path(IMAGES) / "report.png")
