@@ -1,4 +1,4 @@
-"""The pictures of README and docs/playing.md, taken anew after `make train` and `make view`: python -m tests.pictures [TURN]."""
+"""Pictures of README and docs/playing.md, anew after `make train` and `make view`: python -m tests.pictures [TURN]."""
 
 import subprocess
 import sys
