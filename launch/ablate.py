@@ -27,11 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from battle.rating import wilson
-from data.dataset import BattleDataset, DataConfig
-from data.tokenizer import Tokenizer
+from data.dataset import DataConfig
 from launch.record import write_record
-from trainer.checkpoint import load_network, model_folder
-from trainer.heldout import all_packs
+from trainer.heldout import all_packs, open_model
 from trainer.scores import RESAMPLES, collect
 
 ROOT = Path(__file__).parents[1]
@@ -71,13 +69,8 @@ def train(arm: Sequence[str], lr: float, seed: int, folder: Path, options: argpa
 
 def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
     """Recorded held-out decisions with a choice, in the data's order: nll fp64 [n], top1 bool [n], row int64 [n]."""
-    network = load_network(model_folder(folder))
-    config = network.config
-    source = DataConfig(
-        path=str(data), space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
-        heldout_share=config.heldout_share, split_by=config.split_by,
-    )  # fmt: skip
-    dataset = BattleDataset(source, Tokenizer.load(model_folder(folder) / "vocabulary.json"), "heldout")
+    model = open_model(str(folder), DataConfig(path=str(data)), whole=False)
+    network, dataset = model.network, model.heldout
     decisions = collect(network, all_packs(dataset))
     choice = decisions["legal"].sum(1) >= 2
     names = {row: dataset.info(row)["battle_id"] for row in np.unique(decisions["row"]).tolist()}

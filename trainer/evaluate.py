@@ -35,21 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="all the battles there, of which the model was trained on none, not its share",
     )
+    parser.add_argument("--against", help="another model, held against it decision by decision")
     parser.add_argument("--out", type=report_file, help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     log_plainly()
     from trainer.heldout import evaluate_folder  # here: seconds of imports, which --help need not wait for
+    from trainer.paired import as_text as paired_text
     from trainer.scores import as_text
 
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,
-            arguments.filter, arguments.illegal_actions, arguments.all,
+            arguments.filter, arguments.illegal_actions, arguments.all, arguments.against,
         )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     say(as_text(result))
+    if arguments.against:
+        say("\n" + paired_text(result["against"]))
     return 0
 
 

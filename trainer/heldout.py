@@ -3,8 +3,10 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +18,12 @@ from data.reward import REWARDS
 from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
+from model.configuration_turnwise import TurnwiseConfig
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.checkpoint import find_model, load_network
 from trainer.finetune import check_space
-from trainer.scores import calibrate, collect, report
+from trainer.paired import paired
+from trainer.scores import calibrate, collect, grouped, report
 
 log = logging.getLogger(__name__)
 BINS = 10
@@ -40,52 +44,38 @@ def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -
     return about
 
 
-def evaluate_folder(
-    checkpoint: str,
-    data: str,
-    gamma: float | None = None,
-    battles: int | None = None,
-    out: Path | None = None,
-    formats: Sequence[str] = (),
-    chosen: str = "",
-    illegal: str = "reject",
-    whole: bool = False,
-) -> dict:
-    """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
+class Opened(NamedTuple):
+    """A saved model and the battles that it is judged on. train: the folder's others, None where it was trained on
+    none."""
 
-    Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
-    The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
-    fitted on the folder's other battles (`whole`: on the same). `chosen`: a filter over the battles, as `data.filter`;
-    `illegal`: as `data.illegal_actions`. Raises CheckpointError, ConfigError, DataError, ValueError, OSError.
+    folder: Path
+    network: TurnwiseForOfflineRL
+    everything: BattleDataset
+    train: BattleDataset | None
+    heldout: BattleDataset
+
+
+def open_model(checkpoint: str, source: DataConfig, whole: bool, rule: TurnwiseConfig | None = None) -> Opened:
+    """A saved model on its device, and the battles of `source` (its path and filters) as the model reads them.
+
+    Held out are those that the model's own rule holds out, or `rule`'s, or `whole` all of them. Raises CheckpointError,
+    ConfigError, DataError.
     """
-    if battles is not None and battles < 1:
-        raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
     folder = find_model(checkpoint)
     network = load_network(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     network.attention = choose_implementation("auto", device)
-    tokenizer = Tokenizer.load(folder / "vocabulary.json")
     config = network.config
     check_space(config, config.observation_space, str(checkpoint))
-    source = DataConfig(
-        path=data, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
-        heldout_share=config.heldout_share, split_by=config.split_by, formats=list(formats), filter=chosen,
-        illegal_actions=illegal,
+    source = replace(
+        source, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
+        heldout_share=(rule or config).heldout_share, split_by=(rule or config).split_by,
     )  # fmt: skip
+    tokenizer = Tokenizer.load(folder / "vocabulary.json")
     everything = BattleDataset(source, tokenizer, "all")
-    train, heldout = (None, everything) if whole else _sides(source, tokenizer, everything)
-    fitted = folder / "calibration.json"
-    if fitted.exists():
-        calibration = json.loads(fitted.read_text())
-    else:
-        calibration = calibrate(network, all_packs((train or heldout).some(1000)))
-    result = evaluate_dataset(network, heldout, train, calibration, gamma, battles)
-    rule = None if whole else f"{config.heldout_share:g} by {config.split_by}"
-    result["judged"] = {"battles": len(heldout.some(battles)), "of": len(everything), "heldout": rule}
-    if out is not None:
-        out.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
-    return result
+    sides = (None, everything) if whole else _sides(source, tokenizer, everything)
+    return Opened(folder, network, everything, *sides)
 
 
 def _sides(source: DataConfig, tokenizer: Tokenizer, everything: BattleDataset) -> tuple[BattleDataset, BattleDataset]:
@@ -96,18 +86,67 @@ def _sides(source: DataConfig, tokenizer: Tokenizer, everything: BattleDataset) 
     return train, heldout
 
 
+def evaluate_folder(
+    checkpoint: str,
+    data: str,
+    gamma: float | None = None,
+    battles: int | None = None,
+    out: Path | None = None,
+    formats: Sequence[str] = (),
+    chosen: str = "",
+    illegal: str = "reject",
+    whole: bool = False,
+    against: str | None = None,
+) -> dict:
+    """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
+
+    Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
+    The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
+    fitted on the folder's other battles (`whole`: on the same). `chosen`: a filter over the battles, as `data.filter`;
+    `illegal`: as `data.illegal_actions`; `against`: another model, held against it decision by decision. Raises
+    CheckpointError, ConfigError, DataError, ValueError, OSError.
+    """
+    if battles is not None and battles < 1:
+        raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
+    source = DataConfig(path=data, formats=list(formats), filter=chosen, illegal_actions=illegal)
+    model = open_model(checkpoint, source, whole)
+    network, config, heldout = model.network, model.network.config, model.heldout.some(battles)
+    other = None if against is None else open_model(against, source, whole, config)
+    fitted = model.folder / "calibration.json"
+    if fitted.exists():
+        calibration = json.loads(fitted.read_text())
+    else:
+        calibration = calibrate(network, all_packs((model.train or model.heldout).some(1000)))
+    decisions = collect(network, all_packs(heldout), gamma)
+    result = evaluate_dataset(network, heldout, model.train, calibration, gamma, decisions)
+    rule = None if whole else f"{config.heldout_share:g} by {config.split_by}"
+    result["judged"] = {"battles": len(heldout), "of": len(model.everything), "heldout": rule}
+    if other is not None:
+        its = other.network.config
+        if not whole and (its.heldout_share, its.split_by) != (config.heldout_share, config.split_by):
+            log.warning(
+                "%s: it held out %g of the battles by %s, and is judged on %s: it may have seen some of them",
+                against, its.heldout_share, its.split_by, rule,
+            )  # fmt: skip
+        theirs = collect(other.network, all_packs(other.heldout.some(battles)), gamma)
+        groups, units = grouped(decisions, describe(heldout, decisions["row"], None))
+        result["against"] = {"checkpoint": against, **paired(decisions, theirs, groups, units)}
+    if out is not None:
+        out.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
+    return result
+
+
 def evaluate_dataset(
     network: TurnwiseForOfflineRL,
     heldout: BattleDataset,
     train: BattleDataset | None,
     calibration: dict,
     gamma: float | None = None,
-    battles: int | None = None,
+    decisions: dict | None = None,
 ) -> dict:
-    """The report of `scores.report` over a held-out data set, or over `battles` of it; without `train` it does not tell
-    teams that were trained on from others."""
-    heldout = heldout.some(battles)
-    decisions = collect(network, all_packs(heldout), gamma)
+    """The report of `scores.report` over a held-out data set, of which `decisions` may have been collected; without
+    `train` it does not tell teams that were trained on from others."""
+    decisions = collect(network, all_packs(heldout), gamma) if decisions is None else decisions
     about = describe(heldout, decisions["row"], train and train.teams())
     if train and about and next(iter(about.values()))["seen_team"] is None:
         log.warning("%d training battles: make a token cache to tell seen and unseen teams apart", len(train))

@@ -25,9 +25,9 @@ MOST_DRAWN = 1 << 20  # at a time: 8 MB
 class Decisions:
     """One row per decision of the packs read, as NumPy columns; gathered by `collect`.
 
-    nll, rank (of the recorded action, 0 is best), uniform_nll, legal (bool [n,A]), action, kind (index of KINDS),
-    row (of the dataset's index), cloned (bool), outcome (1, 0, −1 without result), values fp32 [n,G] (V per γ,
-    unscaled), advantages fp32 [n,G] (Q of the recorded action − V, unscaled).
+    nll, rank (of the recorded action, 0 is best), legal (bool [n,A]), action, kind (index of KINDS), row (place in the
+    dataset), turn (of its battle, 0 the first), cloned (bool), outcome (1, 0, −1 without result), values fp32 [n,G]
+    (V per γ, unscaled), advantages fp32 [n,G] (Q of the recorded action − V, unscaled).
     """
 
     columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -63,14 +63,15 @@ def collect(network: TurnwiseForOfflineRL, packs: Iterable[dict], gamma: float |
         kept = (pack["action_known"] & pack["decision"]).cpu().numpy()
         action = cpu_pack["action"].numpy()
         kind = np.where(cpu_pack["forced"].numpy(), 2, np.where(action >= 9, 3, np.where(action >= 4, 1, 0)))
-        window_rows = cpu_pack["windows"][:, 0].numpy()
+        windows = cpu_pack["windows"].numpy()[np.minimum(cpu_pack["segment"].numpy(), len(cpu_pack["windows"]) - 1)]
         rows.add(
             nll=-taken.cpu().numpy()[kept],
             rank=rank_of(log_probs.cpu().numpy()[kept], action[kept]),
             legal=cpu_pack["legal"].numpy()[kept],
             action=action[kept],
             kind=kind[kept],
-            row=window_rows[np.minimum(cpu_pack["segment"].numpy(), len(window_rows) - 1)][kept],
+            row=windows[kept, 0],
+            turn=windows[kept, 1] + cpu_pack["position"].numpy()[kept],
             cloned=cpu_pack["cloned"].numpy()[kept],
             outcome=cpu_pack["outcome"].numpy()[kept],
             values=values.float().cpu().numpy()[kept],
@@ -248,16 +249,11 @@ def advantage_rows(decisions: dict[str, np.ndarray], gammas: Sequence[float]) ->
     return rows
 
 
-def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: float, about: dict[str, dict]) -> dict:
-    """The whole evaluation as JSON.
+def grouped(decisions: dict[str, np.ndarray], about: dict[int, dict]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Groups of decisions, name → bool [n], and the battle of each, int [n] (both views of one are one battle).
 
-    about: per index row what is known of it: {row: {"format", "battle_id", "seen_team" or None}}.
-    Raises ValueError where no decision of a cloned battle has two legal choices.
+    about: as `report` takes it.
     """
-    if not ((decisions["legal"].sum(1) >= 2) & decisions["cloned"]).any():
-        raise ValueError(
-            "no turn of the battles to judge has two actions to choose from and a recorded one: give others"
-        )
     known_rows, inverse = np.unique(decisions["row"], return_inverse=True)
     described = [about[int(row)] for row in known_rows]
     formats = np.array([d["format"] for d in described])[inverse]
@@ -273,6 +269,20 @@ def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: f
         groups |= {f"id prefix: {name}": makers == name for name in sorted(set(makers))}
     for text, wanted in (("team seen in training", True), ("team unseen", False)):
         groups[text] = np.array([d.get("seen_team") is wanted for d in described])[inverse]
+    return groups, battles
+
+
+def report(decisions: dict, calibration: dict, gammas: Sequence[float], gamma: float, about: dict[str, dict]) -> dict:
+    """The whole evaluation as JSON.
+
+    about: per index row what is known of it: {row: {"format", "battle_id", "seen_team" or None}}.
+    Raises ValueError where no decision of a cloned battle has two legal choices.
+    """
+    if not ((decisions["legal"].sum(1) >= 2) & decisions["cloned"]).any():
+        raise ValueError(
+            "no turn of the battles to judge has two actions to choose from and a recorded one: give others"
+        )
+    groups, battles = grouped(decisions, about)
     frequency = np.array(calibration["action_frequency"])
     return {
         "gamma": gamma,
