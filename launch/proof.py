@@ -269,19 +269,21 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
     at_a_time(
         jobs, one, [(opponent, arm, f) for opponent in opponents for arm, folders in arms.items() for f in folders]
     )
-    rows: dict[tuple[str, str, str], list[dict]] = {}
+    rows: dict[tuple[str, str, str], dict[Path, list[dict]]] = {}
     for arm, folders in arms.items():
-        for path in [path for folder in folders for path in sorted((folder / "play").glob("*.json"))]:
-            for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
-                for of in (row["format"], ALL) if len(formats) > 1 else (row["format"],):
-                    rows.setdefault((arm, of, row["opponent"]), []).append(row)
+        for folder in folders:
+            for path in sorted((folder / "play").glob("*.json")):
+                for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
+                    for of in (row["format"], ALL) if len(formats) > 1 else (row["format"],):
+                        rows.setdefault((arm, of, row["opponent"]), {}).setdefault(folder, []).append(row)
     results = []
-    for (arm, battle_format, opponent), parts in rows.items():
-        count = sum(part["battles"] for part in parts)
-        score = sum(part["wins"] + part["ties"] / 2 for part in parts)
+    for (arm, battle_format, opponent), of_seeds in rows.items():
+        parts = [part for of_seed in of_seeds.values() for part in of_seed]
+        score, count = points(parts)
         results.append(
             {"arm": arm, "format": battle_format, "opponent": opponent, "battles": count, "win_rate": score / count,
-             "interval95": list(wilson(score, count)), "void": sum(part["void"] for part in parts),
+             "interval95": list(wilson(score, count)), "by_seed": [points(of_seed) for of_seed in of_seeds.values()],
+             "void": sum(part["void"] for part in parts),
              "refused_choices": sum(part["refused_choices"] for part in parts)}
         )  # fmt: skip
     command = (
@@ -291,6 +293,11 @@ def play(out: Path, formats: Sequence[str], battles: int, against: Sequence[str]
     path = write_record(name, command, results, {"torch": version("torch")})
     path.with_suffix(".md").write_text(play_table(command, results), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def points(parts: Sequence[dict]) -> tuple[float, int]:
+    """Wins, ties half, and battles of rows of `battle.evaluate`."""
+    return sum(part["wins"] + part["ties"] / 2 for part in parts), sum(part["battles"] for part in parts)
 
 
 def play_table(command: str, results: list[dict]) -> str:
