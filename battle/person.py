@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from battle.errors import BattleError
@@ -12,9 +12,18 @@ from battle.scene import Benches, Names, action_of, field_of
 from battle.story import Story, Turn
 from data.schema import state_from_dict
 
+LONE_CHOICES = {"struggle", "recharge", "fight"}  # as in node/view.js
+
 
 class NotAsked(BattleError):  # noqa: N818 (names the finding)
     """An answer where nothing, or something else by now, was asked."""
+
+
+def _must(request: dict[str, Any] | None) -> str:
+    """What stands in the place of all moves where none of them can be used, else empty: action 0, though the state
+    tells of the Pokémon's own moves then, too."""
+    moves = ((request or {}).get("active") or [{}])[0].get("moves", [])
+    return moves[0]["move"] if len(moves) == 1 and moves[0]["id"] in LONE_CHOICES else ""
 
 
 class Person:
@@ -25,7 +34,7 @@ class Person:
     small]]}]. And whatever `idle` added.
     """
 
-    wants_lines = True
+    wants_lines = wants_requests = True
 
     def __init__(self, name: str):
         self.name = name
@@ -42,7 +51,7 @@ class Person:
     def wish(self) -> str:
         """Waits until the person asks for a battle; its format."""
         with self._changed:
-            self._changed.wait_for(lambda: self._wish is not None)
+            self._until(lambda: self._wish is not None)
             wish, self._wish = self._wish, None
             self.states, self.actions = [], []
             self._story = Story()
@@ -83,22 +92,31 @@ class Person:
         turn["actions"] = [
             {"id": action, **action_of(state, action, self._write)} for action, legal in enumerate(self.legal) if legal
         ]
+        if (must := _must(seen.request)) and self.legal[0]:
+            turn["actions"][0] = {"id": 0, "kind": "must", "name": must, "types": []}
         self._shown["turn"] = turn | {"retry": seen.retry}
 
     def _field(self, state: dict[str, Any]) -> dict[str, Any]:
         state = state_from_dict(state)
         turn = field_of(state, self._write) | self._benches.add(state)
+        fallen = {self._write.base(name) for name in self._story.sides[self._foe].fallen}
         for pokemon in turn["foes"]:  # a state tells of those who are on the field alone
-            if pokemon["name"] in self._story.sides[self._foe].fallen:
+            if self._write.base(pokemon["name"]) in fallen:
                 pokemon |= {"hp": 0.0, "status": "fnt"}
         return turn
 
     def _asked(self) -> int:
         self._answer = None
         self._show(phase="asked", story=self._told())
-        self._changed.wait_for(lambda: self._answer is not None)
+        self._until(lambda: self._answer is not None)
         self._show(phase="busy")
         return self._answer
+
+    def _until(self, met: Callable[[], bool]) -> None:
+        """Waits, without end, but looks up each second: a wait of Python's without a limit sleeps through a Ctrl-C that
+        comes as it begins, or that another thread hears."""
+        while not self._changed.wait_for(met, timeout=1.0):
+            pass
 
     def _tell(self, lines: Iterable[str]) -> None:
         for line in lines:

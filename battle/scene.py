@@ -27,16 +27,26 @@ class Names:
         digit = battle_format[3:4]
         data = GenData.from_gen(int(digit) if digit.isdigit() and digit != "0" else 9)
         self._known = {name: entry["name"] for name, entry in data.pokedex.items() if "name" in entry}
+        self._base = {name: entry["baseSpecies"] for name, entry in data.pokedex.items() if "baseSpecies" in entry}
         for entry in data.pokedex.values():
             for ability in entry.get("abilities", {}).values():
                 self._known.setdefault(re.sub("[^a-z]", "", ability.lower()), ability)
         self._known |= {name: entry["name"] for name, entry in data.moves.items() if "name" in entry}
+
+    def base(self, name: str) -> str:
+        """The species of a forme, however it is written, as letters alone ("Aegislash-Blade" → "aegislash")."""
+        name = _letters(name)
+        return _letters(self._base.get(name, name))
 
     def __call__(self, name: str) -> str:
         """Empty for the words that stand for nothing."""
         if name in _NOTHING:
             return ""
         return self._known.get(name) or _ITEM_ENDS.sub(r" \1", name).title()
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def field_of(state: State, write: Names) -> dict[str, Any]:

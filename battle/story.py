@@ -102,6 +102,10 @@ class Story:
             side.shows(rest[2])
             side.fallen.discard(side.pokemon)
             self.say(f"{side.player} sends out {side.pokemon}.")
+        elif kind in ("replace", "detailschange") and len(rest) > 1:  # an illusion ends; Mega Evolution and its like
+            side = self.sides[rest[0][:2]]
+            side.pokemon = rest[1].partition(",")[0]
+            self.say(f"{self.who(rest[0])} {'shows itself' if kind == 'replace' else f'is {side.pokemon} now'}.")
         elif kind == "move" and len(rest) > 1:
             self.say(f"{self.who(rest[0])} uses {rest[1]}.")
         elif kind == "faint":

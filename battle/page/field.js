@@ -45,8 +45,8 @@ function card(pokemon, who, moved) {
   return typed(make("div", "mon",
     make("div", "top", make("span", "name", pokemon.name), ...tags(pokemon), make("span", "who", who)),
     bar(pokemon.hp),
-    make("div", "row", make("b", "", percent(pokemon.hp)), pokemon.level === 100 ? "" : `L${pokemon.level}`, ...boosts,
-      [...facts, moved ? `did ${moved}` : ""].filter(Boolean).join(" · ")),
+    make("div", "row", make("b", "", percent(pokemon.hp)), pokemon.level === 100 ? "" : make("span", "", `L${pokemon.level}`),
+      ...boosts, make("span", "", [...facts, moved ? `did ${moved}` : ""].filter(Boolean).join(" · "))),
     pokemon.moves.length ? make("div", "row moves", pokemon.moves.join(" · ")) : "",
   ), pokemon.types[0]);
 }
@@ -84,5 +84,6 @@ function says(action) {
 function kindOf(action) {
   if (action.kind === "switch") return `switch · ${percent(action.hp)}`;
   if (action.kind === "other") return "not in this state";
+  if (action.kind === "must") return "no move can be used";
   return action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
 }

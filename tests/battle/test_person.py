@@ -1,5 +1,6 @@
 """A person at the table: asked in one thread, answering in another; and battles that are given up."""
 
+import signal
 import threading
 
 import msgspec
@@ -69,6 +70,32 @@ def test_an_answer_must_be_legal_and_to_what_is_asked_now(person):
     with pytest.raises(NotAsked, match="gone on"):
         person.answer(version - 1, 1)
     assert answer(2) == [2]
+
+
+@pytest.mark.parametrize("must", ["Struggle", "Recharge"])
+def test_what_stands_in_the_place_of_all_moves_is_called_by_its_name(person, must):
+    request = {"active": [{"moves": [{"move": must, "id": must.lower()}]}]}
+    asked(person, observation(STATES[1], 0b10001, request=request))
+    must_do, switch = person.look()["turn"]["actions"]
+    assert must_do == {"id": 0, "kind": "must", "name": must, "types": []}
+    assert switch["kind"] == "switch"
+
+
+def test_a_foe_that_fell_in_another_forme_than_it_was_seen_in_is_down(person):
+    foe = STATES[1]["opponent_active_pokemon"]
+    seen = STATES[1] | {"opponent_active_pokemon": foe | {"name": "aegislashblade", "base_species": "aegislash"}}
+    assert asked(person, observation(seen, 0b10, lines=["|switch|p2a: A|Aegislash|100/100"]))(1) == [1]
+    gone = STATES[2] | {"opponent_active_pokemon": foe | {"name": "blissey", "base_species": "blissey"}}
+    asked(person, observation(gone, 0b10, lines=["|faint|p2a: A", "|switch|p2a: B|Blissey|100/100"]))
+    (down,) = (pokemon for pokemon in person.look()["turn"]["foes"] if pokemon["name"].startswith("Aegislash"))
+    assert (down["hp"], down["status"]) == (0, "fnt")
+
+
+@pytest.mark.timeout(20)
+def test_a_ctrl_c_that_the_waiting_thread_does_not_hear_itself_ends_the_wait():
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()  # heard by the timer's thread
+    with pytest.raises(KeyboardInterrupt):
+        Person("Ann").wish()
 
 
 def test_nothing_is_asked_where_nothing_can_be_chosen(person):

@@ -39,3 +39,15 @@ def test_who_has_fallen_is_known_until_revived():
     assert story.sides["p2"].fallen == {"Gholdengo"}
     story.tell("|switch|p2a: Ghost|Gholdengo|50/100")
     assert not story.sides["p2"].fallen
+
+
+def test_one_who_fell_under_an_illusion_is_not_the_one_it_looked_like():
+    story = told(
+        "|switch|p2a: Wea|Weavile|100/100", "|replace|p2a: Zoe|Zoroark-Hisui, L80, F", "|faint|p2a: Zoe",
+        "|switch|p2a: Met|Metagross|100/100", "|detailschange|p2a: Met|Metagross-Mega",
+    )  # fmt: skip
+    assert story.sides["p2"].fallen == {"Zoroark-Hisui"}
+    assert [said.text for said in story.turns[0].said] == [
+        "Player 2 sends out Weavile.", "Player 2's Zoe shows itself.", "Player 2's Zoe faints.",
+        "Player 2 sends out Metagross.", "Player 2's Met is Metagross-Mega now.",
+    ]  # fmt: skip
