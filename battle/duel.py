@@ -18,6 +18,7 @@ from pathlib import Path
 from battle.duel_battles import Duel
 from battle.duel_server import serving
 from battle.errors import BattleError
+from battle.recorder import claim
 from battle.simulator import Simulator
 from data.terminal import first_line, steady_output
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.team and len(args.formats) != 1:
             raise BattleError("--team: it is of one format: give that as --formats")
-        with Simulator() as sim:
+        with claim(args.out), Simulator() as sim:  # a folder that takes no files is told before a battle, not after
             sim.check_formats(args.formats)
             duel = Duel(args, sim)
             with serving(duel, args.port) as address:
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while all that was still loading
+        return 130
     return 0
 
 

@@ -19,6 +19,7 @@ from battle.schedule import seed_of
 from battle.simulator import Simulator
 from battle.teams import load_teams, pack_file
 from battle.view import LONG, view_by
+from data.schema import BadBattle
 
 TURN_LIMIT = 1000
 
@@ -51,7 +52,12 @@ class Duel:
 
     def about(self) -> dict[str, Any]:
         """What does not change while the page is open."""
-        return {"players": self.names, "formats": self.args.formats, "coach": self.coach is not None}
+        return {
+            "run": self.recorder.run,
+            "players": self.names,
+            "formats": self.args.formats,
+            "coach": self.coach is not None,
+        }
 
     def run(self) -> None:
         """Battles as the person asks for them, until interrupted."""
@@ -117,4 +123,7 @@ class Duel:
         """The page of the last battle from one side, as the agent sees it. Raises NotAsked."""
         if self.coach is None or len(self.files) <= side:
             raise NotAsked("there is no battle to look back on")
-        return view_by(self.coach, self.files[side], names=True)
+        try:
+            return view_by(self.coach, self.files[side], names=True)
+        except (BadBattle, OSError) as error:
+            raise NotAsked(f"the battle cannot be read back: {error}") from error

@@ -42,13 +42,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method) -> None:
         # Another site's page may send us anything, under its own name or by a form; ours is same-origin and JSON.
-        if urlsplit(f"//{self.headers['Host']}").hostname not in HERE:
-            return self._send(403, {"error": "this page is served to this machine alone"})
         try:
+            if urlsplit(f"//{self.headers['Host']}").hostname not in HERE:
+                return self._send(403, {"error": "this page is served to this machine alone"})
             found = method(urlsplit(self.path))
         except NotAsked as error:
             return self._send(409, {"error": str(error)})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             return self._send(400, {"error": f"not understood: {error!r}"})
         if found is None:
             return self._send(404, {"error": f"nothing at {self.path}"})
@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             return web_page("duel", self.duel.about())
         if url.path == "/table":
             (after,) = parse_qs(url.query).get("after", ["-1"])
-            return self.duel.person.look(int(after))
+            return self.duel.person.look(int(after)) | {"run": self.duel.recorder.run}
         if url.path in ("/review/0", "/review/1"):
             return self.duel.review(int(url.path[-1]))
         return None
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, url) -> dict[str, Any] | None:
         if self.headers.get_content_type() != "application/json":
             raise ValueError("give JSON")
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = json.loads(self.rfile.read(max(0, int(self.headers["Content-Length"]))))
         person = self.duel.person
         if url.path == "/battle":
             if asked["format"] not in self.duel.args.formats:

@@ -1,6 +1,7 @@
 const about = JSON.parse(document.getElementById("data").textContent);
 const [me, foe] = about.players;
 let table = { version: -1 };
+let answered = -1; // the version of the last table that was answered
 let thoughts = null; // of the agent about the turn that is shown
 
 async function post(path, content) {
@@ -23,7 +24,13 @@ async function send(path, content) {
   }
 }
 
-const choose = (action) => send("/choose", { version: table.version, action });
+// Once for what is shown: the second half of a double click would be refused.
+async function choose(action) {
+  const { version } = table;
+  if (answered === version) return;
+  answered = version;
+  if (!await send("/choose", { version, action })) answered = -1;
+}
 
 async function ask() {
   const version = table.version;
@@ -42,7 +49,7 @@ function row(action, number) {
     thoughts ? shade : "",
     make("div", "what", ...action.types.slice(0, 1).map(typeTag), make("b", "", action.name),
       make("small", "", kindOf(action))),
-    make("span", "pp", action.moves ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
+    make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
     make("div", "p", thoughts ? percent(share) : number < 10 ? make("kbd", "keys", `${number}`) : ""),
     action.moves ? make("div", "moves", action.moves.join(" · ")) : "");
   button.dataset.id = action.id;
@@ -113,16 +120,20 @@ function draw() {
 
 // Waits for what is newer than what is shown, as long as the command runs.
 async function watch() {
-  for (;;) {
+  for (let lost = false; ;) {
     try {
-      const answer = await fetch(`/table?after=${table.version}`);
+      const answer = await fetch(`/table?after=${lost ? -1 : table.version}`);
       const next = await answer.json();
+      if (next.run !== about.run) return location.reload(); // another command by now: players and formats are its own
+      if (lost) byId("note").textContent = "";
+      lost = false;
       if (next.version !== table.version) {
         table = next;
         thoughts = null;
         draw();
       }
     } catch {
+      lost = true;
       byId("note").textContent = "The command has ended, or does not answer.";
       await new Promise((resolve) => { setTimeout(resolve, 2000); });
     }
@@ -137,7 +148,7 @@ function setUp() {
     send("/battle", { format: byId("format").value });
   });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || table.phase !== "asked") return;
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || table.phase !== "asked") return;
     const action = table.turn.actions[Number(event.key) - 1];
     if (action && event.target.tagName !== "SELECT") choose(action.id);
     if (event.key === "h" && about.coach && !thoughts) ask();

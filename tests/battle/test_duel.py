@@ -113,6 +113,10 @@ def test_a_battle_is_recorded_as_it_was_played_and_another_is_given_up(table, tm
     assert shown["result"] == "lost"
     assert shown["tally"][1] >= 1
     assert read_battle(duel.files[0]).actions[2:] == [-1, -1]
+    kept = duel.files[0].rename(tmp_path / "moved")
+    with pytest.raises(urllib.error.HTTPError, match="409"):
+        page.get("/review/0")
+    kept.rename(duel.files[0])
     assert len(list(tmp_path.glob("gen*/*.json.lz4"))) == 4
     assert not duel.agent._lanes  # it forgot both
 
@@ -125,7 +129,9 @@ def test_what_does_not_fit_is_refused_in_words(table):
     status, said = page.post("/battle", host="evil.example", format="gen1ou")
     assert (status, said) == (403, {"error": "this page is served to this machine alone"})
     assert page.post("/battle", kind="text/plain", format="gen1ou")[0] == 400  # what another site's form could send
-    assert page.post("/choose", version="x")[0] == 400
+    for version in ("x", float("inf")):
+        assert page.post("/choose", version=version)[0] == 400
+    assert page.post("/battle", host="[", format="gen1ou")[0] == 400
     assert page.post("/nowhere")[0] == 404
     assert duel.person.look()["phase"] == "idle"
     for _ in range(2):  # lets the fixture's battles end
@@ -144,6 +150,7 @@ def test_what_does_not_fit_is_refused_in_words(table):
         (["--formats", "gen1ou", "--team", "own.gen1ou_team"], "own.gen1ou_team"),
         (["--formats", "gen99ou"], "format 'gen99ou'"),
         (["--port", "99999"], "port 99999"),
+        (["--out", __file__], "test_duel.py: File exists: free some space or choose another --out"),
     ],
 )
 def test_what_cannot_begin_says_why(options, said, tmp_path, capsys, monkeypatch):
@@ -159,7 +166,10 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
         sys.executable, "-m", "battle.duel", "--agent", "type_switch", "--formats", "gen1ou", "--out", str(tmp_path),
         "--port", str(free_port()), "--team", str(sorted(team.glob("*.gen1ou_team"))[0]), "--name", "Ann",
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    start = lambda *more: subprocess.Popen(  # noqa: E731
+        [*command, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process = start()
     try:
         with tab(tmp_path / "browser") as browser:
             address = process.stdout.readline().split("open ")[1].split()[0]
@@ -171,9 +181,10 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
                 if turn % 2:
                     browser.key("1")
                 else:
-                    browser.ask("document.querySelector('button.action').click()")
+                    browser.ask("{ const it = document.querySelector('button.action'); it.click(); it.click(); }")
                 browser.wait(f"document.body.dataset.version > {version}")
             browser.wait("document.body.dataset.phase === 'asked'")
+            assert browser.ask("document.getElementById('note').textContent") == ""  # a double click is one
             assert browser.ask("document.getElementById('hint')") is None  # a baseline has no thoughts to tell
             assert "Ann's" in browser.ask("document.getElementById('story').textContent")
             browser.ask("window.confirm = () => true; document.getElementById('leave').click()")
@@ -182,10 +193,15 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
             assert browser.ask("document.querySelectorAll('.reviews a').length") == 0
             assert not browser.errors
             assert all(url.startswith((address, "data:")) for url in browser.fetched)
-        process.send_signal(signal.SIGINT)
-        said, complaints = process.communicate(timeout=20)
+            process.send_signal(signal.SIGINT)
+            said, complaints = process.communicate(timeout=20)
+            assert process.returncode == 0, complaints
+            assert "won 0, lost 1, tied 0" in said
+            browser.wait("document.getElementById('note').textContent.startsWith('The command has ended')")
+            process = start("--name", "Ben")
+            process.stdout.readline()  # the page that stayed open is the new command's now
+            browser.wait("document.getElementById('players')?.textContent === 'Ben against typeswitch'")
+            browser.wait("document.body.dataset.phase === 'idle' && !document.getElementById('note').textContent")
     finally:
         process.kill()
-    assert process.returncode == 0, complaints
-    assert "won 0, lost 1, tied 0" in said
     assert {parse_name(path).player for path in tmp_path.glob("gen1ou/*")} == {"Ann", "typeswitch"}
