@@ -22,6 +22,7 @@ from battle.view import LONG, view_by
 from data.schema import BadBattle
 
 TURN_LIMIT = 1000
+LONGEST_NAME = 18  # Showdown's own
 
 
 class Duel:
@@ -36,6 +37,8 @@ class Duel:
         spec = parse_player(args.agent)
         self.agent = make_player(spec)
         self.names = (word(args.name), word(spec.label))
+        if len(self.names[0]) > LONGEST_NAME:  # a file's name that holds it would be too long, after the battle
+            raise BattleError(f"--name {self.names[0]}: give one of at most {LONGEST_NAME} characters")
         if self.names[0] == self.names[1]:
             raise BattleError(f"--name {self.names[0]}: the agent is called so, too: give yourself another name")
         self.person = Person(self.names[0])

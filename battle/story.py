@@ -15,6 +15,9 @@ _SAID = {
     "-immune": "It has no effect.",
 }
 _BOOSTS = {"-boost": "rises", "-unboost": "falls"}
+_STATS = {
+    "atk": "Attack", "def": "Defense", "spa": "Special Attack", "spd": "Special Defense", "spe": "Speed",
+}  # fmt: skip
 _EFFECTS = {"-start": "begins", "-activate": "takes effect", "-singleturn": "takes effect", "-end": "ends"}
 _CONDITIONS = {"-sidestart": "lies on", "-sideend": "is gone from"}
 
@@ -135,7 +138,7 @@ class Story:
             self.sides[rest[0][:2]].status = rest[1] if kind == "-status" else ""
             self.say(f"{self.who(rest[0])}: {rest[1]}{'' if kind == '-status' else ' is cured'}", small=True)
         elif kind in _BOOSTS and len(rest) > 2:
-            self.say(f"{self.who(rest[0])}: {rest[1]} {_BOOSTS[kind]} by {rest[2]}", small=True)
+            self.say(f"{self.who(rest[0])}: {_STATS.get(rest[1], rest[1])} {_BOOSTS[kind]} by {rest[2]}", small=True)
         elif kind in _EFFECTS and len(rest) > 1:
             self.say(f"{self.who(rest[0])}: {_plain(rest[1])} {_EFFECTS[kind]}", small=True)
         elif kind in _CONDITIONS and len(rest) > 1:

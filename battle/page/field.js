@@ -84,6 +84,6 @@ function says(action) {
 function kindOf(action) {
   if (action.kind === "switch") return `switch · ${percent(action.hp)}`;
   if (action.kind === "other") return "not in this state";
-  if (action.kind === "must") return "no move can be used";
+  if (action.kind === "must") return "in place of its moves";
   return action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
 }

@@ -146,6 +146,7 @@ def test_what_does_not_fit_is_refused_in_words(table):
     ("options", "said"),
     [
         (["--name", "random"], "--name random: the agent is called so, too"),
+        (["--name", 240 * "a"], "give one of at most 18 characters"),
         (["--team", "own.gen1ou_team"], "it is of one format: give that as --formats"),
         (["--formats", "gen1ou", "--team", "own.gen1ou_team"], "own.gen1ou_team"),
         (["--formats", "gen99ou"], "format 'gen99ou'"),

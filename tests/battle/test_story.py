@@ -41,6 +41,14 @@ def test_who_has_fallen_is_known_until_revived():
     assert not story.sides["p2"].fallen
 
 
+def test_stats_are_called_by_their_names():
+    """`spd` is no Speed."""
+    story = told("|switch|p1a: Star|Starmie|100/100", "|-unboost|p1a: Star|spd|1", "|-boost|p1a: Star|evasion|2")
+    assert [said.text for said in story.turns[0].said[1:]] == [
+        "Player 1's Star: Special Defense falls by 1", "Player 1's Star: evasion rises by 2",
+    ]  # fmt: skip
+
+
 def test_one_who_fell_under_an_illusion_is_not_the_one_it_looked_like():
     story = told(
         "|switch|p2a: Wea|Weavile|100/100", "|replace|p2a: Zoe|Zoroark-Hisui, L80, F", "|faint|p2a: Zoe",
