@@ -99,10 +99,13 @@ class Person:
     def _field(self, state: dict[str, Any]) -> dict[str, Any]:
         state = state_from_dict(state)
         turn = field_of(state, self._write) | self._benches.add(state)
-        fallen = {self._write.base(name) for name in self._story.sides[self._foe].fallen}
-        for pokemon in turn["foes"]:  # a state tells of those who are on the field alone
-            if self._write.base(pokemon["name"]) in fallen:
+        # A state tells of those who are on the field alone: neither who fell since, nor who came and fell between two.
+        fallen = {self._write.base(name): name for name in sorted(self._story.sides[self._foe].fallen)}
+        for pokemon in turn["foes"]:
+            if fallen.pop(self._write.base(pokemon["name"]), None):
                 pokemon |= {"hp": 0.0, "status": "fnt"}
+        fallen.pop(self._write.base(turn["foe"]["name"]), None)
+        turn["foes"] += [{"name": name, "hp": 0.0, "status": "fnt"} for name in fallen.values()]
         return turn
 
     def _asked(self) -> int:

@@ -81,14 +81,16 @@ def test_what_stands_in_the_place_of_all_moves_is_called_by_its_name(person, mus
     assert switch["kind"] == "switch"
 
 
-def test_a_foe_that_fell_in_another_forme_than_it_was_seen_in_is_down(person):
+def test_foes_that_fell_in_another_forme_or_between_two_decisions_are_down(person):
     foe = STATES[1]["opponent_active_pokemon"]
     seen = STATES[1] | {"opponent_active_pokemon": foe | {"name": "aegislashblade", "base_species": "aegislash"}}
     assert asked(person, observation(seen, 0b10, lines=["|switch|p2a: A|Aegislash|100/100"]))(1) == [1]
+    unseen = ["|switch|p2a: Y|Yanmega|100/100", "|faint|p2a: Y"]
     gone = STATES[2] | {"opponent_active_pokemon": foe | {"name": "blissey", "base_species": "blissey"}}
-    asked(person, observation(gone, 0b10, lines=["|faint|p2a: A", "|switch|p2a: B|Blissey|100/100"]))
-    (down,) = (pokemon for pokemon in person.look()["turn"]["foes"] if pokemon["name"].startswith("Aegislash"))
-    assert (down["hp"], down["status"]) == (0, "fnt")
+    asked(person, observation(gone, 0b10, lines=["|faint|p2a: A", *unseen, "|switch|p2a: B|Blissey|100/100"]))
+    down = {pokemon["name"]: pokemon for pokemon in person.look()["turn"]["foes"] if pokemon["status"] == "fnt"}
+    assert set(down) == {"Aegislash-Blade", "Yanmega"}
+    assert not any(pokemon["hp"] for pokemon in down.values())
 
 
 @pytest.mark.timeout(20)
