@@ -38,7 +38,7 @@ from battle.stop import listen
 from battle.teams import Team, load_teams
 from data.arguments import at_least_one
 from data.progress import progress_bar
-from data.report_file import report_file, writable_folder
+from data.report_file import report_file, writable_folder, write_report
 from data.terminal import first_line, say, steady_output
 
 JOURNAL = "battles.jsonl"
@@ -360,9 +360,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Where a report is looked for, a part of one would pass for the whole.
     part = part_of(args.json)
     missing = f"; no {args.json}{' yet: the same command goes on' if part else ''}" if args.json else ""
+    written = True
     if args.json and not failure and not stopped:  # before a word is said, which a full disk could refuse
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if part:
+        written = write_report(args.json, json.dumps(report, indent=1) + "\n")
+        if written and part:
             shutil.rmtree(part, ignore_errors=True)
     say(text)
     if failure:
@@ -371,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped:
         print(f"stopped: these battles were played out, and no others{missing}")
         return 130
-    return 0
+    return 0 if written else 1
 
 
 if __name__ == "__main__":

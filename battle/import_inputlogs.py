@@ -34,7 +34,7 @@ from battle.simulator import Event, Simulator
 from battle.stop import listen
 from data.arguments import at_least_one
 from data.progress import progress_bar
-from data.report_file import report_file
+from data.report_file import report_file, write_report
 from data.terminal import first_line, steady_output
 
 log = logging.getLogger(__name__)
@@ -338,9 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Where a report is looked for, a part of one would pass for the whole.
         print("stopped: the same command goes on with the rest" + (f"; no {args.json}" if args.json else ""))
         return 130
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 1 if report["bad_files"] else 0
+    written = not args.json or write_report(args.json, json.dumps(report, indent=1) + "\n")
+    return 0 if written and not report["bad_files"] else 1
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from battle.teams import Team, load_teams
 from data.arguments import at_least_one
 from data.encode import Encoder
 from data.replay_file import parse_name, read_battle
-from data.report_file import report_file
+from data.report_file import report_file, write_report
 from data.schema import BadBattle
 from data.terminal import first_line, steady_output
 from data.tokenizer import Tokenizer
@@ -173,9 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report.pop("stopped"):
         print("stopped: these battles were played out, and no others" + (f"; no {args.json}" if args.json else ""))
         return 130
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(entry["sound"] for entry in report.values() if isinstance(entry, dict)) else 1
+    written = not args.json or write_report(args.json, json.dumps(report, indent=1) + "\n")
+    return 0 if written and all(entry["sound"] for entry in report.values() if isinstance(entry, dict)) else 1
 
 
 if __name__ == "__main__":

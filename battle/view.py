@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from battle.scene import Benches, Names, action_of, field_of
 from battle.web_page import web_page
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
-from data.report_file import report_file
+from data.report_file import report_file, write_report
 from data.schema import BadBattle, BattleRecord, State, legal_actions
 from data.terminal import steady_output
 
@@ -132,10 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    try:
-        arguments.out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        print(f"error: {arguments.out}: {error.strerror}: free some space or choose another --out", file=sys.stderr)
+    if not write_report(arguments.out, page):
         return 1
     print(arguments.out)
     return 0

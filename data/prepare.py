@@ -18,7 +18,7 @@ from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
 from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
-from .report_file import report_file
+from .report_file import report_file, write_report
 from .schema import BadBattle
 from .terminal import silence_output, steady_output
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
@@ -152,7 +152,8 @@ def _vocabulary(options: argparse.Namespace) -> int:
             log.warning("left out: %s", reason)
         bad += len(left_out)
     tokenizer = Tokenizer(vocabulary.build(kept, *sources, corpus))
-    tokenizer.save(options.out)
+    with _room_in(options.out):
+        tokenizer.save(options.out)
     print(
         f"{options.out}: {len(tokenizer)} words ({len(kept)} kept{f' from {base}' if base else ''}), "
         f"{files} battle files, {bad} bad, "
@@ -282,11 +283,11 @@ def _stats(options: argparse.Namespace) -> int:
         options.dir, options.formats, options.vocabulary, options.cache_dir, options.processes, chosen=options.filter
     )
     print(stats_text(stats))
-    if options.json:
-        options.json.write_text(json.dumps(stats, indent=1), encoding="utf-8")
+    written = not options.json or write_report(options.json, json.dumps(stats, indent=1))
     if options.png:
-        stats_png(stats, options.png)
-    return 0
+        with _room_in(options.png):
+            stats_png(stats, options.png)
+    return 0 if written else 1
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

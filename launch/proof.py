@@ -177,7 +177,8 @@ def judge(out: Path, data: Path, name: str) -> None:
         for folder in folders:
             path = folder / "judged.json"
             if not is_of(path, data):
-                evaluate_folder(str(folder), str(data), out=path)
+                result = evaluate_folder(str(folder), str(data))
+                path.write_text(json.dumps(result, indent=1), encoding="utf-8")
         judged = [json.loads((folder / "judged.json").read_text(encoding="utf-8")) for folder in folders]
         groups = {row["group"]: {key: [] for key in ("top1", "nll")} for row in judged[0]["policy"]}
         for one in judged:

@@ -6,11 +6,12 @@
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
-from data.report_file import report_file
+from data.report_file import report_file, write_report
 from data.terminal import say, steady_output
 from trainer.train import log_plainly
 
@@ -45,16 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         result = evaluate_folder(
-            arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.out, arguments.formats,
+            arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.formats,
             arguments.filter, arguments.illegal_actions, arguments.all, arguments.against,
         )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    # Before a word is said, which a full disk could refuse.
+    written = not arguments.out or write_report(arguments.out, json.dumps(result, indent=1))
     say(as_text(result))
     if arguments.against:
         say("\n" + paired_text(result["against"]))
-    return 0
+    return 0 if written else 1
 
 
 if __name__ == "__main__":

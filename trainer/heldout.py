@@ -91,14 +91,13 @@ def evaluate_folder(
     data: str,
     gamma: float | None = None,
     battles: int | None = None,
-    out: Path | None = None,
     formats: Sequence[str] = (),
     chosen: str = "",
     illegal: str = "reject",
     whole: bool = False,
     against: str | None = None,
 ) -> dict:
-    """Evaluate a saved model on a folder's held-out battles; the result, which goes to the file `out` as well.
+    """Evaluate a saved model on a folder's held-out battles; JSON-able.
 
     Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
@@ -131,9 +130,7 @@ def evaluate_folder(
         theirs = collect(other.network, all_packs(other.heldout.some(battles)), gamma)
         groups, units = grouped(decisions, describe(heldout, decisions["row"], None))
         result["against"] = {"checkpoint": against, **paired(decisions, theirs, groups, units)}
-    if out is not None:
-        out.write_text(json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1))
-    return result
+    return {"checkpoint": str(checkpoint), "data": data, **result}
 
 
 def evaluate_dataset(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,25 @@ def test_the_folder_of_notes_is_held(tmp_path, monkeypatch, capsys):
     assert evaluate.main(asked_for(tmp_path / "r.json")) == 1
     assert "r.json.part is another's" in capsys.readouterr().err
     assert not asked.matches
+
+
+def test_the_table_is_shown_where_the_report_cannot_be_written_and_nothing_is_played_again(
+    tmp_path, monkeypatch, capsys
+):
+    write = Path.write_text
+
+    def no_room(path, *rest, **more):
+        raise OSError(28, "No space left on device")
+
+    place = tmp_path / "r.json"
+    tell(monkeypatch, evaluate, ("won", 0))
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", lambda p, *a, **k: (no_room if p == place else write)(p, *a, **k))
+        assert evaluate.main(asked_for(place)) == 1
+    out, err = capsys.readouterr()
+    assert f"error: {place}: No space left on device: " in err
+    assert "gen9ou" in out
+    asked = tell(monkeypatch, evaluate, ("won", 0))
+    assert evaluate.main(asked_for(place)) == 0
+    assert not asked.matches
+    assert json.loads(place.read_text())["results"][0]["battles"] == 4

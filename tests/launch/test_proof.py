@@ -50,12 +50,12 @@ def test_judging_pools_the_seeds_of_an_arm(tmp_path, monkeypatch):
 def test_results_of_other_data_or_settings_are_not_taken_for_these(tmp_path, monkeypatch, capsys):
     asked, again = [], []
     monkeypatch.setattr(proof, "run", lambda *command, log: again.append(command[0]))
-    monkeypatch.setattr(proof, "evaluate_folder", lambda folder, data, out: asked.append(data))
+    monkeypatch.setattr(proof, "evaluate_folder", lambda folder, data: asked.append(data))
     folder = proof.folder_of(tmp_path, "imitation of all", 0)
     folder.mkdir()
     (folder / "evaluation.json").write_text("{}")
     (folder / "judged.json").write_text(json.dumps(judged(1.0) | {"data": "others"}))
-    with pytest.raises(FileNotFoundError):  # nothing was really judged
+    with pytest.raises(TypeError):  # nothing was really judged
         proof.judge(tmp_path, tmp_path / "these", "x")
     assert asked == [str(tmp_path / "these")]
 

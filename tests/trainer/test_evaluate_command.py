@@ -75,3 +75,10 @@ def test_battles_with_illegal_actions_can_be_evaluated_as_they_were_trained_on(t
     assert "is illegal in its state" in capsys.readouterr().err
     assert evaluate_main([*command, "--illegal-actions", "unrecorded"]) == 0
     assert "format: gen1ou" in capsys.readouterr().out
+
+
+def test_the_table_is_shown_where_it_cannot_be_written(trained, cached, capsys):
+    assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--out", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert "error: /dev/full: No space left on device: free some space or choose another file" in err
+    assert "format: gen1ou" in out
