@@ -3,6 +3,7 @@ const [me, foe] = about.players;
 let table = { version: -1 };
 let answered = -1; // the version of the last table that was answered
 let thoughts = null; // of the agent about the turn that is shown
+let steered = false; // the last choice was made by a button that had the focus: the next turn's buttons get it back
 
 async function post(path, content) {
   const answer = await fetch(path, {
@@ -29,6 +30,7 @@ async function choose(action) {
   const { version } = table;
   if (answered === version) return;
   answered = version;
+  steered = byId("choices").contains(document.activeElement);
   if (!await send("/choose", { version, action })) answered = -1;
 }
 
@@ -93,6 +95,7 @@ function drawChoices() {
     ...(table.turn?.actions ?? []).map((action, i) => row(action, i + 1)),
     thoughts ? make("p", "note", `${foe} in your place`, typeof chance === "number" ?
       `: you win with ${percent(chance)}.` : ".") : "");
+  if (asked && steered) byId("choices").querySelector(".action").focus();
 }
 
 function drawStory() {

@@ -176,13 +176,18 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
             address = process.stdout.readline().split("open ")[1].split()[0]
             browser.open(address, "document.body && document.body.dataset.phase === 'idle'")
             browser.ask("document.getElementById('begin').click()")
-            for turn in range(4):
+            for turn in range(5):
                 browser.wait("document.body.dataset.phase === 'asked'")
                 version = browser.ask("document.body.dataset.version")
                 if turn % 2:
                     browser.key("1")
+                elif turn == 4:  # the button of before had the focus
+                    assert browser.ask("document.activeElement === document.querySelector('button.action')")
+                    browser.key(" ", 32)
                 else:
-                    browser.ask("{ const it = document.querySelector('button.action'); it.click(); it.click(); }")
+                    browser.ask(
+                        "{ const it = document.querySelector('button.action'); it.focus(); it.click(); it.click(); }"
+                    )
                 browser.wait(f"document.body.dataset.version > {version}")
             browser.wait("document.body.dataset.phase === 'asked'")
             assert browser.ask("document.getElementById('note').textContent") == ""  # a double click is one
