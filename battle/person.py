@@ -10,7 +10,7 @@ from battle.errors import BattleError
 from battle.interface import RESIGN, Observation, decode
 from battle.scene import Benches, Names, action_of, field_of
 from battle.story import Story, Turn
-from data.schema import state_from_dict
+from data.schema import State, state_from_dict
 
 LONE_CHOICES = {"struggle", "recharge", "fight"}  # as in node/view.js
 
@@ -73,7 +73,7 @@ class Person:
         with self._changed:
             self._tell(lines)
             if last is not None and self.states:
-                said["turn"] = self._field(decode(last)) | {"actions": []}
+                said["turn"] = self._field(state_from_dict(decode(last))) | {"actions": []}
             self._show(phase="idle", story=self._told(), **said)
 
     def _add(self, seen: Observation) -> None:
@@ -88,7 +88,7 @@ class Person:
             self._benches = Benches(self._write)
             self._foe = "p2" if seen.lane.endswith("/0") else "p1"
         state = state_from_dict(seen.state)
-        turn = self._field(seen.state)
+        turn = self._field(state)
         turn["actions"] = [
             {"id": action, **action_of(state, action, self._write)} for action, legal in enumerate(self.legal) if legal
         ]
@@ -96,8 +96,7 @@ class Person:
             turn["actions"][0] = {"id": 0, "kind": "must", "name": must, "types": []}
         self._shown["turn"] = turn | {"retry": seen.retry}
 
-    def _field(self, state: dict[str, Any]) -> dict[str, Any]:
-        state = state_from_dict(state)
+    def _field(self, state: State) -> dict[str, Any]:
         turn = field_of(state, self._write) | self._benches.add(state)
         # A state tells of those who are on the field alone: neither who fell since, nor who came and fell between two.
         fallen = {self._write.base(name): name for name in sorted(self._story.sides[self._foe].fallen)}

@@ -42,6 +42,11 @@ def paired(
     return {"rows": rows, "alone": len(mine["nll"]) + len(its["nll"]) - 2 * len(here)}
 
 
+def _told(apart: list[float], scale: float, form: str) -> str:
+    mean, low, high = (f"{scale * value:{form}}" for value in apart)
+    return f"{mean} [{low}, {high}]"
+
+
 def as_text(result: dict) -> str:
     """What `paired` found, as an aligned table."""
     lines = [
@@ -49,12 +54,10 @@ def as_text(result: dict) -> str:
         f"{'':32}{'decisions':>9}{'top-1 %':>9}{'its':>7}{'apart':>22}{'NLL':>9}{'its':>8}{'apart':>26}",
     ]  # fmt: skip
     for row in result["rows"]:
-        top1, nll = (["{:+.1f} [{:+.1f}, {:+.1f}]", 100], ["{:+.3f} [{:+.3f}, {:+.3f}]", 1])
-        apart = [form.format(*(scale * x for x in row[f"{key}_apart"])) for key, (form, scale) in
-                 (("top1", top1), ("nll", nll))]  # fmt: skip
         lines.append(
-            f"{row['group'][:31]:32}{row['decisions']:>9}{100 * row['top1'][0]:>9.1f}{100 * row['top1'][1]:>7.1f}"
-            f"{apart[0]:>22}{row['nll'][0]:>9.3f}{row['nll'][1]:>8.3f}{apart[1]:>26}"
+            f"{row['group'][:31]:32}{row['decisions']:>9}"
+            f"{100 * row['top1'][0]:>9.1f}{100 * row['top1'][1]:>7.1f}{_told(row['top1_apart'], 100, '+.1f'):>22}"
+            f"{row['nll'][0]:>9.3f}{row['nll'][1]:>8.3f}{_told(row['nll_apart'], 1, '+.3f'):>26}"
         )
     if result["alone"]:
         lines.append(f"{result['alone']} decisions that only one of them has are left out")

@@ -70,7 +70,7 @@ function drawOver() {
     return found;
   };
   byId("choices").replaceChildren(
-    make("p", "big", said ?? `Choose a format and begin.`),
+    make("p", "big", said ?? "Choose a format and begin."),
     table.review ? make("div", "reviews", link(0, `Your choices, as ${foe} sees them`), link(1, "Its own side")) : "");
 }
 
