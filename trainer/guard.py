@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 
 from trainer.appending import whole_or_not
 from trainer.limits import positive, refuse_unless
+from trainer.to_host import ToHost
 
 LOG = "skipped_batches.jsonl"
 
@@ -74,13 +75,13 @@ class SkipLedger:
     def __init__(self, output: Path, config: GuardConfig, accelerator, path_of):
         """path_of(row) → the file of a battle in the training set."""
         self.file, self.config, self.accelerator, self.path_of = output / LOG, config, accelerator, path_of
-        self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
+        self.pending: list[tuple[int, ToHost, list[torch.Tensor]]] = []
         self.in_a_row, self.bad = 0, []
 
     def note(self, step: int, skipped: torch.Tensor, packs: list[dict]) -> None:
         """skipped []: positive where the update of `step` was skipped; the same on all processes."""
         # Copies: a view would keep the whole pack alive, one a step, in shared or page-locked memory.
-        self.pending.append((step, skipped, [pack["windows"].clone() for pack in packs]))
+        self.pending.append((step, ToHost(skipped), [pack["windows"].clone() for pack in packs]))
 
     def take(self) -> list[int]:
         """Steps skipped since the last call."""
@@ -91,13 +92,11 @@ class SkipLedger:
     def review(self) -> None:
         """Waits for the device to say which updates were skipped; the battles of all processes are appended to
         OUTPUT/skipped_batches.jsonl by the main one. All processes call it at the same steps."""
-        if not self.pending:
-            return
-        flags = torch.stack([skipped.float() for _, skipped, _ in self.pending]).tolist()
         rows = []
-        for (step, _, windows), flag in zip(self.pending, flags, strict=True):
-            self.in_a_row = self.in_a_row + 1 if flag > 0 else 0
-            if flag > 0:
+        for step, flag, windows in self.pending:
+            skipped = flag.read() > 0
+            self.in_a_row = self.in_a_row + 1 if skipped else 0
+            if skipped:
                 self.bad.append(step)
                 rows.append({"step": step, "process": self.accelerator.process_index, "battles": self._name(windows)})
         self.pending.clear()

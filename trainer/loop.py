@@ -22,15 +22,16 @@ from trainer.earlier import make_way
 from trainer.errors import ConfigError
 from trainer.finetune import Start, say_what_it_has_seen, starting_model
 from trainer.finish import finish
-from trainer.flops import flops_per_turn, peak_flops
+from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import quick_score
 from trainer.lock import lock_output
-from trainer.metrics import Clock, FilterWarning, Meter, Profiler, Progress, of_the_policy, reduce_to_host
+from trainer.metrics import FilterWarning, Meter, Profiler, Progress
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import about, licence
 from trainer.publish import Publisher
+from trainer.rows import Clock, Rows
 from trainer.saver import Saver
 from trainer.setup import OTHER_MODEL, build_network, check_meaning, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
@@ -38,6 +39,7 @@ from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, Agreement, StopRequest
 from trainer.summary import summary, warn_of_short_reach
+from trainer.to_host import ToHost
 from trainer.tracking import Trackers
 from trainer.training_log import CsvLog, read_json
 from trainer.watchdog import Watchdog
@@ -94,7 +96,7 @@ class Run:
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
-        self.agreement = Agreement()
+        self.agreement, self.notes = Agreement(), None
         # Which windows were trained on so far, as one number: equal for a run and its resumed twin.
         self.order = 0
         self._prepare()
@@ -119,6 +121,10 @@ class Run:
             accelerator, *parts, config.optim, config.seed, self.course.total, self.spikes, self.average
         )
         self.skips = SkipLedger(self.output, config.guard, accelerator, self.dataset.path)
+        gammas = self.objective.network.config.gammas
+        self.warner = FilterWarning(config.objective, gammas)
+        self.clock = Clock(self.tokenizer.unknown_id)
+        self.rows = Rows(accelerator, gammas, self.clock)
         self.saver = Saver(
             self.output, accelerator, (*parts, self.average), self.objective.network, self.tokenizer,
             config.checkpoint.keep, config.checkpoint.background,
@@ -151,17 +157,16 @@ class Run:
         return code
 
     def _train(self) -> int:
-        config, accelerator = self.config, self.accelerator
+        config = self.config
         step = start = self._resume()
         csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
         self._start_telling(start, csv_log)
         progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
         self._tell(self.owed, csv_log, progress, start)
-        warner = FilterWarning(config.objective, self.objective.network.config.gammas)
-        clock = Clock(self.tokenizer.unknown_id)
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
+        self.clock.restart()
         while step < self.course.total:
-            with clock.waiting():
+            with self.clock.waiting():
                 micro = self.course.micro(step)
             if step == start:
                 self._summarize(micro)
@@ -170,51 +175,38 @@ class Run:
             done = self.step_done = step + 1
             logging_step = done % config.log.every == 0 or done in (self.course.total, start + 1)
             metrics = self.step(step, [self._to_device(pack) for pack in micro], detailed=logging_step)
+            if (late := self._row()) is not None:  # of the step before: the device has this one to do by now
+                self._tell(late, csv_log, progress, step)
             self.skips.note(done, metrics["optim/skipped"], micro)
-            clock.count(micro)
+            self.clock.count(micro)
             for pack in micro:
                 self.order = zlib.crc32(pack["windows"].numpy().tobytes(), self.order)
-            row = None
             if logging_step:
-                sums = metrics | clock.shares(accelerator)
-                row = reduce_to_host(accelerator, sums, self.objective.network.config.gammas)
-                row = of_the_policy(row, row.pop("_cloned"))
-                skipped = self.skips.take()
-                row = {
-                    "step": done,
-                    "data/order_crc32": self.order,
-                    "optim/lr": learning_rate(step, self.course.total, config.optim),
-                    **row,
-                    "optim/skipped": len(skipped),
-                    "checkpoint/held_s": self.saver.take_held_s(),
-                }
-                row = self._speed(row, clock)
-                warner.check(row, done)
-                if self.main:
-                    self.course.say_what_is_dropped()
-                if skipped and self.main:
-                    log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
+                rate = learning_rate(step, self.course.total, config.optim)
+                self.rows.send({"step": done, "data/order_crc32": self.order, "optim/lr": rate}, metrics)
             stopping = self._stop_agreed(done)
             ends = done == self.course.total
             wants_eval = ends or (config.eval.every and done % config.eval.every == 0)
             due = wants_eval or done % config.checkpoint.every == 0
-            if due or stopping:
+            waits = due or stopping or self.skips.too_many
+            row = self._row() if waits or not self.rows.late else None
+            if waits:
                 self.skips.review()
             if self.skips.in_a_row and not ends:
                 # A stretch of skipped updates is not judged, and not kept but to stop: going back must lead out of it.
                 wants_eval = due = False
             if wants_eval and not stopping:
                 row = {**(row or {"step": done}), **self._evaluate(done)}
-                clock.restart()
+                self.clock.restart()
             self._tell(row, csv_log, progress, done)
             if self.skips.too_many:
                 step = self._go_back(done)
                 csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
-                clock.restart()
+                self.clock.restart()
                 continue
             if due or stopping:
                 self._save(done, owes_evaluation=bool(wants_eval and stopping))
-                clock.restart()
+                self.clock.restart()
             if stopping:
                 progress.close()
                 profiler.close()
@@ -229,6 +221,20 @@ class Run:
         progress.close()
         profiler.close()
         return 0
+
+    def _row(self) -> dict | None:
+        """The row on its way, complete, or None; what it has to say is said."""
+        row = self.rows.read()
+        if row is None:
+            return None
+        skipped = self.skips.take()
+        row |= {"optim/skipped": len(skipped), "checkpoint/held_s": self.saver.take_held_s()}
+        self.warner.check(row, row["step"])
+        if self.main:
+            self.course.say_what_is_dropped()
+        if skipped and self.main:
+            log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
+        return row
 
     def _to_resume(self) -> Path | None:
         """The checkpoint that `resume` means, or None: from the beginning."""
@@ -346,7 +352,7 @@ class Run:
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
-        self.went_back, self.agreement = True, Agreement()
+        self.went_back, self.agreement, self.notes = True, Agreement(), None
         run = self._load(folder, self.course.drawn(done))
         self._make_way(run["step"])  # one that a stop left in the stretch: it would be the newest again
         log.warning("%s; back to %s, with other data ahead", words, folder)
@@ -360,13 +366,18 @@ class Run:
         )
 
     def _stop_agreed(self, done: int) -> bool:
-        """Whether all processes stop now. Several compare notes every few steps, for it makes the host wait."""
+        """Whether all processes stop now. Several compare notes every few steps, and read what came of it as late as a
+        row, for it makes the host wait; at once where steps are long."""
         if self.accelerator.num_processes == 1:
             return self.stop.asked
-        if not self.agreement.due(done):
-            return False
-        mine = torch.tensor([float(self.stop.asked), self.agreement.seconds(done)], device=self.accelerator.device)
-        asked, seconds = self.accelerator.reduce(mine, reduction="sum").tolist()
+        if self.notes is None:
+            if not self.agreement.due(done):
+                return False
+            mine = torch.tensor([float(self.stop.asked), self.agreement.seconds(done)], device=self.accelerator.device)
+            self.notes = ToHost(self.accelerator.reduce(mine, reduction="sum"))
+            if self.rows.late and self.agreement.apart > 1:
+                return False
+        (asked, seconds), self.notes = self.notes.read(), None
         self.agreement.settle(done, seconds / self.accelerator.num_processes)
         return asked > 0
 
@@ -399,22 +410,10 @@ class Run:
         shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
         whole = self.config.objective.target == "network"
         self.flops = flops_per_turn(self.objective.network.config, micro[0], whole)
+        self.rows.flops_per_turn = self.flops["train"]
         if self.main:
             log.info("%s", summary(self, micro, shares))
             warn_of_short_reach(self.config.objective, self.course.total, self.dataset)
-
-    def _speed(self, row: dict, clock: "Clock") -> dict:
-        """Speeds since the last logged row, over all processes."""
-        seconds = clock.take_seconds()
-        row["speed/battles_per_s"] = row.pop("_battles") / seconds
-        row["speed/turns_per_s"] = row.pop("_turns") / seconds
-        if self.accelerator.device.type == "cuda":
-            name = torch.cuda.get_device_name()
-            peak = peak_flops(name)
-            if peak:
-                per_gpu = row["speed/turns_per_s"] / self.accelerator.num_processes
-                row["speed/mfu"] = self.flops["train"] * per_gpu / peak
-        return row
 
     def _tell(self, row: dict | None, csv_log: CsvLog | None, progress: Progress, done: int) -> None:
         if row is not None and self.main:

@@ -1,7 +1,4 @@
-"""What a run tells while it goes: figures of a logged step, hours and dollars, warnings of its filter, the terminal.
-
-Metrics reach this file as device tensors, summed over micro-batches; they cross to the host on logging steps alone.
-"""
+"""What a run tells while it goes: hours and dollars, warnings of its filter, the terminal, a profile."""
 
 import contextlib
 import logging
@@ -13,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -23,27 +19,6 @@ from trainer.wording import duration
 
 log = logging.getLogger(__name__)
 COMPARED_ROWS = 10  # of the log, at either end: one step's share is noise
-# Means over the decisions that the policy clones.
-OVER_POLICY = ("policy/", "filter/", "value/q_data", "value/policy_minus_data", "value/target_drift")
-
-
-def reduce_to_host(accelerator: Accelerator, metrics: dict, gammas: list[float]) -> dict[str, float]:
-    """Sum over processes and read: tensors of shape [] or [G] → floats, `name@γ` per discount. One host sync."""
-    names = sorted(metrics)
-    flat = torch.cat([metrics[name].detach().reshape(-1).float() for name in names])
-    values = iter(accelerator.reduce(flat, reduction="sum").tolist())
-    row = {}
-    for name in names:
-        if metrics[name].dim() == 0:
-            row[name] = next(values)
-        else:
-            row |= {f"{name}@{gamma}": next(values) for gamma in gammas}
-    return row
-
-
-def of_the_policy(row: dict[str, float], decisions: float) -> dict[str, float]:
-    """The row of a step whose policy term covers so many decisions: of none there is no mean, and 0 would be untrue."""
-    return row if decisions else {name: value for name, value in row.items() if not name.startswith(OVER_POLICY)}
 
 
 class Meter:
@@ -169,56 +144,3 @@ class Profiler:
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         (self.folder / "table.txt").write_text(self.profiler.key_averages().table(sort_by=key, row_limit=40))
         self.profiler = None
-
-
-class Clock:
-    """Battles, turns and unknown words trained on, seconds passed and seconds spent waiting for data, since the last
-    logged row."""
-
-    def __init__(self, unknown_id: int):
-        self.unknown_id = unknown_id
-        self.restart()
-
-    def restart(self) -> None:
-        self.started, self.waited = time.monotonic(), 0.0
-        self.battles = self.turns = self.rows = self.unknown = 0
-
-    class _Waiting:
-        def __init__(self, clock):
-            self.clock = clock
-
-        def __enter__(self):
-            self.entered = time.monotonic()
-
-        def __exit__(self, *_):
-            self.clock.waited += time.monotonic() - self.entered
-
-    def waiting(self) -> "Clock._Waiting":
-        return Clock._Waiting(self)
-
-    def count(self, packs: list[dict]) -> None:
-        for pack in packs:
-            self.battles += int((pack["windows"][:, 0] >= 0).sum())
-            self.turns += int(pack["valid"].sum())
-            self.rows += pack["valid"].shape[0]
-            # Rows of padding hold no unknown word.
-            self.unknown += int((pack["words"] == self.unknown_id).sum())
-            self.words = pack["words"].shape[1]
-
-    def shares(self, accelerator) -> dict[str, torch.Tensor]:
-        """Sums for `reduce_to_host`: over processes they are totals, or means where divided by their number."""
-        world, device = accelerator.num_processes, accelerator.device
-        waited = self.waited / max(time.monotonic() - self.started, 1e-9)
-        values = {
-            "_battles": self.battles,
-            "_turns": self.turns,
-            "data/padding": (1 - self.turns / max(self.rows, 1)) / world,
-            "data/wait_share": waited / world,
-            "data/unknown_words": self.unknown / max(self.turns * self.words, 1) / world,
-        }
-        return {name: torch.tensor(float(value), device=device) for name, value in values.items()}
-
-    def take_seconds(self) -> float:
-        seconds = time.monotonic() - self.started
-        self.restart()
-        return seconds

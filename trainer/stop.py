@@ -86,6 +86,7 @@ class Agreement:
 
     def __init__(self):
         self.next: int | None = None
+        self.apart = 1
         self.last, self.at = 0, time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -98,5 +99,6 @@ class Agreement:
     def settle(self, step: int, seconds: float) -> None:
         """seconds: of a step, on average over the processes."""
         apart = self.WITHIN_S / seconds if seconds > 0 else self.STEPS
+        self.apart = max(1, min(self.STEPS, int(apart)))
         self.last, self.at = step, time.monotonic()
-        self.next = step + max(1, min(self.STEPS, int(apart)))
+        self.next = step + self.apart

@@ -81,11 +81,14 @@ cudaError_t cudaFreeAsync(void *p, Stream s) { free(p); return OK; }
 cudaError_t cudaFreeHost(void *p) { free(p); return OK; }
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) { *available = *total = DEVICE_MEMORY; return OK; }
 static cudaError_t copy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind) {
-  copies_to_host += kind == cudaMemcpyDeviceToHost;
   if (kind != cudaMemcpyDeviceToDevice) memmove(to, from, n); /* as good as a kernel otherwise: not done */
   return OK;
 }
-cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind) { return copy(to, from, n, kind); }
+/* One on a stream is waited for by a synchronization, or not at all. */
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind) {
+  copies_to_host += kind == cudaMemcpyDeviceToHost;
+  return copy(to, from, n, kind);
+}
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind, Stream s) { return copy(to, from, n, kind); }
 cudaError_t cudaMemset(void *p, int value, size_t n) { memset(p, value, n); return OK; }
 cudaError_t cudaMemsetAsync(void *p, int value, size_t n, Stream s) { memset(p, value, n); return OK; }

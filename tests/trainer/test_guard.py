@@ -102,16 +102,20 @@ def test_a_note_of_skipped_battles_that_finds_no_room_costs_no_run(tmp_path, cap
     assert "a row could not be written" in caplog.text
 
 
-def test_too_many_in_a_row_go_back_once_and_on_with_other_data(cached, tmp_path, monkeypatch):
-    plant_in(monkeypatch, lambda place: 6 <= place < 26)
+@pytest.mark.parametrize("late", [False, True])
+def test_too_many_in_a_row_go_back_once_and_on_with_other_data(cached, tmp_path, monkeypatch, late):
+    plant_in(monkeypatch, lambda place: 6 <= place < 26 + late)
     run = run_of(cached, tmp_path, "max_steps=30", "checkpoint.every=4")
+    run.rows.late = late
     assert run.train() == 0
-    # Twenty bad ones from position 6 on, found at 26; back to step 4.
-    assert run.course.drawn(30)[0].packs == 30 + 26 - 4
+    # Bad ones from position 6 on, of which twenty are found at 26, or where rows are read late at 27; back to step 4.
+    assert run.course.drawn(30)[0].packs == 30 + 26 + late - 4
     assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 31))
     assert not any(float(row["optim/skipped"]) for row in rows_of(tmp_path))
     _, saved = checkpoint.read(checkpoint.step_folder(tmp_path, 30))
-    assert [packs for packs, *_ in saved["drawn"]] == [52]
+    assert [packs for packs, *_ in saved["drawn"]] == [52 + late]
+    noted = [json.loads(line)["step"] for line in (tmp_path / guard.LOG).read_text().splitlines()]
+    assert noted == list(range(7, 27 + late))
 
 
 def test_too_many_again_stop_the_run_with_a_word(cached, tmp_path, monkeypatch, capsys):

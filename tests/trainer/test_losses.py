@@ -9,8 +9,8 @@ import torch
 from model.heads import PopArt, value_support
 from tests.packs import random_pack, tiny_network
 from trainer import losses
-from trainer.metrics import OVER_POLICY
 from trainer.objective import ObjectiveConfig, OfflineRL, derived_support, polyak_update
+from trainer.rows import OVER_POLICY
 
 N, G, C, A, K = 7, 4, 4, 13, 32
 RNG = np.random.default_rng(0)

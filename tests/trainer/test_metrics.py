@@ -1,4 +1,4 @@
-"""What a run says of its filter: when it decides nothing, and when it eats itself. What a logged row is made of."""
+"""What a run says of its filter: when it decides nothing, and when it eats itself. The time left, and a profile."""
 
 import time
 from types import SimpleNamespace
@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import metrics
 from trainer.appending import whole_or_not
 from trainer.metrics import (
     COMPARED_ROWS,
-    OVER_POLICY,
-    Clock,
     FilterWarning,
     Profiler,
     Progress,
-    of_the_policy,
-    reduce_to_host,
 )
 from trainer.objective import ObjectiveConfig
 
@@ -89,43 +84,6 @@ def test_of_fresh_critics_before_the_filter_nothing_is_said(caplog):
     for step, share in ((1, 0.0), (100, 0.0), (101, 0.4), (110, 0.01)):
         warning.check({"filter/share_kept@0.9": share, "value/policy_minus_data@0.9": -1.0}, step)
     assert [record.getMessage()[:9] for record in caplog.records] == ["step 110:"]
-
-
-def test_a_rows_counts_and_shares_by_hand():
-    """Two packs of one process of two. Battle 0 of the data set is a battle; padding is no unknown word."""
-    packs = []
-    for battles, turns in (((0, 7), 8), ((3,), 6)):
-        windows = torch.full((4, 3), -1)
-        windows[: len(battles), 0] = torch.tensor(battles)
-        words = torch.full((12, 5), 9)
-        words[0], words[turns:] = 1, 0
-        packs.append({"windows": windows, "valid": torch.arange(12) < turns, "words": words})
-    clock = Clock(unknown_id=1)
-    clock.count(packs)
-    clock.waited, clock.started = 1.0, clock.started - 4.0
-    two = SimpleNamespace(num_processes=2, device="cpu", reduce=lambda x, reduction: 2 * x)
-    row = reduce_to_host(two, {**clock.shares(two), "policy/nll": torch.tensor([1.0, 2.0])}, [0.9, 0.999])
-    expected = {"_battles": 6, "_turns": 28, "data/padding": 10 / 24, "data/unknown_words": 10 / 70}
-    assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert row["data/wait_share"] == pytest.approx(0.25, abs=0.01)
-    assert (row["policy/nll@0.9"], row["policy/nll@0.999"]) == (2.0, 4.0)
-    assert clock.take_seconds() == pytest.approx(4.0, abs=0.2)
-    assert (clock.battles, clock.turns, clock.rows, clock.unknown, clock.waited) == (0, 0, 0, 0, 0.0)
-
-
-def test_a_step_without_a_cloned_decision_tells_no_means_of_them():
-    row = {f"{name}x@0.9": 1.0 for name in OVER_POLICY} | {"loss/policy": 0.0, "value/target@0.9": 3.0}
-    assert of_the_policy(row, 5.0) == row
-    assert of_the_policy(row, 0.0) == {"loss/policy": 0.0, "value/target@0.9": 3.0}
-
-
-def test_waits_for_data_add_up(monkeypatch):
-    clock, now = Clock(unknown_id=1), iter([10.0, 11.0, 20.0, 22.5])
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(now))
-    for _ in range(2):
-        with clock.waiting():
-            pass
-    assert clock.waited == 3.5
 
 
 def test_time_left_is_by_the_steps_done_here(caplog):

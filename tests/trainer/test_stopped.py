@@ -41,10 +41,16 @@ def stop_at(run, done):
     return told
 
 
-@pytest.mark.parametrize(("a_step", "heard"), [(0.01, 22), (0.5, 14), (1.4, 14), (6.0, 13)])
-def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, heard):
+@pytest.mark.parametrize(
+    ("a_step", "late", "heard"),
+    [
+        (0.01, False, 22), (0.5, False, 14), (1.4, False, 14), (6.0, False, 13),
+        (0.01, True, 24), (0.5, True, 16), (1.4, True, 14), (6.0, True, 13),
+    ],
+)  # fmt: skip
+def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, late, heard):
     """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
-    30 s after its word came first."""
+    30 s after its word came first. Read a step late, where the device is at the next one, unless steps are long."""
     told_at, now = 13, [1000.0]
     monkeypatch.setattr("trainer.stop.time.monotonic", lambda: now[0])
     other = torch.tensor([0.0, a_step])  # of the other process
@@ -56,6 +62,7 @@ def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkey
     run = SimpleNamespace(
         stop=SimpleNamespace(asked=False), agreement=Agreement(),
         accelerator=SimpleNamespace(num_processes=2, device="cpu", reduce=reduce),
+        rows=SimpleNamespace(late=late), notes=None,
     )  # fmt: skip
     now[0] += 60  # until the first step is done: the compiler's minute
     for done in range(1, 31):

@@ -1,0 +1,117 @@
+"""What a logged row is made of, and that its figures are the same where it is read a step late, as on a GPU."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.trainer.conftest import rows_of, run_of
+from trainer import rows
+from trainer.rows import OVER_POLICY, Clock, Rows, of_the_policy
+from trainer.to_host import ToHost
+
+OF_TIME = ("speed/", "time/", "data/wait_share", "checkpoint/")
+
+
+def two_processes():
+    """One of two that have the same to say."""
+    return SimpleNamespace(num_processes=2, device=torch.device("cpu"), reduce=lambda x, reduction: 2 * x)
+
+
+def test_a_rows_counts_and_shares_by_hand():
+    """Two packs of one process of two. Battle 0 of the data set is a battle; padding is no unknown word."""
+    packs = []
+    for battles, turns in (((0, 7), 8), ((3,), 6)):
+        windows = torch.full((4, 3), -1)
+        windows[: len(battles), 0] = torch.tensor(battles)
+        words = torch.full((12, 5), 9)
+        words[0], words[turns:] = 1, 0
+        packs.append({"windows": windows, "valid": torch.arange(12) < turns, "words": words})
+    clock = Clock(unknown_id=1)
+    told = Rows(two_processes(), [0.9, 0.999], clock)
+    assert told.read() is None
+    clock.count(packs)
+    clock.waited, clock.started = 1.0, clock.started - 4.0
+    told.send({"step": 5}, {"policy/nll": torch.tensor([1.0, 2.0]), "_cloned": torch.tensor(3.0)})
+    assert (clock.battles, clock.turns, clock.rows, clock.unknown, clock.waited) == (0, 0, 0, 0, 0.0)
+    row = told.read()
+    exact = {"step": 5, "data/padding": 10 / 24, "data/unknown_words": 10 / 70}
+    exact |= {"policy/nll@0.9": 2.0, "policy/nll@0.999": 4.0}
+    assert {name: row.pop(name) for name in exact} == pytest.approx(exact)
+    timed = {"data/wait_share": 0.25, "speed/battles_per_s": 6 / 4, "speed/turns_per_s": 28 / 4}
+    assert row == pytest.approx(timed, rel=0.05)
+    assert told.read() is None
+    assert clock.take_seconds() < 1
+
+
+def test_speeds_of_a_row_read_late_are_by_the_steps_it_counts(monkeypatch):
+    """Here the host gives the device a step in a tenth of the 2 s that the device takes for it: at the reading of a
+    row, one step after it was sent, the device is done with the row's steps, and the time is that of its steps."""
+    now = [0.0]
+    monkeypatch.setattr(rows.time, "monotonic", lambda: now[0])
+    clock = Clock(unknown_id=1)
+    told, pack = Rows(two_processes(), [0.9], clock), {"windows": torch.zeros(1, 3), "words": torch.zeros(1, 1)}
+    pack["valid"], found = torch.tensor([True]), []
+    for step in range(1, 13):
+        now[0] += 0.2
+        if (row := told.read()) is not None:
+            found.append(row["speed/turns_per_s"])
+        clock.count([pack])
+        if step % 4 == 0:
+            told.send({}, {"_cloned": torch.tensor(1.0)})
+            now[0] = 2.0 * step - 0.2  # where the host stands when it waits for this step with the next one given
+    assert found == pytest.approx([1.0, 1.0])  # of each process one turn in 2 s
+
+
+def test_a_step_without_a_cloned_decision_tells_no_means_of_them():
+    row = {f"{name}x@0.9": 1.0 for name in OVER_POLICY} | {"loss/policy": 0.0, "value/target@0.9": 3.0}
+    assert of_the_policy(row, 5.0) == row
+    assert of_the_policy(row, 0.0) == {"loss/policy": 0.0, "value/target@0.9": 3.0}
+
+
+def test_waits_for_data_add_up(monkeypatch):
+    clock, now = Clock(unknown_id=1), iter([10.0, 11.0, 20.0, 22.5])
+    monkeypatch.setattr(rows.time, "monotonic", lambda: next(now))
+    for _ in range(2):
+        with clock.waiting():
+            pass
+    assert clock.waited == 3.5
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_rows_that_are_read_late_are_the_same(cached, tmp_path, every):
+    """Evaluations, checkpoints and the last step read theirs at once, in both."""
+    told = {}
+    for late in (False, True):
+        run = run_of(cached, tmp_path / str(late), "max_steps=7", "eval.every=4", f"log.every={every}")
+        run.rows.late = late
+        steps, step, written = [], run.step, run._tell
+        run.step = lambda *a, steps=steps, step=step, **k: steps.append(a[0] + 1) or step(*a, **k)
+        seen = []
+
+        def tell(row, *others, steps=steps, seen=seen, written=written):
+            if row is not None:
+                seen.append((row["step"], steps[-1]))
+            written(row, *others)
+
+        run._tell = tell
+        assert run.train() == 0
+        told[late] = [{k: v for k, v in row.items() if not k.startswith(OF_TIME)} for row in rows_of(run.output)]
+        logged = sorted({1, 4, 7, *range(every, 8, every)})
+        at_once = (4, 7) if late else logged
+        assert seen == [(step, step if step in at_once else step + 1) for step in logged]
+    assert told[False] == told[True]
+
+
+@pytest.mark.gpu
+def test_the_host_gets_values_before_the_device_is_done_with_what_follows():
+    values = torch.arange(3.0, device="cuda")
+    torch.cuda.synchronize()
+    sent = ToHost(2 * values)
+    torch.cuda._sleep(4_000_000_000)  # cycles: two seconds
+    began = time.monotonic()
+    assert sent.read() == [0.0, 2.0, 4.0]
+    assert time.monotonic() - began < 1
+    torch.cuda.synchronize()
+    assert time.monotonic() - began > 1
