@@ -37,7 +37,7 @@ def finish(run) -> None:
         from trainer.report import report_of_run  # draws with matplotlib: a second that no start need wait for
 
         report_of_run(run.output)
-    run.publisher.finish(target, run.course.total)
+    run.telling.publisher.finish(target, run.course.total)
 
 
 def _chosen(run) -> Path:

@@ -1,6 +1,5 @@
 """A run from its configuration to the agent that it leaves behind. The step itself is in `step.py`."""
 
-import json
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
+from trainer.agreement import Agreement
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
 from trainer.config import RunConfig, to_tree
@@ -26,24 +26,20 @@ from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
 from trainer.heldout import quick_score
 from trainer.lock import lock_output
-from trainer.metrics import FilterWarning, Meter, Profiler, Progress
+from trainer.metrics import FilterWarning, Profiler
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
-from trainer.provenance import about, licence
-from trainer.publish import Publisher
+from trainer.provenance import licence
 from trainer.rows import Clock, Rows
 from trainer.saver import Saver
 from trainer.setup import OTHER_MODEL, build_network, check_meaning, check_observations, check_stamps, open_battles
 from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
-from trainer.stop import STOPPED, Agreement, StopRequest
+from trainer.stop import STOPPED, StopRequest
 from trainer.summary import summary, warn_of_short_reach
-from trainer.to_host import ToHost
-from trainer.tracking import Trackers
-from trainer.training_log import CsvLog, read_json
+from trainer.telling import Telling
 from trainer.watchdog import Watchdog
-from trainer.wording import ABOUT
 from trainer.world import build_accelerator, compiles
 
 log = logging.getLogger(__name__)
@@ -96,7 +92,6 @@ class Run:
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
-        self.agreement, self.notes = Agreement(), None
         # Which windows were trained on so far, as one number: equal for a run and its resumed twin.
         self.order = 0
         self._prepare()
@@ -125,6 +120,7 @@ class Run:
         self.warner = FilterWarning(config.objective, gammas)
         self.clock = Clock(self.tokenizer.unknown_id)
         self.rows = Rows(accelerator, gammas, self.clock)
+        self.agreement = Agreement(accelerator, self.rows.late)
         self.saver = Saver(
             self.output, accelerator, (*parts, self.average), self.objective.network, self.tokenizer,
             config.checkpoint.keep, config.checkpoint.background,
@@ -143,26 +139,23 @@ class Run:
         finally:
             self.stop.training = False
             self.watchdog.stop()
-        if code and self.main:
+        if code:
             # Before any process ends: a launcher that sees one end badly ends the others.
-            self.trackers.finish()
+            self.telling.finish()
         # From here on the main process works alone: the others neither wait for it nor time out.
         self.accelerator.wait_for_everyone()
         self.accelerator.state.destroy_process_group()
         if code == 0 and self.main:
             finish(self)
-        if self.main:
-            self.trackers.finish()
+        self.telling.finish()
         self.accelerator.end_training()
         return code
 
     def _train(self) -> int:
         config = self.config
         step = start = self._resume()
-        csv_log = CsvLog(self.output / "training_log.csv", start) if self.main else None
-        self._start_telling(start, csv_log)
-        progress = Progress(self.course.total, start, config.model.act_gamma, self.main and config.log.progress)
-        self._tell(self.owed, csv_log, progress, start)
+        self.telling = Telling(self, start)
+        self.telling.tell(self.owed, start)
         profiler = Profiler(config.log.profile if self.main else 0, self.output / "profile")
         self.clock.restart()
         while step < self.course.total:
@@ -176,7 +169,7 @@ class Run:
             logging_step = done % config.log.every == 0 or done in (self.course.total, start + 1)
             metrics = self.step(step, [self._to_device(pack) for pack in micro], detailed=logging_step)
             if (late := self._row()) is not None:  # of the step before: the device has this one to do by now
-                self._tell(late, csv_log, progress, step)
+                self.telling.tell(late, step)
             self.skips.note(done, metrics["optim/skipped"], micro)
             self.clock.count(micro)
             for pack in micro:
@@ -184,7 +177,7 @@ class Run:
             if logging_step:
                 rate = learning_rate(step, self.course.total, config.optim)
                 self.rows.send({"step": done, "data/order_crc32": self.order, "optim/lr": rate}, metrics)
-            stopping = self._stop_agreed(done)
+            stopping = self.agreement.stops(done, self.stop.asked)
             ends = done == self.course.total
             wants_eval = ends or (config.eval.every and done % config.eval.every == 0)
             due = wants_eval or done % config.checkpoint.every == 0
@@ -198,17 +191,17 @@ class Run:
             if wants_eval and not stopping:
                 row = {**(row or {"step": done}), **self._evaluate(done)}
                 self.clock.restart()
-            self._tell(row, csv_log, progress, done)
+            self.telling.tell(row, done)
             if self.skips.too_many:
                 step = self._go_back(done)
-                csv_log = CsvLog(self.output / "training_log.csv", step) if self.main else None
+                self.telling.go_back(step)
                 self.clock.restart()
                 continue
             if due or stopping:
                 self._save(done, owes_evaluation=bool(wants_eval and stopping))
                 self.clock.restart()
             if stopping:
-                progress.close()
+                self.telling.progress.close()
                 profiler.close()
                 again = "" if config.resume == "auto" else " and resume=auto"
                 log.warning("told to stop: saving step %d; start again with the same command%s to go on", done, again)
@@ -216,9 +209,9 @@ class Run:
             step = done
         if self.best is None:
             # Resumed at the end, from a checkpoint that no evaluation by these settings had reached.
-            self._tell({"step": step, **self._evaluate(step)}, csv_log, progress, step)
+            self.telling.tell({"step": step, **self._evaluate(step)}, step)
             self._save(step, owes_evaluation=False)
-        progress.close()
+        self.telling.progress.close()
         profiler.close()
         return 0
 
@@ -352,7 +345,7 @@ class Run:
         if self.went_back or folder is None:
             again = "once more, after going back once" if self.went_back else "with no checkpoint to go back to"
             raise TooManySkipsError(f"{words}: {again}. Look at those battles (data.prepare show), or lower optim.lr")
-        self.went_back, self.agreement, self.notes = True, Agreement(), None
+        self.went_back, self.agreement = True, Agreement(self.accelerator, self.rows.late)
         run = self._load(folder, self.course.drawn(done))
         self._make_way(run["step"])  # one that a stop left in the stretch: it would be the newest again
         log.warning("%s; back to %s, with other data ahead", words, folder)
@@ -365,46 +358,8 @@ class Run:
             f"{socket.gethostname()}), at step {self.step_done},"
         )
 
-    def _stop_agreed(self, done: int) -> bool:
-        """Whether all processes stop now. Several compare notes every few steps, and read what came of it as late as a
-        row, for it makes the host wait; at once where steps are long."""
-        if self.accelerator.num_processes == 1:
-            return self.stop.asked
-        if self.notes is None:
-            if not self.agreement.due(done):
-                return False
-            mine = torch.tensor([float(self.stop.asked), self.agreement.seconds(done)], device=self.accelerator.device)
-            self.notes = ToHost(self.accelerator.reduce(mine, reduction="sum"))
-            if self.rows.late and self.agreement.apart > 1:
-                return False
-        (asked, seconds), self.notes = self.notes.read(), None
-        self.agreement.settle(done, seconds / self.accelerator.num_processes)
-        return asked > 0
-
     def _to_device(self, pack: dict) -> dict:
         return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in pack.items()}
-
-    def _start_telling(self, start: int, csv_log: CsvLog | None) -> None:
-        """What the main process tells the world of the run: trackers, time and cost, pushes to the Hub."""
-        if not self.main:
-            return
-        config, accelerator = self.config, self.accelerator
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
-        known = about(config, accelerator.num_processes, accelerator.device, self.dataset, self.data_report)
-        if start:  # what it was trained on so far came from somewhere too
-            try:
-                before = (read_json(self.output / ABOUT) or {}).get("data", {}).get("origins", [])
-            except ValueError as error:  # a full disk kept half of it: no reason to lose the training
-                log.warning("%s; what it said of the data's origins is lost", error)
-                before = []
-            here = known["data"]["origins"]
-            known["data"]["origins"] = [*(origin for origin in before if origin not in here), *here]
-        (self.output / ABOUT).write_text(json.dumps(known, indent=1))
-        self.trackers = Trackers(config.log, self.output, start, known)
-        self.meter = Meter(csv_log.hours, config.cost.dollars_per_hour)
-        self.publisher = Publisher(config.hub, self.output, start, self.course.total)
-        self.saver.written = self.publisher.offer
 
     def _summarize(self, micro: list[dict]) -> None:
         shares = check_observations(micro, self.tokenizer, self.config.data.max_unknown_share)
@@ -414,15 +369,3 @@ class Run:
         if self.main:
             log.info("%s", summary(self, micro, shares))
             warn_of_short_reach(self.config.objective, self.course.total, self.dataset)
-
-    def _tell(self, row: dict | None, csv_log: CsvLog | None, progress: Progress, done: int) -> None:
-        if row is not None and self.main:
-            row |= self.meter.row()
-            csv_log.write(row)
-            self.trackers.log(row, done)
-            if "heldout/nll" in row:
-                log.info(
-                    "step %d held-out NLL %.4f, top-1 %.1f%% at γ = %s",
-                    done, row["heldout/nll"], 100 * row["heldout/accuracy"], self.config.model.act_gamma,
-                )  # fmt: skip
-        progress.update(done, row if row and "loss/total" in row else None)

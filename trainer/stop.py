@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 STOPPED = 75  # exit code of a run that was told to stop and saved itself (EX_TEMPFAIL: start it again)
@@ -74,31 +73,3 @@ class StopRequest:
 
     def _mine(self) -> bool:
         return self.listening and threading.current_thread() is threading.main_thread()
-
-
-class Agreement:
-    """When several processes next compare notes on whether one of them was told to stop, at the same step on all: ten
-    steps apart at most, and `WITHIN_S` by the steps before, for a scheduler's notice, or torchrun's 30 s, is soon over.
-    """
-
-    STEPS = 10
-    WITHIN_S = 3.0
-
-    def __init__(self):
-        self.next: int | None = None
-        self.apart = 1
-        self.last, self.at = 0, time.monotonic()
-
-    def due(self, step: int) -> bool:
-        return self.next is None or step >= self.next
-
-    def seconds(self, step: int) -> float:
-        """Of a step of this process, on average since the last time; at first, of all that went before."""
-        return (time.monotonic() - self.at) / max(1, step - self.last if self.next is not None else 1)
-
-    def settle(self, step: int, seconds: float) -> None:
-        """seconds: of a step, on average over the processes."""
-        apart = self.WITHIN_S / seconds if seconds > 0 else self.STEPS
-        self.apart = max(1, min(self.STEPS, int(apart)))
-        self.last, self.at = step, time.monotonic()
-        self.next = step + self.apart

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import rows_of, run_of
-from trainer import rows
+from trainer import loop, rows
 from trainer.rows import OVER_POLICY, Clock, Rows, of_the_policy
 from trainer.to_host import ToHost
 
@@ -80,22 +80,22 @@ def test_waits_for_data_add_up(monkeypatch):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_rows_that_are_read_late_are_the_same(cached, tmp_path, every):
+def test_rows_that_are_read_late_are_the_same(cached, tmp_path, monkeypatch, every):
     """Evaluations, checkpoints and the last step read theirs at once, in both."""
-    told = {}
+    told, tell, steps, seen = {}, loop.Telling.tell, [], []
+
+    def noted(self, row, done):
+        if row is not None:
+            seen.append((row["step"], len(steps)))
+        tell(self, row, done)
+
+    monkeypatch.setattr(loop.Telling, "tell", noted)
     for late in (False, True):
+        steps.clear()
+        seen.clear()
         run = run_of(cached, tmp_path / str(late), "max_steps=7", "eval.every=4", f"log.every={every}")
-        run.rows.late = late
-        steps, step, written = [], run.step, run._tell
-        run.step = lambda *a, steps=steps, step=step, **k: steps.append(a[0] + 1) or step(*a, **k)
-        seen = []
-
-        def tell(row, *others, steps=steps, seen=seen, written=written):
-            if row is not None:
-                seen.append((row["step"], steps[-1]))
-            written(row, *others)
-
-        run._tell = tell
+        run.rows.late, step = late, run.step
+        run.step = lambda *a, step=step, **k: steps.append(a) or step(*a, **k)
         assert run.train() == 0
         told[late] = [{k: v for k, v in row.items() if not k.startswith(OF_TIME)} for row in rows_of(run.output)]
         logged = sorted({1, 4, 7, *range(every, 8, every)})

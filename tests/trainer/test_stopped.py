@@ -7,9 +7,10 @@ import torch
 
 from tests.trainer.conftest import SMALL, rows_of
 from trainer import checkpoint
+from trainer.agreement import Agreement
 from trainer.config import load_config
 from trainer.loop import Run
-from trainer.stop import STOPPED, Agreement
+from trainer.stop import STOPPED
 
 
 def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
@@ -52,21 +53,17 @@ def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkey
     """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
     30 s after its word came first. Read a step late, where the device is at the next one, unless steps are long."""
     told_at, now = 13, [1000.0]
-    monkeypatch.setattr("trainer.stop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.agreement.time.monotonic", lambda: now[0])
     other = torch.tensor([0.0, a_step])  # of the other process
 
     def reduce(mine, reduction):
         other[0] = done >= told_at
         return mine + other
 
-    run = SimpleNamespace(
-        stop=SimpleNamespace(asked=False), agreement=Agreement(),
-        accelerator=SimpleNamespace(num_processes=2, device="cpu", reduce=reduce),
-        rows=SimpleNamespace(late=late), notes=None,
-    )  # fmt: skip
+    agreement = Agreement(SimpleNamespace(num_processes=2, device="cpu", reduce=reduce), late)
     now[0] += 60  # until the first step is done: the compiler's minute
     for done in range(1, 31):
-        if Run._stop_agreed(run, done):
+        if agreement.stops(done, False):
             break
         now[0] += a_step
     assert done == heard
@@ -77,8 +74,7 @@ def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
     whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
     assert whole.train() == 0
     stopped = Run(load_config(None, [*settings, parts]))
-    real = stopped._stop_agreed
-    stopped._stop_agreed = lambda done: setattr(stopped.stop, "asked", done == 2) or real(done)
+    stopped.agreement.stops = lambda done, asked: done == 2
     assert stopped.train() == STOPPED
     assert Run(load_config(None, [*settings, parts])).train() == 0
     scores = [

@@ -1,0 +1,70 @@
+"""What a run tells the world while it goes: its log, trackers, the terminal, pushes to the Hub."""
+
+import json
+import logging
+
+from trainer.config import to_tree
+from trainer.metrics import Meter, Progress
+from trainer.provenance import about
+from trainer.publish import Publisher
+from trainer.tracking import Trackers
+from trainer.training_log import CsvLog, read_json
+from trainer.wording import ABOUT
+
+log = logging.getLogger(__name__)
+
+
+class Telling:
+    """Every process of `run` makes one when it knows the step to start from; the main one's alone says anything."""
+
+    def __init__(self, run, start: int):
+        config = run.config
+        self.main, self.gamma, self.path = run.main, config.model.act_gamma, run.output / "training_log.csv"
+        if self.main:
+            run.output.mkdir(parents=True, exist_ok=True)
+            (run.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
+            known = _known(run, start)
+            (run.output / ABOUT).write_text(json.dumps(known, indent=1))
+            self.csv = CsvLog(self.path, start)
+            self.trackers = Trackers(config.log, run.output, start, known)
+            self.meter = Meter(self.csv.hours, config.cost.dollars_per_hour)
+            self.publisher = Publisher(config.hub, run.output, start, run.course.total)
+            run.saver.written = self.publisher.offer
+        self.progress = Progress(run.course.total, start, self.gamma, self.main and config.log.progress)
+
+    def tell(self, row: dict | None, done: int) -> None:
+        """Step `done` (from 1) is done; `row`: its figures, where it is logged or was evaluated."""
+        if row is not None and self.main:
+            row |= self.meter.row()
+            self.csv.write(row)
+            self.trackers.log(row, done)
+            if "heldout/nll" in row:
+                log.info(
+                    "step %d held-out NLL %.4f, top-1 %.1f%% at γ = %s",
+                    done, row["heldout/nll"], 100 * row["heldout/accuracy"], self.gamma,
+                )  # fmt: skip
+        self.progress.update(done, row if row and "loss/total" in row else None)
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from `step`, an earlier one: rows behind it are dropped."""
+        if self.main:
+            self.csv = CsvLog(self.path, step)
+
+    def finish(self) -> None:
+        """Close the trackers; nothing is told after it."""
+        if self.main:
+            self.trackers.finish()
+
+
+def _known(run, start: int) -> dict:
+    """What the run is made of, for its folder and its trackers."""
+    known = about(run.config, run.accelerator.num_processes, run.accelerator.device, run.dataset, run.data_report)
+    if start:  # what it was trained on so far came from somewhere too
+        try:
+            before = (read_json(run.output / ABOUT) or {}).get("data", {}).get("origins", [])
+        except ValueError as error:  # a full disk kept half of it: no reason to lose the training
+            log.warning("%s; what it said of the data's origins is lost", error)
+            before = []
+        here = known["data"]["origins"]
+        known["data"]["origins"] = [*(origin for origin in before if origin not in here), *here]
+    return known
