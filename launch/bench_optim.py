@@ -21,8 +21,8 @@ import torch
 from launch.machine import on_cpu
 from launch.record import RECORDS, write_record
 from trainer.config import load_config
-from trainer.heldout import quick_score
 from trainer.loop import Run
+from trainer.quick_score import QuickScore
 
 ROOT = Path(__file__).parents[1]
 TIMED = 8  # steps by which an arm's speed is told, after three that warm up
@@ -65,9 +65,8 @@ def measure(options: argparse.Namespace, arm: str, output: str) -> dict:
         spent += time.process_time() - started
         if step + 1 in marks:
             last = step + 1 == steps
-            scores = quick_score(
-                run.objective.network, run.heldout if last else run.heldout.some(options.heldout), run.accelerator
-            )
+            judged = run.heldout if last else run.heldout.some(options.heldout)
+            scores = QuickScore(judged, run.accelerator)(run.objective.network)
             run.module.train()
             course.append({"step": step + 1, "seconds": round(spent, 2), "heldout_nll": scores["heldout/nll"]})
             print(

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ import torch
 from data.dataset import BattleDataset, DataConfig
 from data.folders import EmptySplit
 from data.loader import heldout_packs
-from data.reward import REWARDS
 from data.sampler import BatchConfig
 from data.tokenizer import Tokenizer
 from model.attention import choose_implementation
@@ -26,7 +24,6 @@ from trainer.paired import paired
 from trainer.scores import calibrate, collect, grouped, report
 
 log = logging.getLogger(__name__)
-BINS = 10
 
 
 def all_packs(dataset: BattleDataset) -> Iterator[dict]:
@@ -164,53 +161,3 @@ def warn_of_win_chance(result: dict) -> None:
                 "nothing; more battles mend either",
                 row["gamma"], row["battles"], row["brier"], row["brier_of_share"],
             )  # fmt: skip
-
-
-def even_share(packs: Iterator[dict], rank: int, world: int) -> Iterator[dict]:
-    """Packs of one process, as many for each: where parameters lie in pieces, every forward is a meeting of all.
-
-    Where the last round lacks packs, the processes left over get its first again, without a decision to count.
-    """
-    while group := list(islice(packs, world)):
-        if rank < len(group):
-            yield group[rank]
-        else:
-            yield {**group[0], "decision": torch.zeros_like(group[0]["decision"])}
-
-
-def quick_score(network: TurnwiseForOfflineRL, heldout: BattleDataset, accelerator) -> dict:
-    """Held-out NLL and top-1 over cloned battles' decisions with a choice, shared among processes.
-
-    The first is what "best checkpoint" means. Also `value/calibration@γ` for each γ ≥ 0.999: how far V, read as a win
-    chance without any fit, stands from the outcomes (expected calibration error over ten bins, 0 to 1; Naeini et al.
-    2015). Raises ValueError where there is nothing to score.
-    """
-    config = network.config
-    long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
-    mine = even_share(all_packs(heldout), accelerator.process_index, accelerator.num_processes)
-    decisions = collect(network, mine)
-    choice = (decisions["legal"].sum(1) >= 2) & decisions["cloned"]
-    counted = [decisions["nll"][choice].sum(), (decisions["rank"][choice] == 0).sum(), choice.sum()]
-    gaps = [gap for g in long for gap in calibration_gaps(decisions, g, config.reward_kind)]
-    sums = torch.tensor([float(x) for x in (*counted, *gaps)], dtype=torch.float64)
-    nll, top1, count, *gaps = accelerator.reduce(sums.to(network.device), reduction="sum").tolist()
-    if not count:
-        raise ValueError("no held-out turn has two actions to choose from and a recorded one: raise data.heldout_share")
-    scores = {"heldout/nll": nll / count, "heldout/accuracy": top1 / count, "heldout/decisions": count}
-    for i, g in enumerate(long):
-        *bins, known = gaps[i * (BINS + 1) : (i + 1) * (BINS + 1)]
-        if known:
-            scores[f"value/calibration@{config.gammas[g]}"] = sum(map(abs, bins)) / known
-    return scores
-
-
-def calibration_gaps(decisions: dict[str, np.ndarray], g: int, reward_kind: str) -> np.ndarray:
-    """[BINS + 1]: per bin of the win chance that V at discount number g says, the sum of chance − outcome; and the
-    number of decisions of battles with a result. Sums, so that processes can add theirs."""
-    kind = REWARDS[reward_kind]
-    known = decisions["outcome"] >= 0
-    chance = (decisions["values"][known, g].astype(np.float64) - kind.loss) / (kind.win - kind.loss)
-    chance = chance.clip(0, 1)
-    bins = np.minimum((BINS * chance).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=chance - decisions["outcome"][known], minlength=BINS)
-    return np.append(gaps, known.sum())

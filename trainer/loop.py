@@ -24,12 +24,12 @@ from trainer.finetune import Start, say_what_it_has_seen, starting_model
 from trainer.finish import finish
 from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
-from trainer.heldout import quick_score
 from trainer.lock import lock_output
 from trainer.metrics import FilterWarning, Profiler
 from trainer.objective import OfflineRL, compile_forward
 from trainer.optim import build_optimizer, learning_rate
 from trainer.provenance import licence
+from trainer.quick_score import QuickScore
 from trainer.rows import Clock, Rows
 from trainer.saver import Saver
 from trainer.setup import OTHER_MODEL, build_network, check_meaning, check_observations, check_stamps, open_battles
@@ -67,12 +67,13 @@ class Run:
             self.config = config = start.config
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
         self.dataset, self.heldout = open_battles(config.data, self.tokenizer, self.accelerator)
-        self.judged = self.heldout.some(config.eval.battles)  # at each evaluation on the way
-        if not self.judged.cloned.any():  # told now: the first evaluation may be a night away
+        judged = self.heldout.some(config.eval.battles)
+        if not judged.cloned.any():  # told now: the first evaluation may be a night away
             raise ConfigError(
                 f"eval.battles={config.eval.battles}: data.clone {config.data.clone!r} holds for none of the held-out "
                 "battles that evaluations read: give more eval.battles, or null for all"
             )
+        self.judge = QuickScore(judged, self.accelerator, config.batch.battles)
         self.data_report = self.dataset.inspect()
         self.names = [self.dataset.names(), self.heldout.names()]
         network = build_network(config, self.tokenizer, self.accelerator.device, start)
@@ -329,7 +330,7 @@ class Run:
         with this step."""
         with gathered(self.objective):
             network = self.objective.network if self.average is None else self.average.network
-            scores = quick_score(network, self.judged, self.accelerator)
+            scores = self.judge(network)
         if self.best is None or scores["heldout/nll"] < self.best["nll"]:
             self.best = {"nll": scores["heldout/nll"], "step": done}
         return scores

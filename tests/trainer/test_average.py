@@ -9,7 +9,6 @@ from tests.trainer.conftest import SMALL
 from trainer import checkpoint
 from trainer.average import WeightAverage
 from trainer.config import load_config
-from trainer.heldout import quick_score
 from trainer.loop import Run
 
 
@@ -52,8 +51,8 @@ def test_a_run_averages_saves_resumes_and_evaluates_the_average(cached, tmp_path
     whole = Run(load_config(None, settings))
     train(whole, 0, 1)
     nll = whole._evaluate(2)["heldout/nll"]
-    assert nll == quick_score(whole.average.network, whole.judged, whole.accelerator)["heldout/nll"]
-    assert nll != quick_score(whole.objective.network, whole.judged, whole.accelerator)["heldout/nll"]
+    assert nll == whole.judge(whole.average.network)["heldout/nll"]
+    assert nll != whole.judge(whole.objective.network)["heldout/nll"]
     whole._save(2, owes_evaluation=False)
     folder = checkpoint.step_folder(tmp_path, 2)
     published, online = load_file(folder / "model" / "model.safetensors"), load_file(folder / "online.safetensors")

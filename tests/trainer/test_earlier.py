@@ -136,7 +136,7 @@ def test_win_rates_of_the_agent_before_are_put_aside(cached, tmp_path, monkeypat
     """Where the same steps leave another agent: the best of them instead of the last."""
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=1", "max_steps=2"]
     scores = iter([{"heldout/nll": 1.0, "heldout/accuracy": 0.0}, {"heldout/nll": 2.0, "heldout/accuracy": 0.0}])
-    monkeypatch.setattr(loop, "quick_score", lambda *_: next(scores))
+    monkeypatch.setattr(loop, "QuickScore", lambda *_: lambda network: next(scores))
     assert train_main([*settings, "checkpoint.every=1", "eval.choose=last"]) == 0
     (tmp_path / "play.json").write_text('{"results": []}')
     assert train_main([*settings, "eval.choose=likelihood"]) == 0

@@ -9,8 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tests.packs import inputs_of, random_pack, tiny_network
-from trainer import heldout
+from trainer import heldout, quick_score
 from trainer.evaluate import main
+from trainer.quick_score import QuickScore
 from trainer.scores import (
     KINDS,
     action_frequency,
@@ -288,7 +289,7 @@ def test_the_values_intervals_are_printed_and_old_evaluations_read():
 def test_the_quick_score_against_a_plain_loop(decisions, monkeypatch):
     """Of one process, and of two whose sums are added: packs are dealt out, and what fills a round counts nothing."""
     network, packs, columns = decisions
-    monkeypatch.setattr(heldout, "all_packs", iter)
+    monkeypatch.setattr(quick_score, "heldout_packs", lambda packs, _: iter(packs))
     chosen = (columns["legal"].sum(1) >= 2) & columns["cloned"]
     known = columns["outcome"] >= 0
     expected = {
@@ -307,7 +308,7 @@ def test_the_quick_score_against_a_plain_loop(decisions, monkeypatch):
 
     def score(rank, world, reduce):
         accelerator = SimpleNamespace(process_index=rank, num_processes=world, reduce=reduce)
-        return heldout.quick_score(network, packs, accelerator)
+        return QuickScore(packs, accelerator)(network)
 
     sums = []
     assert score(0, 1, lambda x, reduction: x) == pytest.approx(expected)

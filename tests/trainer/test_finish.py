@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.trainer.conftest import run_of
-from trainer import checkpoint, finish, loop
+from trainer import checkpoint, finish
 
 
 @pytest.mark.parametrize("fault", ["never written", "damaged"])
@@ -22,7 +22,7 @@ def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(cached, 
 
     monkeypatch.setattr(checkpoint, "_write_manifest", fault_at_3)
     run = run_of(cached, tmp_path, "max_steps=6", "eval.every=3", "eval.choose=likelihood")
-    monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
+    run.judge = lambda _: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0}
     assert run.train() == 0
     assert "the best checkpoint cannot be taken" in caplog.text
     assert (tmp_path / "model" / "config.json").exists()
@@ -38,7 +38,7 @@ def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, caplo
     touched the agent is told."""
     settings = ["max_steps=4", "eval.every=2", f"eval.choose={choice}", f"objective.filter_warmup={warmup}"]
     run = run_of(cached, tmp_path, *settings, "log.report=true")
-    monkeypatch.setattr(loop, "quick_score", lambda *_: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0})
+    run.judge = lambda _: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0}
     assert run.train() == 0
     chosen = checkpoint.step_folder(tmp_path, step) / "model" / "model.safetensors"
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == chosen.read_bytes()

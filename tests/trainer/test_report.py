@@ -17,7 +17,7 @@ from tests.chromium import tab
 from trainer import figures
 from trainer.card import RunFacts
 from trainer.figures import PICTURES, RunLog, _label
-from trainer.heldout import BINS, calibration_gaps
+from trainer.quick_score import BINS, calibration_gaps
 from trainer.report import main, read_log, report_of_run, write_report
 from trainer.scores import advantage_rows
 from trainer.wording import duration
