@@ -16,6 +16,8 @@ from data.replay_file import parse_name
 from tests.battle.live_play import Proxy, Saboteur, Watched, against, files, play, recorded
 from trainer.world import free_port
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 
 @pytest.mark.timeout(180)
 def test_a_battle_goes_on_after_its_connection_was_cut(server, tmp_path):

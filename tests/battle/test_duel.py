@@ -19,6 +19,8 @@ from data.replay_file import parse_name, read_battle
 from tests.chromium import tab
 from trainer.world import free_port
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 ROOT = Path(__file__).parents[2]
 STARTER = str(ROOT / "battle" / "starter")
 

@@ -13,6 +13,8 @@ from battle.simulator import Simulator
 from battle.teams import team_files
 from data.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 
 @pytest.fixture
 def env():
@@ -86,7 +88,8 @@ def test_environment_refuses_what_the_mask_refuses(env):
     env.step(12)
 
 
-def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, tmp_path):
+def test_an_environment_that_cannot_be_leaves_no_process(monkeypatch, lent, tmp_path):
+    lent.undo()
     made, start = [], Simulator.__init__
     monkeypatch.setattr(Simulator, "__init__", lambda sim: made.append(sim) or start(sim))
     for options in ({"battle_format": "gen77ou"}, {"teams": tmp_path}, {"teams": str(tmp_path)}):

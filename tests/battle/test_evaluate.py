@@ -22,6 +22,8 @@ from battle.recorder import CannotRecord, Recorder
 from battle.schedule import seed_of
 from battle.teams import Team, team_files
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 ROOT = Path(__file__).parents[2]
 
 

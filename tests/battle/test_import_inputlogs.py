@@ -20,6 +20,8 @@ from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer
 from tests.data.shared import shared_folder
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 LOGS = "gen9randombattle.jsonl.gz"
 
 

@@ -22,6 +22,8 @@ from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from tests.battle.live_play import Saboteur, against, play, recorded
 from trainer.export import export_model
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 
 @pytest.mark.timeout(60)
 def test_a_name_that_the_server_refuses_is_said(server, monkeypatch):

@@ -15,6 +15,8 @@ from battle.simulator import Event
 from battle.teams import team_files
 from tests.battle.live_play import Proxy, Saboteur, Watched, against, files, recorded
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)

@@ -11,6 +11,8 @@ from battle.search import SearchAgent, known_teams
 from battle.teams import load_teams
 from tests.battle.node_script import run_script
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 TWINS = """
 const assert = require('assert');
 const { Battle } = require('pokemon-showdown');

@@ -16,6 +16,8 @@ from battle.errors import BattleError
 from battle.teams import OWN
 from data.replay_file import read_battle
 
+pytestmark = pytest.mark.usefixtures("lent")
+
 ROOT = Path(__file__).parents[2]
 
 
