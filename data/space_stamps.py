@@ -6,6 +6,7 @@ Caches and models keep it (law 14), so that a slot whose formula was edited is n
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -40,6 +41,7 @@ def space_digest(space: ObservationSpace) -> str:
     return digest.hexdigest()[:12]
 
 
+@cache  # half of a digest's time
 def _fixed_states() -> list[dict[str, Any]]:
     """States of no real battle, in which every field takes many values: the same ones in every release, or what was
     stamped before would be refused."""
