@@ -6,7 +6,9 @@ import pytest
 from filelock import FileLock
 
 from data.cache import CacheJob, make_cache
+from trainer import loop
 from trainer.config import load_config
+from trainer.flops import flops_per_turn, share_of_blocks
 from trainer.loop import Run
 
 # Half of `tiny` each way: a step takes half the time, and these tests take hundreds.
@@ -16,7 +18,7 @@ SIZES = [
 ]  # fmt: skip
 SMALL = [
     *SIZES, "precision=fp32", "compile=false", "epochs=null", "data.workers=0", "data.heldout_share=0.15",
-    "data.max_turns=64", "batch.battles=4", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=16",
+    "data.max_turns=64", "batch.battles=4", "batch.accumulate=1", "optim.warmup_steps=5", "eval.calibration_battles=8",
     "log.progress=false", "log.report=false",
 ]  # fmt: skip
 
@@ -51,6 +53,23 @@ def trained(cached, shared):
         if not (output / "report.html").exists():
             assert Run(load_config(None, settings)).train() == 0
     return output
+
+
+@pytest.fixture(autouse=True, scope="session")
+def flops_counted_once():
+    """Some hundred runs have few networks among them, whose FLOPs were a fifth of a short run's time."""
+    counted = {}
+
+    def once(config, batch, target_network=False):
+        shapes = tuple((key, value.shape[1:], value.dtype) for key, value in batch.items())
+        asked = config.to_json_string(), shapes, share_of_blocks(batch, config.max_turns), target_network
+        if asked not in counted:
+            counted[asked] = flops_per_turn(config, batch, target_network)
+        return dict(counted[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "flops_per_turn", once)
+        yield
 
 
 def run_of(data, output, *settings):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.trainer.conftest import run_of
-from trainer import checkpoint, finish
+from trainer import checkpoint, figures, finish
 
 
 @pytest.mark.parametrize("fault", ["never written", "damaged"])
@@ -35,7 +35,8 @@ def test_a_best_checkpoint_that_cannot_be_taken_gives_way_to_the_newest(cached, 
 )  # fmt: skip
 def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, caplog, choice, step, warmup, told):
     """Held-out likelihood is at its best at step 2, as where a filter turns from the players at step 3; whether one has
-    touched the agent is told."""
+    touched the agent is told. The report's pictures are `test_report.py`'s."""
+    monkeypatch.setattr(figures, "_png", lambda *_: b"")
     settings = ["max_steps=4", "eval.every=2", f"eval.choose={choice}", f"objective.filter_warmup={warmup}"]
     run = run_of(cached, tmp_path, *settings, "log.report=true")
     run.judge = lambda _: {"heldout/nll": run.step_done * 1.0, "heldout/accuracy": 0.0}
