@@ -11,6 +11,8 @@ from filelock import FileLock
 
 from tests.battle_files import Style, write_battles
 
+gc.disable()  # until the tests are collected: all that their libraries make stays
+
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the slow tests too (make test-full)")
@@ -45,6 +47,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """Keeps the collector from walking half a million objects of libraries again and again, a tenth of the time."""
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 20)
 
 
