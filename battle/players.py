@@ -16,6 +16,7 @@ from battle.errors import BattleError
 from battle.interface import Agent
 from battle.planner import PlannerAgent
 from battle.recorder import word
+from data.imports import all_at_once
 
 SIMPLE_HEURISTICS = "simple_heuristics"
 SEARCH = "search"
@@ -123,7 +124,8 @@ def make_player(spec: PlayerSpec) -> Agent:
 
         agent = SearchAgent(**dict(spec.options))
     elif Path(spec.source).exists() or spec.source.count("/") == 1:  # NAME/MODEL of the Hub
-        from battle.agents import TurnwiseAgent
+        with all_at_once():
+            from battle.agents import TurnwiseAgent
 
         agent = TurnwiseAgent.from_pretrained(spec.source, **dict(spec.options))
     else:

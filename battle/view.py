@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from battle.scene import Benches, Names, action_of, field_of
 from battle.web_page import web_page
+from data.imports import all_at_once
 from data.replay_file import BattleName, iso_date, parse_name, read_battle
 from data.report_file import report_file, write_report
 from data.schema import BadBattle, BattleRecord, State, legal_actions
@@ -111,7 +112,8 @@ def view(
 ) -> str:
     """`view_by` a saved model. Raises BadBattle, ValueError, FileNotFoundError."""
     read_battle(file)  # before seconds of imports, which a wrong file need not wait for
-    from battle.agents import TurnwiseAgent
+    with all_at_once():
+        from battle.agents import TurnwiseAgent
 
     return view_by(TurnwiseAgent.from_pretrained(checkpoint, gamma=gamma, beta=beta), file, names)
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from data.encode import ILLEGAL_RULES
+from data.imports import all_at_once
 from data.report_file import report_file, write_report
 from data.terminal import say, steady_output
 from trainer.train import log_plainly
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=report_file, help="file to write all of it to, as JSON")
     arguments = parser.parse_args(argv)
     log_plainly()
-    from trainer.heldout import evaluate_folder  # here: seconds of imports, which --help need not wait for
+    with all_at_once():
+        from trainer.heldout import evaluate_folder  # here: seconds of imports, which --help need not wait for
     from trainer.paired import as_text as paired_text
     from trainer.scores import as_text
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 
 from data.hub_errors import HUB_ERRORS, said_of
+from data.imports import all_at_once
 from data.terminal import steady_output
 from trainer.export import CALIBRATION, CURVE
 
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verb == "pull":
             print(pull(arguments.name, arguments.to))
             return 0
-        from trainer.card import run_of  # here: seconds of imports, which --help and `pull` need not wait for
+        with all_at_once():
+            from trainer.card import run_of  # here: seconds of imports, which --help and `pull` need not wait for
         from trainer.checkpoint import model_folder
         from trainer.upload import pack, push
 

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from data.imports import all_at_once
 from data.terminal import first_line, steady_output
 from trainer.stop import StopRequest
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}: give settings without dashes, as max_steps=30")
     log_plainly()
-    from trainer.config import load_config  # here and below: seconds of imports, which --help need not wait for
+    with all_at_once():
+        from trainer.config import load_config  # here and below: seconds of imports, which --help need not wait for
 
     settings = list(arguments.settings)
     if arguments.data_path:
