@@ -2,6 +2,7 @@
 (`make` sees to that)."""
 
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -47,6 +48,7 @@ def lent(idle):
     def close(sim):
         workers = [] if sim in closed else sim.workers
         closed.add(sim)
+        sim.step = partial(pytest.fail, "a simulator was asked after its end")  # where its process would be gone
         for worker in workers:
             forget = [["drop", lane] for lane in worker.lanes]
             if worker.send(forget, sim.timeout) and worker.receive(sim.timeout):
