@@ -58,7 +58,7 @@ fi
 say() { echo "$*" | tee -a "$log" >>"$summary"; echo "$*"; }
 left() { echo $((limit - SECONDS)); }
 
-# figures FILE: a training log's first and last row in the summary.
+# figures FILE: a training log's first and last row in the summary, and its speed with whatever is not a step.
 figures() {
   "$PYTHON" - "$1" <<'PY' | while IFS= read -r line; do say "$line"; done
 import csv
@@ -69,6 +69,12 @@ for row in (rows[0], rows[-1]):
     names = [n for n in row if n in ("step", "loss/total", "policy/nll@0.999", "speed/battles_per_s", "speed/turns_per_s",
                                      "speed/mfu", "data/padding", "data/wait_share", "optim/skipped") and row[n]]
     print("  " + ", ".join(f"{n} {float(row[n]):.4g}" for n in names))
+logged = [row for row in rows if row["speed/battles_per_s"]]
+steps, hours = (float(logged[-1][name]) - float(logged[0][name]) for name in ("step", "time/hours"))
+if steps:
+    held = sum(float(row["checkpoint/held_s"] or 0) for row in logged)
+    print(f"  all in all, rows, evaluations and checkpoints included: {3600 * hours / steps * 1e3:.1f} ms a step "
+          f"(checkpoints held it up for {held:.2f} s)")
 PY
 }
 
@@ -215,8 +221,8 @@ default = next(entry["default"] for entry in entries if "default" in entry)
 print(max(5, int((float(seconds) - min(default["warmup_s"], 60)) * 0.7 / default["loader_included"]["seconds"])))
 PY
 ) || steps=50
-common=("data.path=$cache" "output=$scratch/run" "model.preset=$first" "epochs=null" "max_steps=$steps" "eval.every=0"
-  "data.heldout_share=0.1" "checkpoint.every=1000000" "log.wandb=false" "log.progress=false" "resume=never"
+common=("data.path=$cache" "output=$scratch/run" "model.preset=$first" "epochs=null" "max_steps=$steps" "eval.every=500"
+  "data.heldout_share=0.1" "checkpoint.every=1000" "log.wandb=false" "log.progress=false" "resume=never"
   "optim.warmup_steps=$((steps / 10 + 1))" "objective.filter_warmup=$((steps / 2))" "${works[@]}")
 if [ $cpu = yes ]; then
   common+=("batch.battles=2" "data.workers=0" "batch.accumulate=2" "precision=fp32" "compile=false")

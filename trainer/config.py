@@ -91,6 +91,8 @@ class ModelChoice:
 class EvalConfig:
     every: int = 500  # optimizer steps between held-out evaluations; 0: only at the end
     battles: int | None = 1000  # held-out battles read at each; None: all
+    # Held-out battles that the agent is judged on at the end, where one process works and other GPUs wait; None: all.
+    final_battles: int | None = 10_000
     # The checkpoint that the agent is taken from: the last, or the one of the best held-out likelihood, which suits
     # imitation: a filter that turns from what players did makes that worse on purpose.
     choose: str = "last"  # last | likelihood
@@ -101,6 +103,7 @@ class EvalConfig:
         rules = [
             ("every", self.every >= 0, "0 (only at the end) or more"),
             ("battles", self.battles is None or self.battles >= 1, "1 or more, or null for all"),
+            ("final_battles", self.final_battles is None or self.final_battles >= 1, "1 or more, or null for all"),
             ("choose", self.choose in ("last", "likelihood"), "last or likelihood"),
             ("calibration_battles", self.calibration_battles >= 1, "1 or more"),
         ]

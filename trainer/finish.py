@@ -1,4 +1,4 @@
-"""The end of a run: the agent that it leaves behind, calibrated and judged on all held-out battles."""
+"""The end of a run: the agent that it leaves behind, calibrated and judged on held-out battles."""
 
 import filecmp
 import json
@@ -23,9 +23,15 @@ def finish(run) -> None:
     network.attention = run.objective.network.attention
     calibration = calibrate(network, all_packs(run.dataset.some(run.config.eval.calibration_battles)))
     (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
-    result = {"step": step, **evaluate_dataset(network, run.heldout, run.dataset, calibration)}
+    judged = run.heldout.some(run.config.eval.final_battles)
+    result = {"step": step, **evaluate_dataset(network, judged, run.dataset, calibration)}
     (run.output / "evaluation.json").write_text(json.dumps(result, indent=1))
     log.info("%s\n\nthe agent is in %s: that of step %d", as_text(result), target, step)
+    if len(judged) < len(run.heldout):
+        log.info(
+            "judged on %d of %d held-out battles (eval.final_battles); trainer.evaluate takes all of them",
+            len(judged), len(run.heldout),
+        )  # fmt: skip
     objective = run.config.objective
     if objective.filter != "imitation" and step <= objective.filter_warmup < run.course.total:
         log.warning(

@@ -62,3 +62,16 @@ def test_a_run_whose_win_chance_tells_nothing_says_so_at_its_end(cached, tmp_pat
     (said,) = [message for message in caplog.messages if "win chance" in message]
     assert said.startswith("win chance at γ = 0.999: its Brier score over ")
     assert (tmp_path / "model" / "calibration.json").exists()
+
+
+def test_many_held_out_battles_are_not_all_waited_for(cached, tmp_path, caplog):
+    """One process judges at the end; what it left out is said. Two battles' decisions are fewer than all."""
+    caplog.set_level("INFO")
+    counts = {}
+    for most in ("null", "2"):
+        run = run_of(cached, tmp_path / most, "max_steps=1", f"eval.final_battles={most}")
+        assert run.train() == 0
+        assert (f"judged on 2 of {len(run.heldout)} held-out battles" in caplog.text) == (most == "2")
+        result = json.loads((run.output / "evaluation.json").read_text())
+        counts[most] = result["policy"][0]["decisions"]
+    assert 0 < counts["2"] < counts["null"]
