@@ -119,7 +119,7 @@ class Run:
         self.skips = SkipLedger(self.output, config.guard, accelerator, self.dataset.path)
         gammas = self.objective.network.config.gammas
         self.warner = FilterWarning(config.objective, gammas)
-        self.clock = Clock(self.tokenizer.unknown_id)
+        self.clock = Clock(self.tokenizer.unknown_id, accelerator.device)
         self.rows = Rows(accelerator, gammas, self.clock)
         self.agreement = Agreement(accelerator, self.rows.late)
         self.saver = Saver(

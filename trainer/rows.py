@@ -11,23 +11,23 @@ import torch
 from accelerate import Accelerator
 
 from trainer.flops import peak_flops
-from trainer.to_host import ToHost
+from trainer.to_host import Moment, ToHost
 
 # Means over the decisions that the policy clones.
 OVER_POLICY = ("policy/", "filter/", "value/q_data", "value/policy_minus_data", "value/target_drift")
 
 
 class Clock:
-    """Battles, turns and unknown words trained on, and seconds spent waiting for data, since the last row was sent;
-    seconds passed since the last one was read."""
+    """Battles, turns and unknown words trained on, seconds spent waiting for data, and what the device took for all of
+    it, since the last row was sent."""
 
-    def __init__(self, unknown_id: int):
-        self.unknown_id = unknown_id
+    def __init__(self, unknown_id: int, device: torch.device):
+        self.unknown_id, self.device = unknown_id, device
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, where something else than training took time."""
-        self.started = time.monotonic()
+        self.started = Moment(self.device)
         self._restart_counts()
 
     def _restart_counts(self) -> None:
@@ -64,11 +64,11 @@ class Clock:
         self._restart_counts()
         return values
 
-    def take_seconds(self) -> float:
-        """Since the last call, or the restart."""
-        now = time.monotonic()
-        seconds, self.started = now - self.started, now
-        return seconds
+    def take_span(self) -> tuple[Moment, Moment]:
+        """From the last call, or the restart, until now, on the device: the host's own seconds would be of other steps
+        than the counts, wherever one row is read late and the next at once."""
+        before, self.started = self.started, Moment(self.device)
+        return before, self.started
 
 
 class Sent(NamedTuple):
@@ -77,6 +77,7 @@ class Sent(NamedTuple):
     known: dict[str, float]
     names: list[str]  # of the figures, a discount's with its γ
     figures: ToHost
+    span: tuple[Moment, Moment]  # that the figures are of
 
 
 class Rows:
@@ -105,15 +106,15 @@ class Rows:
         names = []
         for name in sorted(metrics):
             names += [name] if metrics[name].dim() == 0 else [f"{name}@{gamma}" for gamma in self.gammas]
-        self.sent = Sent(known, names, ToHost(self.accelerator.reduce(flat, reduction="sum")))
+        self.sent = Sent(known, names, ToHost(self.accelerator.reduce(flat, reduction="sum")), self.clock.take_span())
 
     def read(self) -> dict[str, float] | None:
         """The row that was sent, with the speeds since the one before, or None where there is none."""
         if self.sent is None:
             return None
-        (known, names, figures), self.sent = self.sent, None
+        (known, names, figures, (began, ended)), self.sent = self.sent, None
         row = dict(zip(names, figures.read(), strict=True))
-        seconds = self.clock.take_seconds()
+        seconds = ended.seconds_since(began)
         row["data/wait_share"] /= seconds
         row = known | of_the_policy(row, row.pop("_cloned"))
         row["speed/battles_per_s"] = row.pop("_battles") / seconds

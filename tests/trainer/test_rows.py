@@ -11,12 +11,13 @@ from trainer import loop, rows
 from trainer.rows import OVER_POLICY, Clock, Rows, of_the_policy
 from trainer.to_host import ToHost
 
+CPU = torch.device("cpu")
 OF_TIME = ("speed/", "time/", "data/wait_share", "checkpoint/")
 
 
 def two_processes():
     """One of two that have the same to say."""
-    return SimpleNamespace(num_processes=2, device=torch.device("cpu"), reduce=lambda x, reduction: 2 * x)
+    return SimpleNamespace(num_processes=2, device=CPU, reduce=lambda x, reduction: 2 * x)
 
 
 def test_a_rows_counts_and_shares_by_hand():
@@ -28,11 +29,12 @@ def test_a_rows_counts_and_shares_by_hand():
         words = torch.full((12, 5), 9)
         words[0], words[turns:] = 1, 0
         packs.append({"windows": windows, "valid": torch.arange(12) < turns, "words": words})
-    clock = Clock(unknown_id=1)
+    clock = Clock(1, CPU)
     told = Rows(two_processes(), [0.9, 0.999], clock)
     assert told.read() is None
     clock.count(packs)
-    clock.waited, clock.started = 1.0, clock.started - 4.0
+    clock.waited = 1.0
+    clock.started.time -= 4.0
     told.send({"step": 5}, {"policy/nll": torch.tensor([1.0, 2.0]), "_cloned": torch.tensor(3.0)})
     assert (clock.battles, clock.turns, clock.rows, clock.unknown, clock.waited) == (0, 0, 0, 0, 0.0)
     row = told.read()
@@ -42,26 +44,56 @@ def test_a_rows_counts_and_shares_by_hand():
     timed = {"data/wait_share": 0.25, "speed/battles_per_s": 6 / 4, "speed/turns_per_s": 28 / 4}
     assert row == pytest.approx(timed, rel=0.05)
     assert told.read() is None
-    assert clock.take_seconds() < 1
+    began, ended = clock.take_span()
+    assert ended.seconds_since(began) < 1
 
 
-def test_speeds_of_a_row_read_late_are_by_the_steps_it_counts(monkeypatch):
-    """Here the host gives the device a step in a tenth of the 2 s that the device takes for it: at the reading of a
-    row, one step after it was sent, the device is done with the row's steps, and the time is that of its steps."""
-    now = [0.0]
+@pytest.mark.parametrize(("host", "device"), [(0.2, 2.0), (2.0, 0.2)])
+@pytest.mark.parametrize("every", [1, 4])
+def test_speeds_and_waits_of_a_row_are_of_its_own_steps(monkeypatch, every, host, device):
+    """Whichever is slower, the host, for it waits for data, or the device; whether a row is read with the next step
+    under way, or at once, as at an evaluation and at the end, one step after the row before was read late."""
+    now, done = [0.0], [0.0]  # where the host stands; when the device is done with what it was given
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = done[0] = max(done[0], now[0])
+
+        def synchronize(self):
+            now[0] = max(now[0], self.at)
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(rows.time, "monotonic", lambda: now[0])
-    clock = Clock(unknown_id=1)
+    clock = Clock(1, torch.device("cuda"))
     told, pack = Rows(two_processes(), [0.9], clock), {"windows": torch.zeros(1, 3), "words": torch.zeros(1, 1)}
     pack["valid"], found = torch.tensor([True]), []
-    for step in range(1, 13):
-        now[0] += 0.2
+
+    def read():
         if (row := told.read()) is not None:
-            found.append(row["speed/turns_per_s"])
+            found.append((row["speed/turns_per_s"], row["data/wait_share"]))
+
+    for step in range(1, 13):
+        with clock.waiting():
+            now[0] += host
+        done[0] = max(done[0], now[0]) + device
+        read()
         clock.count([pack])
-        if step % 4 == 0:
+        if step % every == 0:
             told.send({}, {"_cloned": torch.tensor(1.0)})
-            now[0] = 2.0 * step - 0.2  # where the host stands when it waits for this step with the next one given
-    assert found == pytest.approx([1.0, 1.0])  # of each process one turn in 2 s
+        if step % 8 == 0 or step == 12:
+            read()
+            now[0] = 10 + max(now[0], done[0])  # an evaluation
+            clock.restart()
+    assert len(found) == 12 // every
+    for turns, waited in found:  # two turns in 2 s, or in 2.2 for the first step after an evaluation
+        assert 0.9 < turns < 1.001
+        assert waited == pytest.approx(turns * host / 2)
 
 
 def test_a_step_without_a_cloned_decision_tells_no_means_of_them():
@@ -71,7 +103,7 @@ def test_a_step_without_a_cloned_decision_tells_no_means_of_them():
 
 
 def test_waits_for_data_add_up(monkeypatch):
-    clock, now = Clock(unknown_id=1), iter([10.0, 11.0, 20.0, 22.5])
+    clock, now = Clock(1, CPU), iter([10.0, 11.0, 20.0, 22.5])
     monkeypatch.setattr(rows.time, "monotonic", lambda: next(now))
     for _ in range(2):
         with clock.waiting():
