@@ -24,6 +24,7 @@ class Agreement:
         self.next: int | None = None
         self.apart = 1
         self.last, self.at = 0, time.monotonic()
+        self.took: float | None = None
         self.sent: ToHost | None = None
 
     def stops(self, step: int, asked: bool) -> bool:
@@ -33,7 +34,7 @@ class Agreement:
         if self.sent is None:
             if self.next is not None and step < self.next:
                 return False
-            mine = torch.tensor([float(asked), self._seconds(step)], device=self.accelerator.device)
+            mine = torch.tensor([float(asked), self._seconds()], device=self.accelerator.device)
             self.sent = ToHost(self.accelerator.reduce(mine, reduction="sum"))
             if self.late and self.apart > 1:
                 return False
@@ -41,13 +42,16 @@ class Agreement:
         self._settle(step, seconds / self.accelerator.num_processes)
         return told > 0
 
-    def _seconds(self, step: int) -> float:
-        """Of a step of this process, on average since the last time; at first, of all that went before."""
-        return (time.monotonic() - self.at) / max(1, step - self.last if self.next is not None else 1)
+    def _seconds(self) -> float:
+        """Of a step of this process, on average between the last two readings: since then the host may have handed
+        steps over that a device has yet to take. At first, of all that went before."""
+        return time.monotonic() - self.at if self.took is None else self.took
 
     def _settle(self, step: int, seconds: float) -> None:
         """When to compare next; seconds: of a step, on average over the processes."""
         apart = self.WITHIN_S / seconds if seconds > 0 else self.STEPS
         self.apart = max(1, min(self.STEPS, int(apart)))
-        self.last, self.at = step, time.monotonic()
+        now = time.monotonic()
+        self.took = (now - self.at) / (1 if self.next is None else step - self.last)
+        self.last, self.at = step, now
         self.next = step + self.apart

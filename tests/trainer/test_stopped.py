@@ -11,6 +11,7 @@ from trainer.agreement import Agreement
 from trainer.config import load_config
 from trainer.loop import Run
 from trainer.stop import STOPPED
+from trainer.to_host import ToHost
 
 
 def test_a_stopped_run_saves_itself_and_goes_on(cached, tmp_path, caplog):
@@ -45,14 +46,14 @@ def stop_at(run, done):
 @pytest.mark.parametrize(
     ("a_step", "late", "heard"),
     [
-        (0.01, False, 22), (0.5, False, 14), (1.4, False, 14), (6.0, False, 13),
-        (0.01, True, 24), (0.5, True, 16), (1.4, True, 14), (6.0, True, 13),
+        (0.01, False, 23), (0.5, False, 15), (1.4, False, 15), (6.0, False, 14),
+        (0.01, True, 25), (0.5, True, 17), (1.4, True, 15), (6.0, True, 14),
     ],
 )  # fmt: skip
 def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkeypatch, a_step, late, heard):
     """Whichever was told: this one was not, and hears of it from the others' sum. By steps alone a launcher that kills
     30 s after its word came first. Read a step late, where the device is at the next one, unless steps are long."""
-    told_at, now = 13, [1000.0]
+    told_at, now = 14, [1000.0]
     monkeypatch.setattr("trainer.agreement.time.monotonic", lambda: now[0])
     other = torch.tensor([0.0, a_step])  # of the other process
 
@@ -67,6 +68,36 @@ def test_several_processes_agree_to_stop_within_ten_steps_or_some_seconds(monkey
             break
         now[0] += a_step
     assert done == heard
+
+
+@pytest.mark.parametrize("told_at", range(70, 90))
+def test_a_host_ahead_of_its_device_does_not_take_its_own_pace_for_a_steps(monkeypatch, told_at):
+    """It hands a step over in 0.1 s, at most one ahead, and the device takes 3 s: by the host's pace ten steps would
+    lie between two readings, and a launcher's 30 s be over."""
+    now, ends = [0.0], [0.0]  # where the host stands; when the device is done with each step
+    monkeypatch.setattr("trainer.agreement.time.monotonic", lambda: now[0])
+
+    class Sent(ToHost):
+        def __init__(self, values):
+            super().__init__(values)
+            self.at = ends[-1]
+
+        def read(self):
+            now[0] = max(now[0], self.at)
+            return super().read()
+
+    def reduce(mine, reduction):
+        return 2 * torch.tensor([now[0] >= told_at, mine[1]])
+
+    monkeypatch.setattr("trainer.agreement.ToHost", Sent)
+    agreement = Agreement(SimpleNamespace(num_processes=2, device="cpu", reduce=reduce), late=True)
+    now[0] += 60
+    for done in range(1, 31):
+        now[0] = max(now[0] + 0.1, ends[max(0, done - 2)])
+        ends.append(max(now[0], ends[-1]) + 3.0)
+        if agreement.stops(done, False):
+            break
+    assert 0 <= ends[-1] - told_at <= 7
 
 
 def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
