@@ -68,11 +68,12 @@ class Run:
         self.tokenizer = Tokenizer.load(config.data.vocabulary)
         self.dataset, self.heldout = open_battles(config.data, self.tokenizer, self.accelerator)
         judged = self.heldout.some(config.eval.battles)
-        if not judged.cloned.any():  # told now: the first evaluation may be a night away
-            raise ConfigError(
-                f"eval.battles={config.eval.battles}: data.clone {config.data.clone!r} holds for none of the held-out "
-                "battles that evaluations read: give more eval.battles, or null for all"
-            )
+        for name, some in (("battles", judged), ("final_battles", self.heldout.some(config.eval.final_battles))):
+            if not some.cloned.any():  # told now: the first evaluation may be a night away, the last a week
+                raise ConfigError(
+                    f"eval.{name}={len(some)}: data.clone {config.data.clone!r} holds for none of the held-out battles "
+                    f"that evaluations read: give more eval.{name}, or null for all"
+                )
         self.judge = QuickScore(judged, self.accelerator, config.batch.battles)
         self.data_report = self.dataset.inspect()
         self.names = [self.dataset.names(), self.heldout.names()]

@@ -304,8 +304,9 @@ def test_few_cloned_battles(cached, tmp_path, capsys, caplog):
         *SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=3", "eval.every=0", "log.every=1",
         "log.progress=true", "batch.battles=1", f"data.clone=player in {(train.info(0)['player'], other)}",
     ]  # fmt: skip
-    assert train_main([*settings, "eval.battles=1"]) == 1
-    assert "eval.battles=1: data.clone" in capsys.readouterr().err
+    for few in (["eval.battles=1"], ["eval.battles=null", "eval.final_battles=1"]):
+        assert train_main([*settings, *few]) == 1
+        assert f"{few[-1]}: data.clone" in capsys.readouterr().err
     caplog.set_level("INFO")
     assert train_main([*settings, "eval.battles=null"]) == 0
     rows = [row for row in rows_of(tmp_path) if float(row["loss/policy"]) == 0]
