@@ -9,7 +9,7 @@ import torch
 from tests.trainer.conftest import rows_of, run_of
 from trainer import loop, rows
 from trainer.rows import OVER_POLICY, Clock, Rows, of_the_policy
-from trainer.to_host import ToHost
+from trainer.to_host import Moment, ToHost
 
 CPU = torch.device("cpu")
 OF_TIME = ("speed/", "time/", "data/wait_share", "checkpoint/")
@@ -147,3 +147,13 @@ def test_the_host_gets_values_before_the_device_is_done_with_what_follows():
     assert time.monotonic() - began < 1
     torch.cuda.synchronize()
     assert time.monotonic() - began > 1
+
+
+@pytest.mark.gpu
+def test_a_moment_is_when_the_device_is_done():
+    device, began = torch.device("cuda"), time.monotonic()
+    first = Moment(device)
+    torch.cuda._sleep(4_000_000_000)
+    second = Moment(device)
+    assert time.monotonic() - began < 1
+    assert second.seconds_since(first) > 1
