@@ -74,7 +74,7 @@ class Run:
                     f"eval.{name}={len(some)}: data.clone {config.data.clone!r} holds for none of the held-out battles "
                     f"that evaluations read: give more eval.{name}, or null for all"
                 )
-        self.judge = QuickScore(judged, self.accelerator, config.batch.battles)
+        self.judge = QuickScore(judged, self.accelerator, max(32, config.batch.battles))
         self.data_report = self.dataset.inspect()
         self.names = [self.dataset.names(), self.heldout.names()]
         network = build_network(config, self.tokenizer, self.accelerator.device, start)

@@ -44,7 +44,7 @@ BF16_SHARE = 0.8  # of fp32 working memory under bf16 autocast; counted for what
 OVERHEAD_GIB = 1.5  # CUDA's context, kernels' workspaces, the allocator's gaps
 # Seconds in which the host launches a micro-batch of a compiled step, counted for `base` on the stand-in for CUDA
 # (launch/LOG.md): fewer layers take less. Of ZeRO 3 and FSDP2, which are not compiled whole, the least.
-HOST_S = {"plain": 0.010, "zero1": 0.021, "zero2": 0.021, "zero3": 0.021, "fsdp2": 0.021}
+HOST_S = {"plain": 0.010, "zero1": 0.015, "zero2": 0.015, "zero3": 0.021, "fsdp2": 0.021}
 HOST_GRAPHS_S = 0.0035  # with CUDA graphs, which one process alone may have
 RECORD = Path(__file__).parents[1] / "launch" / "records" / "bench_train.json"
 
@@ -254,7 +254,9 @@ def seconds_a_step(
     sent = communicated(counted, stage, world, config.batch.accumulate, bf16)
     graphs = config.cuda_graphs and stage == "plain" and world == 1
     host = (HOST_GRAPHS_S if graphs else HOST_S[stage]) * config.batch.accumulate
-    return compute + max(0.0, sent / link - assumed.overlap * compute), host
+    # Stages 1 and 2 send what lies in their one bucket when the backward pass is done (ds_configs).
+    hidden = 0.0 if stage in ("zero1", "zero2") else assumed.overlap * compute
+    return compute + max(0.0, sent / link - hidden), host
 
 
 def turns_a_pack(config: RunConfig) -> int:

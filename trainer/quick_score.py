@@ -28,7 +28,7 @@ class QuickScore:
     """
 
     def __init__(self, heldout: BattleDataset, accelerator: Accelerator, battles: int = 32):
-        """battles: in a pack; as many as a run trains on fit into its device's memory."""
+        """battles: in a pack; as many as a run trains on fit into its device's memory, and few make many launches."""
         self.heldout, self.accelerator, self.battles = heldout, accelerator, battles
         self.kept: list[dict] | None = None
 

@@ -33,9 +33,9 @@ class Saver:
     def save(self, step: int, record: dict[str, Any]) -> None:
         """Copy the state of `step` and start writing it. `record` is what `checkpoint.write` asks for."""
         started = time.monotonic()
+        self.wait()  # first: two states at once would take twice the memory
         state = gather(self.accelerator, *self.parts)
         if self.accelerator.is_main_process:
-            self.wait()
             self.thread = threading.Thread(target=self._write, args=(step, state, record), name="saver")
             self.thread.start()
             if not self.background:

@@ -11,6 +11,7 @@ from trainer.guard import SpikeGuard
 from trainer.objective import OfflineRL, polyak_update
 from trainer.optim import OptimConfig, learning_rate, set_learning_rate
 from trainer.state import whole
+from trainer.zero import keep_on_device
 
 
 class TrainStep:
@@ -38,6 +39,8 @@ class TrainStep:
         self.engine = module if accelerator.distributed_type == "DEEPSPEED" else None
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if self.engine is not None:
+            if hasattr(self.engine.optimizer, "single_partition_of_fp32_groups"):  # ZeRO 1 and 2
+                keep_on_device(self.engine.optimizer)
             self.engine.optimizer.optimizer.register_step_pre_hook(self._skip_if_not_finite)
 
     def __call__(

@@ -1,6 +1,7 @@
 """What a plan says against what is measured on a CPU."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +117,29 @@ def test_peak_memory_is_as_planned(cached, tmp_path):
     assert 0.75 < (peak - before) / planned < 1.4  # 1.2 was seen: the allocator's gaps, and libraries that load late
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["zero1", "zero2"])
+def test_what_a_step_sends_is_as_planned(cached, tmp_path, stage):
+    """An all-reduce sends its tensor twice; beside gradients and parameters the target heads' masters are gathered."""
+    pytest.importorskip("deepspeed", reason="needs DeepSpeed")
+    settings = [
+        *SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=2", f"deepspeed=ds_configs/{stage}.json",
+        "precision=fp32", "batch.battles=2", "batch.accumulate=4",
+    ]  # fmt: skip
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "tests/trainer/sent_numbers.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    sent = json.loads(done.stdout.splitlines()[-1])
+    found = 2 * sent["all_reduce"] + sent["reduce"] + sent["all_gather_into_tensor"]
+    config = load_config(None, settings)
+    micro = config.batch.accumulate // 2  # two processes share a step's micro-batches out
+    planned = plan.communicated(plan.count(config), stage, 2, micro, bf16=False)
+    assert planned / 4 / 0.5 <= found < 1.2 * planned / 4 / 0.5
+
+
 @pytest.mark.parametrize("stage", plan.STAGES)
 def test_more_processes_hold_no_more_each(stage):
     counted = plan.Counted(parameters=10**9, layer=2 * 10**7, targets=10**6, working_bytes=1e6, flops=6e9)
@@ -185,7 +209,13 @@ def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
 
     assert seconds("plain", 1) == seconds("plain", 8, "cuda_graphs=true") == 0.010
     assert seconds("plain", 1, "cuda_graphs=true") == 0.0035
-    assert seconds("zero1", 1, "batch.accumulate=2") == 0.042
+    assert seconds("zero1", 1, "batch.accumulate=2") == 0.030
+    large = replace(counted, parameters=10**9)
+    config = load_config(None, ["batch.battles=8", "precision=bf16"])
+    sent = [4e9 * 7 / 8 / gpu.link, 8e9 * 7 / 8 / gpu.link]  # bf16 reduced and gathered; fp32 all-reduced
+    of_gpu = plan.turns_a_pack(config) * 1e9 / (989e12 * 0.5)
+    for stage, expected in (("zero1", of_gpu + sent[0]), ("plain", of_gpu + sent[1] - 0.5 * of_gpu)):
+        assert plan.seconds_a_step(large, stage, 8, config, gpu, assumed)[0] == pytest.approx(expected)
     few, many = (
         rows_of_plan(capsys, "1", "model.preset=tiny", "precision=fp32", f"batch.battles={battles}")["1", "plain"]
         for battles in (8, 4096)
