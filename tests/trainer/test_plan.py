@@ -12,7 +12,7 @@ import torch
 
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
-from tests.trainer.conftest import SMALL
+from tests.trainer.conftest import SIZES, SMALL
 from trainer import plan
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
@@ -105,8 +105,8 @@ def test_attention_counts_the_keys_that_turns_have(max_turns):
 def test_peak_memory_is_as_planned(cached, tmp_path):
     """`small` and a pack of 2,048 turns, so that what is planned for stands out from the libraries."""
     settings = [
-        *SMALL, f"data.path={cached}", f"output={tmp_path}", "model.preset=small", "batch.turns=2048",
-        "batch.battles=32", "batch.plan=battles", "max_steps=2",
+        *(setting for setting in SMALL if setting not in SIZES), f"data.path={cached}", f"output={tmp_path}",
+        "model.preset=small", "batch.turns=2048", "batch.battles=32", "batch.plan=battles", "max_steps=2",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *settings], cwd=ROOT, capture_output=True, text=True, timeout=240, check=True,
