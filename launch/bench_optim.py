@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from launch.machine import on_cpu
-from launch.record import RECORDS, write_record
+from launch.record import RECORDS, as_recorded, write_record
 from trainer.config import load_config
 from trainer.loop import Run
 from trainer.quick_score import QuickScore
@@ -132,7 +132,7 @@ def kept_arms(options: argparse.Namespace) -> list[dict]:
     if not options.keep or not path.exists():
         return []
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
-    if (results["seconds"], results["settings"]) != (options.seconds, settings(options, "NAME:LR", 0)):
+    if (results["seconds"], results["settings"]) != (options.seconds, as_recorded(settings(options, "NAME:LR", 0))):
         return []
     return [arm for arm in results["arms"] if arm["arm"] not in options.arms]
 

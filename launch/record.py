@@ -40,6 +40,11 @@ def commit() -> str:
     return git_commit(short=True) or "not a git checkout"
 
 
+def as_recorded(content: Any) -> Any:
+    """Content as a record holds it: absolute paths cut to their last name."""
+    return json.loads(FOLDERS.sub("", json.dumps(content, ensure_ascii=False)))
+
+
 def write_record(name: str, command: str, results: Any, versions: dict[str, str], folder: Path | None = None) -> Path:
     """Write a record (into `folder`, by default `launch/records`) and return its path; `versions` is joined by
     Python's own. Absolute paths are cut to their last name: a record tells nothing of where it was made."""
@@ -56,7 +61,7 @@ def write_record(name: str, command: str, results: Any, versions: dict[str, str]
     folder = folder or RECORDS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(FOLDERS.sub("", json.dumps(record, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(as_recorded(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
