@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,31 @@ class TurnwiseAgent:
             out = self.network.step(self._to_device(self._stack([fed])), cache, slot)
             decisions.append(self._decision(state, lane, out.logits[-1], out.q_values[-1], fed[-1]["legal"]))
         return decisions
+
+    def choose_lead(self, previews: Sequence[Sequence]) -> int:
+        """The place of the Pokémon that shall come to the field first: the one of the highest value (`lead_values`)."""
+        return int(np.argmax(self.lead_values(previews)))
+
+    @torch.inference_mode()
+    def lead_values(self, previews: Sequence[Sequence]) -> list[float]:
+        """For each Pokémon that may lead the expected shaped return at `gamma` (as `Decision.values`), in the mean over
+        those that the opponent may send.
+
+        previews: for each one a row of the states that may follow team preview, one against each of the opponent's.
+        """
+        rows = []
+        for state in chain.from_iterable(previews):
+            lane = _Lane(self._encoder)
+            self._add_turn(lane, state)
+            rows += lane.turns
+        battles = torch.arange(len(rows) + 1, device=self.network.device)
+        turns = {key: value[0] for key, value in self._to_device(self._stack([rows])).items()}
+        ends = battles.to(torch.int32)
+        out = self.network(**turns, position=0 * battles[:-1], segment=ends[:-1], cu_seqlens=ends)
+        policy = out.logits[:, self._gamma_index].double().softmax(-1)
+        values = (policy * self._mean_q(out.q_values[:, self._gamma_index])).sum(-1).cpu().numpy()
+        bounds = pairwise(np.cumsum([0, *(len(row) for row in previews)]))
+        return [float(values[begin:end].mean()) for begin, end in bounds]
 
     @torch.inference_mode()
     def choose(self, observations: Sequence) -> list[int]:

@@ -99,6 +99,8 @@ class Duel:
             seed=seed,
             teams=tuple(team.packed for team in drawn),
             team_names=tuple(team.name for team in drawn),
+            lead_rule="chosen",
+            leads=(None, None),
             names=self.names,
         )
 
@@ -114,12 +116,23 @@ class Duel:
         """What the agent would do in the person's place. Raises NotAsked."""
         if self.coach is None:
             raise NotAsked(f"{self.names[1]} is no model: it cannot tell what it thinks")
+        if (previews := self.person.previews(version)) is not None:
+            return self._of_leads(self.coach.lead_values(previews))
         decision = self.coach.decide(*self.person.so_far(version))
         chance = decision.win_chance if decision.gamma >= LONG else None
         return {
             "best": decision.action,
             "chance": chance,
             "actions": {a: round(p, 4) for a, p in enumerate(decision.probabilities) if p > 0},
+        }
+
+    def _of_leads(self, values: list[float]) -> dict[str, Any]:
+        gamma = self.coach.gamma
+        chances = [self.coach.win_chance(value, gamma) if gamma >= LONG else None for value in values]
+        return {
+            "best": int(np.argmax(values)),
+            "chance": None,
+            "actions": {place: round(chance, 4) for place, chance in enumerate(chances) if chance is not None},
         }
 
     def review(self, side: int) -> str:

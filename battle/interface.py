@@ -65,7 +65,8 @@ class Agent(Protocol):
     wants_requests, wants_lines (bool): what observations shall carry. `end(lane)`: the battle is over, free its caches.
     `note_action(lane, action)`: another action than the chosen one was played (−1: nobody knows which). `refused_mass`:
     for each observation of the last call the probability that the policy had put on choices which the state allows and
-    the request refuses.
+    the request refuses. `choose_lead(previews)`: the place of the Pokémon that comes to the field first; previews holds
+    for each of its own the states that may follow, one against each of the opponent's. Without it the first leads.
     """
 
     name: str
@@ -83,6 +84,16 @@ def answers(agent: Agent, observations: list[Observation]) -> list[int]:
             "answer each"
         )
     return [int(action) for action in actions]
+
+
+def lead_of(agent: Agent, views: msgspec.Raw, may_resign: bool = False) -> int:
+    """The place of the lead that an agent chooses at team preview, or RESIGN, by the views of a `preview` event. Raises
+    BattleError where it names no Pokémon of its own."""
+    previews = decode(views)
+    place = int(agent.choose_lead(previews))
+    if not 0 <= place < len(previews) and not (may_resign and place == RESIGN):
+        raise BattleError(f"player {agent.name!r}: choose_lead gave {place}: give 0 to {len(previews) - 1}")
+    return place
 
 
 _decoder = msgspec.json.Decoder()

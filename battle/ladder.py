@@ -28,6 +28,7 @@ from battle.live import LivePlayer
 from battle.local_server import LocalServer, listening
 from battle.players import make_player, parse_player
 from battle.recorder import CannotRecord
+from battle.schedule import LEAD_RULES
 from battle.simulator import Simulator
 from battle.stop import Stop, listen
 from battle.teams import load_teams
@@ -36,7 +37,6 @@ from data.terminal import first_line, steady_output
 
 log = logging.getLogger(__name__)
 
-LEADS = ("first", "random", "value")
 PUBLIC_LOGIN = "https://play.pokemonshowdown.com/action.php?"
 PUBLIC_PAUSE = 10.0
 
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--mode", choices=("accept", "ladder", "challenge"), default="accept")
     made.add_argument("--opponent", help="whom to challenge, or whose challenges alone to accept")
     made.add_argument("--teams", type=Path, help="a folder of teams (default: our own training teams)")
-    made.add_argument("--lead", choices=LEADS, default="first")
+    made.add_argument("--lead", choices=LEAD_RULES, default="first", help="who leads after team preview")
     made.add_argument("--patience", type=seconds, default=300.0, help="seconds to wait for a server that is gone")
     made.add_argument("--out", type=Path, help="write battle files here")
     made.add_argument("--replays", type=Path, help="write replay pages here")
@@ -126,8 +126,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
         except OSError as error:
             raise CannotRecord(f"{folder}: {error.strerror}: free some space or choose another --out") from error
     agent = agent or make_player(parse_player(args.agent))
-    if args.lead == "value" and not hasattr(agent, "decide"):
-        raise BattleError(f"--lead value: {agent.name} tells no values: give first or random, or a model as --agent")
+    if args.lead == "chosen" and not hasattr(agent, "choose_lead"):
+        raise BattleError(f"--lead chosen: {agent.name} chooses no lead: give first or random, or a model as --agent")
     with Simulator() as sim:
         sim.check_formats([args.format])
         player = LivePlayer(

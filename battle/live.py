@@ -12,10 +12,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from battle.connection import ConnectedPlayer
-from battle.interface import Agent, Observation, bits_to_mask, decode
+from battle.interface import Agent, Observation, bits_to_mask, decode, lead_of
 from battle.play import Match, Outcome, View
 from battle.recorder import Recorder, run_id, word
 from battle.replay_page import replay_page
@@ -31,7 +29,7 @@ MADE = tuple(f"[Invalid choice] {words}" for words in ("Sorry, too late", "There
 class LivePlayer(ConnectedPlayer):
     """A player whose choices are an agent's, by our own translator.
 
-    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or value. timer:
+    out: folder for battle files (None: none). replays: folder for replay pages. lead: first, random or chosen. timer:
     ask for the server's as a battle begins. teams, patience: as in `ConnectedPlayer`.
     """
 
@@ -233,15 +231,10 @@ class LivePlayer(ConnectedPlayer):
         room.met = False
 
     def _choose_lead(self, event: Event) -> int:
-        """Place of the lead: the first, a drawn one, or whose mean value over the opponent's leads is the highest."""
-        rows = decode(event.views)
+        """Place of the lead: the first, a drawn one, or the agent's choice."""
         if self.lead == "random":
-            return self.random.randrange(len(rows))
-        if self.lead == "value":
-            gamma = self.agent.gamma
-            values = [np.mean([self.agent.decide([state]).values[gamma] for state in row]) for row in rows]
-            return int(np.argmax(values))
-        return 0
+            return self.random.randrange(len(decode(event.views)))
+        return lead_of(self.agent, event.views) if self.lead == "chosen" else 0
 
     async def _send(self, room: Room, choice: str) -> None:
         room.answered = (room.rqid, choice)
@@ -301,10 +294,10 @@ class LivePlayer(ConnectedPlayer):
                 agents=(self.agent, self.agent),
                 seed=0,
                 lead_rule=self.lead,
-                leads=(room.lead, 0)[seats],
             )
             kind, winner = ("tie", -1) if event.winner < 0 else ("won", mine ^ event.winner)
-            outcome = Outcome(match, kind, winner, event.turns, (view, View())[seats], room.refused)
+            leads = (room.lead, None)[seats]
+            outcome = Outcome(match, kind, winner, event.turns, (view, View())[seats], room.refused, leads=leads)
             self.recorder.record(outcome, (self.username, room.opponent)[seats], (room.rating, "Unrated")[seats])
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from battle.errors import BattleError
 from battle.interface import RESIGN, Observation, decode
-from battle.scene import Benches, Names, action_of, field_of
+from battle.scene import Benches, Names, action_of, field_of, pokemon_of
 from battle.story import Story, Turn
 from data.schema import State, state_from_dict
 
@@ -30,8 +30,8 @@ class Person:
     """One battle at a time. What a page may show is `look`'s dict, JSON-able:
 
     version: grows with every change. phase: "idle" (no battle), "asked" (the person is to choose), "busy". turn: the
-    field and, where asked, `actions` with their ids, else None. story: what happened, [{heading, said: [[text,
-    small]]}]. And whatever `idle` added.
+    field (at team preview in its place `preview`, the opponent's team) and, where asked, `actions` with their ids, else
+    None. story: what happened, [{heading, said: [[text, small]]}]. And whatever `idle` added.
     """
 
     wants_lines = wants_requests = True
@@ -45,6 +45,7 @@ class Person:
         self.states: list[dict[str, Any]] = []
         self.actions: list[int] = []
         self.legal: list[bool] = []
+        self._previews: list[list[dict[str, Any]]] | None = None  # while the person is asked who shall lead
 
     # The battle's side.
 
@@ -57,6 +58,22 @@ class Person:
             self._story = Story()
             self._show(phase="busy", turn=None, story=[])
             return wish
+
+    def choose_lead(self, previews: list[list[dict[str, Any]]]) -> int:
+        """Waits until the person has said who comes to the field first, or has given up."""
+        write = Names(previews[0][0]["format"])
+        mine = [state_from_dict(row[0]).player_active_pokemon for row in previews]
+        foes = [state_from_dict(state).opponent_active_pokemon for state in previews[0]]
+        with self._changed:
+            self.legal = [True] * len(previews)
+            self._shown["turn"] = {
+                "preview": [pokemon_of(pokemon, write) for pokemon in foes],
+                "actions": [{"id": place, "kind": "lead", **pokemon_of(own, write)} for place, own in enumerate(mine)],
+            }
+            self._previews = previews
+            place = self._asked()
+            self._previews = None
+        return place
 
     def choose(self, observations: list[Observation]) -> list[int]:
         """Waits for the person's answer; where nothing is legal there is nothing to ask."""
@@ -161,6 +178,12 @@ class Person:
         """Raises NotAsked unless the person is asked, by what `look` showed under that version."""
         if self._shown["phase"] != "asked" or self._answer is not None or version != self._shown["version"]:
             raise NotAsked("the battle has gone on: look again")
+
+    def previews(self, version: int) -> list[list[dict[str, Any]]] | None:
+        """What `choose_lead` was given, while the person is asked for that by what `look` showed, else None."""
+        with self._changed:
+            self.refuse_stale(version)
+            return self._previews
 
     def so_far(self, version: int) -> tuple[list[dict[str, Any]], list[int], list[bool]]:
         """States, actions of all but the last, and the last one's legal set, as an agent's `decide` takes them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from battle.interface import RESIGN, Agent, Observation, answers, bits_to_mask, decode
+from battle.interface import RESIGN, Agent, Observation, answers, bits_to_mask, decode, lead_of
 from battle.simulator import BattleSpec, Event, Simulator
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class Match:
 
     id: unique in the run, also the battle's id in file names. agents: who plays p1 and p2. seed: fixes the battle's
     dice, the leads, and the agents' own draws. explore: share of decisions replaced by a random legal one, per side.
-    want_log: the outcome shall hold the battle's input log. names: of p1 and p2, as the protocol's lines have them; no
-    two alike.
+    leads: of p1 and p2, by their places in the team; None: the agent is asked. want_log: the outcome shall hold the
+    battle's input log. names: of p1 and p2, as the protocol's lines have them; no two alike.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Match:
     team_names: tuple[str, str] = ("", "")
     explore: tuple[float, float] = (0.0, 0.0)
     lead_rule: str = "first"
-    leads: tuple[int, int] = (0, 0)
+    leads: tuple[int | None, int | None] = (0, 0)
     want_log: bool = False
     names: tuple[str, str] = ("Player 1", "Player 2")
 
@@ -95,7 +95,8 @@ class Outcome:
     winner: 0 or 1, −1 where nobody won. refused: choices that the battle did not take. unavailable: choices that turned
     out to be impossible (a hidden trap) and were made again. log, sha256: the simulator's input log and the
     fingerprint of its lines, where the match wants them and the battle was played to its end. lines: what each side was
-    not told any more, of agents that want the protocol's lines.
+    not told any more, of agents that want the protocol's lines. leads: places of those who lead
+    where there is a team preview, None where its player was to be asked and was not.
     """
 
     match: Match
@@ -109,6 +110,7 @@ class Outcome:
     log: list[str] = field(default_factory=list)
     sha256: str = ""
     lines: tuple[Sequence[str], Sequence[str]] = ((), ())
+    leads: tuple[int | None, int | None] = (None, None)
 
 
 class _Table:
@@ -125,6 +127,10 @@ class _Table:
         self.wants_requests, self.wants_lines = wants("wants_requests"), wants("wants_lines")
         self.lanes = (f"{match.id}/0", f"{match.id}/1")
         self.seated = [False, False]  # whether the side's agent has been asked at all
+        self.leads = [
+            0 if lead is None and not hasattr(agent, "choose_lead") else lead
+            for lead, agent in zip(match.leads, match.agents, strict=True)
+        ]
         seeds = np.random.SeedSequence([match.seed, 7]).spawn(2)
         self.seeds = [int(s.generate_state(1, dtype=np.uint32)[0]) for s in seeds]
         self.rngs = [np.random.default_rng(s) for s in seeds] if any(match.explore) else None
@@ -137,7 +143,7 @@ class _Table:
             seed=match.dice,
             teams=match.teams,
             names=match.names,
-            leads=match.leads,
+            leads=tuple(self.leads),
             team_seeds=match.team_seeds,
             want_requests=self.wants_requests,
             want_lines=self.wants_lines,
@@ -163,6 +169,11 @@ class _Table:
             seed=self.seeds[side],
         )
 
+    def ask_for_lead(self, event: Event) -> None:
+        """Team preview: who comes to the field first is the agent's to say, or nobody: it may give up."""
+        agent = self.match.agents[event.side]
+        self.waiting[event.side] = self.leads[event.side] = lead_of(agent, event.views, may_resign=True)
+
     def take(self, side: int, action: int) -> None:
         """Notes an agent's action, or the random one that stands in its place; RESIGN stays what it is."""
         view = self.views[side]
@@ -181,7 +192,7 @@ class _Table:
         if RESIGN not in self.waiting:
             return None
         for view, action in zip(self.views, self.waiting, strict=True):
-            if action is not None:
+            if action is not None and view.actions:  # none at team preview
                 view.actions[-1] = -1
         return self.waiting.index(RESIGN)
 
@@ -198,7 +209,10 @@ class _Table:
             agent = self.match.agents[side]
             if self.seated[side] and hasattr(agent, "end"):
                 agent.end(self.lanes[side])
-        return Outcome(self.match, kind, winner, turns, self.views, self.refused, self.unavailable, message)
+        return Outcome(
+            self.match, kind, winner, turns, self.views, self.refused, self.unavailable, message,
+            leads=tuple(self.leads),
+        )  # fmt: skip
 
 
 def play(sim: Simulator, matches: Iterable[Match], lanes: int = 64, turn_limit: int = TURN_LIMIT) -> Iterator[Outcome]:
@@ -233,6 +247,8 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
             agent = table.match.agents[event.side]
             agents[id(agent)] = agent
             asked.setdefault(id(agent), []).append((table, event.side, table.observe(event)))
+        elif event.event == "preview":
+            table.ask_for_lead(event)
         elif event.event == "refused":
             table.refused.append(f"{event.message} (chose {event.choice!r})")
             table.views[event.side].actions[-1] = -1

@@ -20,6 +20,7 @@ import lz4.frame
 import msgspec
 
 from battle.errors import BattleError
+from battle.interface import decode
 from battle.play import Outcome, View
 from data.lock import FolderHeld, hold
 from data.replacing import replacing
@@ -45,6 +46,15 @@ def content(states: list[bytes], actions: list[int], meta: dict[str, Any]) -> by
     """The JSON of a battle file from ready state JSON."""
     tail = msgspec.json.encode({"actions": actions, "meta": meta})
     return b'{"states":[' + b",".join(states) + b"]," + tail[1:]
+
+
+def place_of_lead(lead: int | None, view: View) -> int | None:
+    """Where in its team the Pokémon stands that came to the field first, for a lead as its rule gives it, which may be
+    beyond a small team; None where there was no team preview."""
+    begun = decode(view.states[0])
+    if lead is None or not begun["opponent_teampreview"]:
+        return None
+    return lead % (1 + len(begun["available_switches"]))
 
 
 def claim(out: Path) -> TextIO:
@@ -126,7 +136,7 @@ class Recorder:
             "seed": match.seed,
             "side": side,
             "team": match.team_names[side],
-            "lead": {"rule": match.lead_rule, "place": match.leads[side]},
+            "lead": {"rule": match.lead_rule, "place": place_of_lead(outcome.leads[side], view)},
             "request_legal": view.legal,
             "outcome": outcome.kind,
             "turns": outcome.turns,

@@ -52,8 +52,8 @@ def _letters(name: str) -> str:
 def field_of(state: State, write: Names) -> dict[str, Any]:
     """Both active Pokémon, and what lies on the field."""
     return {
-        "me": _pokemon(state.player_active_pokemon, write),
-        "foe": _pokemon(state.opponent_active_pokemon, write),
+        "me": pokemon_of(state.player_active_pokemon, write),
+        "foe": pokemon_of(state.opponent_active_pokemon, write),
         "left": state.opponents_remaining,
         "field": [write(word) for word in (state.weather, state.battle_field) if word not in _NOTHING],
         "sides": [write(state.player_conditions), write(state.opponent_conditions)],
@@ -62,7 +62,8 @@ def field_of(state: State, write: Names) -> dict[str, Any]:
     }
 
 
-def _pokemon(pokemon: Pokemon, write: Names) -> dict[str, Any]:
+def pokemon_of(pokemon: Pokemon, write: Names) -> dict[str, Any]:
+    """What a page shows of a Pokémon on the field."""
     boosts = {stat: getattr(pokemon, f"{stat}_boost") for stat in BOOSTS}
     return {
         "name": write(pokemon.name),

@@ -10,7 +10,7 @@ from battle.interface import Agent
 from battle.play import Match
 from battle.teams import Team
 
-LEAD_RULES = ("first", "random")
+LEAD_RULES = ("first", "random", "chosen")
 
 
 def seed_of(*parts: object) -> int:
@@ -19,10 +19,13 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def leads(seed: int, rule: str) -> tuple[int, int]:
-    """Place of each side's lead at team preview: 0 by the rule "first", drawn from the seed by "random"."""
+def leads(seed: int, rule: str) -> tuple[int | None, int | None]:
+    """Place of each side's lead at team preview: 0 by the rule "first", drawn from the seed by "random"; None by
+    "chosen": the players are asked."""
     if rule == "first":
         return 0, 0
+    if rule == "chosen":
+        return None, None
     first, second = np.random.default_rng([seed, 3]).integers(6, size=2)
     return int(first), int(second)
 

@@ -38,9 +38,10 @@ INSTALL = "run `make setup`, or `npm ci --omit=optional --ignore-scripts` in bat
 class Event(msgspec.Struct):
     """What a battle has to say. Which fields hold something depends on `event`:
 
-    ask (lane, side, turn, legal bits, forced, retry, state; request and lines where wanted), end (lane, winner 0/1/−1,
-    turns, states of both sides; sha256 and the input log where wanted), refused (lane, side, message, choice), void
-    (lane, message), team, assembled, formats, replayed, searched (lane, action, worth), quiet, warning.
+    ask (lane, side, turn, legal bits, forced, retry, state; request and lines where wanted), preview (lane, side,
+    views: for each own lead the states against each of the opponent's; the action is a place), end (lane, winner
+    0/1/−1, turns, states of both sides; sha256 and the input log where wanted), refused (lane, side, message, choice),
+    void (lane, message), team, assembled, formats, replayed, searched (lane, action, worth), quiet, warning.
     """
 
     event: str
@@ -89,8 +90,8 @@ class BattleSpec:
     """All that a battle is a function of, besides the choices.
 
     format: Showdown's format id. seed: four 16-bit numbers, "1,2,3,4". teams: packed teams, None where the format makes
-    its own, from team_seeds. leads: place (0–5) of each side's lead at team preview. want_log: the end brings the
-    battle's input log (seed, teams, every choice) and the fingerprint of its lines.
+    its own, from team_seeds. leads: place (0–5) of each side's lead at team preview, None where it is asked for.
+    want_log: the end brings the battle's input log (seed, teams, every choice) and the fingerprint of its lines.
     """
 
     lane: str
@@ -98,7 +99,7 @@ class BattleSpec:
     seed: str
     teams: tuple[str | None, str | None] = (None, None)
     names: tuple[str, str] = ("Player 1", "Player 2")
-    leads: tuple[int, int] = (0, 0)
+    leads: tuple[int | None, int | None] = (0, 0)
     team_seeds: tuple[str, str] | None = None
     want_requests: tuple[bool, bool] = (False, False)
     want_lines: tuple[bool, bool] = (False, False)

@@ -38,11 +38,11 @@ class SyncStream extends BattleStream {
 class Lane {
   /**
    * @param {string} id the lane's name
-   * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: number[],
+   * @param {{format: string, seed: string, teams: (string|null)[], names: string[], leads: (number|null)[]|null,
    *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean,
    *   told?: boolean, log?: boolean}}} spec
    *   seed: as Showdown writes it; teams: packed, or null where the format makes them (from `seeds`, if given); leads:
-   *   place of the lead at team preview; strict: a refused choice is only reported; want: what the events carry beside
+   *   place of each lead at team preview, null where its player is asked for it (no leads: the choices say); strict: a refused choice is only reported; want: what the events carry beside
    *   the states (told: a bench that stands still only once; hash, log: at the end, the fingerprint and the input log)
    * @param {(event: object|string) => void} emit
    * @param {(message: string) => void} warn
@@ -105,7 +105,7 @@ class Lane {
     else this.refusals.push([side, message]);
   }
 
-  /** Writes lines to the battle, then answers team previews and emits the states that wait for an action. */
+  /** Writes lines to the battle, then answers team previews and emits the states and previews that wait for an action. */
   write(text) {
     this.stream._write(text);
     this.settle();
@@ -131,10 +131,19 @@ class Lane {
       view.ask(request);
       if (this.over) continue;
       if (view.request.teamPreview) {
-        if (this.spec.leads) preview.push(`>${SIDES[side]} team ${(this.spec.leads[side] % view.request.side.pokemon.length) + 1}`);
+        const { pokemon } = view.request.side;
+        const lead = this.spec.leads?.[side];
+        if (lead === null) this.askForLead(side, view, pokemon.length);
+        else if (lead !== undefined) preview.push(`>${SIDES[side]} team ${(lead % pokemon.length) + 1}`);
       } else if (view.asked) this.ask(side, view, request);
     }
     return preview;
+  }
+
+  /** Asks who shall lead: the action is a place in the team. */
+  askForLead(side, view, size) {
+    this.choices[side] = Array.from({ length: size }, (_, place) => `team ${place + 1}`);
+    this.emit(`{"event":"preview","lane":${JSON.stringify(this.id)},"side":${side},"views":${view.previewJson()}}`);
   }
 
   ask(side, view, request) {
@@ -180,10 +189,10 @@ class Lane {
     if (this.done) return;
     this.done = true;
     const winner = SIDES.findIndex((_, i) => this.over.winner === this.spec.names[i]);
-    const states = this.views.map((view) => {
+    const states = this.views.every((view) => view.stood) ? this.views.map((view) => {
       view.request = null;
       return view.state();
-    });
+    }) : [];
     const more = this.hash ? `,"sha256":"${this.hash.hex()}"` : '';
     const lines = this.want.lines ? `,"lines":${JSON.stringify(this.lines)}` : '';
     const log = this.want.log ? `,"log":${JSON.stringify(this.over.inputLog)}` : '';

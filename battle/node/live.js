@@ -22,15 +22,13 @@ class Live {
     const { view } = this;
     if (view.winner) {
       // Given up at team preview there is no state to tell of, nor where no request came: it ended while we were away.
-      const stood = view.me && ['p1', 'p2'].every((side) => view.active(side));
-      if (!stood) return { event: 'end', lane: this.lane, winner: -1, turns: view.turn, states: [] };
+      if (!view.stood) return { event: 'end', lane: this.lane, winner: -1, turns: view.turn, states: [] };
       view.request = null;
       const side = view.winner === 'tie' ? -1 : view.winner === view.me ? 0 : 1;
       return `{"event":"end","lane":${JSON.stringify(this.lane)},"winner":${side},"turns":${view.turn},"states":[${view.state()}]}`;
     }
     if (request && view.request?.teamPreview) {
-      const rows = view.previewStates().map((row) => `[${row.join(',')}]`);
-      return `{"event":"preview","lane":${JSON.stringify(this.lane)},"views":[${rows.join(',')}]}`;
+      return `{"event":"preview","lane":${JSON.stringify(this.lane)},"views":${view.previewJson()}}`;
     }
     if (!request || !view.asked) return { event: 'quiet', lane: this.lane, turn: view.turn };
     const choices = view.choices();

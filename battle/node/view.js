@@ -175,13 +175,19 @@ class View extends Track {
       `"battle_lost":${lost},"can_tera":${this.canTera},"opponent_teampreview":${JSON.stringify(this.preview[foe])}}`;
   }
 
-  /** States as they might stand after team preview: for each own lead, against each of the opponent's. */
-  previewStates() {
+  /** Whether both have a Pokémon on the field, as from the end of team preview on: before, there is no state to tell of. */
+  get stood() {
+    return Boolean(this.me) && ['p1', 'p2'].every((side) => this.active(side));
+  }
+
+  /** States as they might stand after team preview: for each own lead a row, in it one against each of the opponent's. */
+  previewJson() {
     const foe = this.me === 'p1' ? 'p2' : 'p1';
-    return this.client[this.me].team.map((mine) => this.client[foe].team.map((theirs) => {
+    const rows = this.client[this.me].team.map((mine) => this.client[foe].team.map((theirs) => {
       const text = this.state(mine, theirs);
       return this.words.gen === 9 ? text.replace('"can_tera":false', '"can_tera":true') : text;
     }));
+    return `[${rows.map((row) => `[${row}]`)}]`;
   }
 
   /**

@@ -89,13 +89,19 @@ function drawChoices() {
   });
   const chance = thoughts?.chance;
   const title = !asked ? `${foe} and the dice…` : table.turn.retry ? "That cannot be done. What else?" :
-    table.turn.forced ? "Who comes in?" : "What will you do?";
+    table.turn.preview ? "Who leads?" : table.turn.forced ? "Who comes in?" : "What will you do?";
   byId("choices").replaceChildren(
     make("div", "head", make("h2", "", title), make("span", "", about.coach ? hint : "", leave)),
     ...(table.turn?.actions ?? []).map((action, i) => row(action, i + 1)),
-    thoughts ? make("p", "note", `${foe} in your place`, typeof chance === "number" ?
-      `: you win with ${percent(chance)}.` : ".") : "");
+    thoughts ? make("p", "note", `${foe} in your place`, table.turn.preview ? ": the chance to win with each in the lead." :
+      typeof chance === "number" ? `: you win with ${percent(chance)}.` : ".") : "");
   if (asked && steered) byId("choices").querySelector(".action").focus();
+}
+
+// The opponent's team, as team preview shows it.
+function previewOf(team) {
+  return [make("p", "note", `${foe} brings`), ...team.map((pokemon) =>
+    typed(make("div", "mon", make("div", "top", make("span", "name", pokemon.name), ...tags(pokemon))), pokemon.types[0]))];
 }
 
 function drawStory() {
@@ -114,7 +120,8 @@ function draw() {
   const [won, lost, tied] = table.tally ?? [0, 0, 0];
   byId("tally").textContent = `won ${won}, lost ${lost}${tied ? `, tied ${tied}` : ""}`;
   if (idle && table.note) byId("note").textContent = table.note;
-  byId("field").replaceChildren(...(table.turn ? fieldOf(table.turn, [me, foe]) : [make("p", "", "No battle yet.")]));
+  byId("field").replaceChildren(...(!table.turn ? [make("p", "", "No battle yet.")] :
+    table.turn.preview ? previewOf(table.turn.preview) : fieldOf(table.turn, [me, foe])));
   drawChoices();
   drawStory();
   document.body.dataset.phase = table.phase;

@@ -68,7 +68,7 @@ def test_a_server_that_goes_for_good_is_said_and_leaves_no_result(tmp_path):
     [
         (["--patience", "0.1"], "ws://127.0.0.1:1/showdown/websocket: no server there for 0 s"),
         (["--mode", "challenge"], "--mode challenge: name the --opponent"),
-        (["--lead", "value"], "--lead value: random tells no values: give first or random, or a model as --agent"),
+        (["--lead", "chosen"], "--lead chosen: random chooses no lead: give first or random, or a model as --agent"),
     ],
 )
 def test_an_end_before_there_was_a_connection_is_said(monkeypatch, capsys, options, said):

@@ -15,7 +15,7 @@ import pytest
 from battle.duel import main, parser
 from battle.duel_battles import Duel
 from battle.duel_server import serving
-from data.replay_file import parse_name, read_battle
+from data.replay_file import parse_name, read_battle, read_json_bytes
 from tests.chromium import tab
 from trainer.world import free_port
 
@@ -74,6 +74,18 @@ def test_a_battle_is_recorded_as_it_was_played_and_another_is_given_up(table, tm
     assert page.post("/battle", format="gen2ou")[0] == 409
     assert page.post("/battle", format="gen9ou") == (200, {})
     shown, chosen, thoughts, rng = page.next(0), [], {}, np.random.default_rng(2)
+    assert {(action["kind"], len(action["moves"])) for action in shown["turn"]["actions"]} == {("lead", 4)}
+    team = [action["name"] for action in shown["turn"]["actions"]]
+    assert len(team) == 6
+    status, leads = page.post("/thoughts", version=shown["version"])
+    assert (status, set(leads["actions"])) == (200, set("012345"))
+    assert leads["best"] == duel.agent.choose_lead(duel.person.previews(shown["version"]))
+    assert leads["actions"][str(leads["best"])] == max(leads["actions"].values())
+    assert page.post("/choose", version=shown["version"], action=6)[0] == 409
+    assert page.post("/choose", version=shown["version"], action=3)[0] == 200
+    foes, shown = {foe["name"] for foe in shown["turn"]["preview"]}, page.next(shown["version"])
+    assert shown["turn"]["me"]["name"] == team[3]
+    assert shown["turn"]["foe"]["name"] in foes
     while shown["phase"] == "asked":
         legal = [action["id"] for action in shown["turn"]["actions"]]
         if len(chosen) in (0, 5):
@@ -88,6 +100,7 @@ def test_a_battle_is_recorded_as_it_was_played_and_another_is_given_up(table, tm
     assert mine.actions == [*chosen, -1]
     assert mine.states[-1].battle_won == its.states[-1].battle_lost == (shown["result"] == "won")
     assert [parse_name(path).player for path in duel.files] == ["Player", "starter"]
+    assert json.loads(read_json_bytes(duel.files[0]))["meta"]["lead"] == {"rule": "chosen", "place": 3}
     assert shown["turn"]["me"]["hp"] == round(mine.states[-1].player_active_pokemon.hp_pct, 4)
     winner = "Player" if shown["result"] == "won" else "starter"
     assert shown["story"][-1]["said"][-1] == [f"{winner} won", False]
@@ -136,12 +149,13 @@ def test_what_does_not_fit_is_refused_in_words(table):
     assert page.post("/battle", host="[", format="gen1ou")[0] == 400
     assert page.post("/nowhere")[0] == 404
     assert duel.person.look()["phase"] == "idle"
-    for _ in range(2):  # lets the fixture's battles end
-        assert page.post("/battle", format="gen1ou")[0] == 200
+    for battle_format in ("gen1ou", "gen9ou"):  # lets the fixture's battles end, one of them at team preview
+        assert page.post("/battle", format=battle_format)[0] == 200
         shown = page.next(duel.person.look()["version"])
         assert page.post("/battle", format="gen1ou")[0] == 409
         assert page.post("/give-up", version=shown["version"])[0] == 200
-        assert page.next(shown["version"])["phase"] == "idle"
+        shown = page.next(shown["version"])
+        assert (shown["phase"], shown["result"], shown["review"]) == ("idle", "lost", battle_format == "gen1ou")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +177,11 @@ def test_what_cannot_begin_says_why(options, said, tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.timeout(120)
-def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_with_ctrl_c(tmp_path):
-    team = ROOT / "battle" / "teams" / "gen1ou" / "training"
+def test_a_person_plays_by_clicks_with_a_team_of_ones_own_and_the_command_ends_with_ctrl_c(tmp_path):
+    team = ROOT / "battle" / "teams" / "gen9ou" / "training"
     command = [
-        sys.executable, "-m", "battle.duel", "--agent", "type_switch", "--formats", "gen1ou", "--out", str(tmp_path),
-        "--port", str(free_port()), "--team", str(sorted(team.glob("*.gen1ou_team"))[0]), "--name", "Ann",
+        sys.executable, "-m", "battle.duel", "--agent", "type_switch", "--formats", "gen9ou", "--out", str(tmp_path),
+        "--port", str(free_port()), "--team", str(sorted(team.glob("*.gen9ou_team"))[0]), "--name", "Ann",
     ]  # fmt: skip
     start = lambda *more: subprocess.Popen(  # noqa: E731
         [*command, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -181,6 +195,9 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
             for turn in range(5):
                 browser.wait("document.body.dataset.phase === 'asked'")
                 version = browser.ask("document.body.dataset.version")
+                if turn == 0:
+                    assert browser.ask("document.querySelector('#choices h2').textContent") == "Who leads?"
+                    assert browser.ask("document.querySelectorAll('#field .mon .name').length") == 6
                 if turn % 2:
                     browser.key("1")
                 elif turn == 4:  # the button of before had the focus
@@ -212,4 +229,4 @@ def test_a_person_plays_by_clicks_against_ones_own_team_and_the_command_ends_wit
             browser.wait("document.body.dataset.phase === 'idle' && !document.getElementById('note').textContent")
     finally:
         process.kill()
-    assert {parse_name(path).player for path in tmp_path.glob("gen1ou/*")} == {"Ann", "typeswitch"}
+    assert {parse_name(path).player for path in tmp_path.glob("gen9ou/*")} == {"Ann", "typeswitch"}

@@ -6,6 +6,7 @@ import shutil
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -220,15 +221,14 @@ def test_a_run_that_still_trains_plays_by_its_newest_checkpoint(tmp_path, saved_
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("rule", ["random", "value", pytest.param("first", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", ["random", "chosen", pytest.param("first", marks=pytest.mark.slow)])
 def test_the_lead_follows_its_rule(server, tmp_path, saved_model, rule):
     (tmp_path / "team").mkdir()
     source = team_files("gen9ou", None, "training")[0]
     (tmp_path / "team" / source.name).write_bytes(source.read_bytes())
     agent = ladder.make_player(ladder.parse_player(str(saved_model)))
-    agent.decided = []
-    decide = agent.decide
-    agent.decide = lambda states: agent.decided.append((states[-1], decide(states))) or agent.decided[-1][1]
+    valued, values_of = [], agent.lead_values
+    agent.lead_values = lambda previews: valued.append((previews, values_of(previews))) or valued[-1][1]
     against(server.port, server.port, agent, tmp_path / "out", "--lead", rule, "--teams", str(tmp_path / "team"))
     battle, meta = recorded(tmp_path / "out")
     assert meta["lead"]["rule"] == rule
@@ -238,13 +238,11 @@ def test_the_lead_follows_its_rule(server, tmp_path, saved_model, rule):
     assert battle.states[0].player_active_pokemon.name == cleaned[place]
     if rule == "first":
         assert place == 0
-    if rule == "value":
-        sums = {}
-        for state, decision in agent.decided:  # 6 leads × 6 of the opponent's
-            sums.setdefault(state["player_active_pokemon"]["name"], []).append(decision.values[agent.gamma])
-        assert [len(values) for values in sums.values()] == [6] * 6
-        order = sorted(sums, key=lambda name: -sum(sums[name]))
-        assert sum(sums[order[0]]) - sum(sums[order[1]]) > 1e-3
-        assert order[0] == cleaned[place]
+    if rule == "chosen":
+        ((previews, values),) = valued
+        assert [row[0]["player_active_pokemon"]["name"] for row in previews] == cleaned
+        assert [len(row) for row in previews] == [6] * 6
+        assert place == np.argmax(values)
+        assert np.diff(sorted(values))[-1] > 1e-3
     else:
-        assert not agent.decided
+        assert not valued

@@ -203,9 +203,9 @@ def test_a_server_is_started_only_where_none_is(fake, monkeypatch, capsys):
     assert "Turnwise challenges You in gen9randombattle until they accept" in capsys.readouterr().out
 
 
-def test_a_lead_by_value_wants_an_agent_that_tells_values(fake, capsys):
-    assert ladder.main(["--lead", "value", "--agent", "random"]) == 1
-    assert "--lead value: random tells no values" in capsys.readouterr().err
+def test_a_chosen_lead_wants_an_agent_that_chooses(fake, capsys):
+    assert ladder.main(["--lead", "chosen", "--agent", "random"]) == 1
+    assert "--lead chosen: random chooses no lead" in capsys.readouterr().err
     assert not fake.made
 
 

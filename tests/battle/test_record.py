@@ -126,22 +126,25 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
 def test_a_file_says_who_played_it_and_how(tmp_path):
     agents = RandomAgent(), RandomAgent()
     agents[1].gamma, agents[1].beta, agents[1].temperature = 0.9, 0.5, 1.2
-    views = (View([b"{}"] * 3, [4, 5, -1], [16, 32, 0]), View([b"{}"] * 2, [1, -1], [2, 0], [0]))
-    match = Match("m", "gen1ou", agents, 7, team_names=("one", "two"), lead_rule="value", leads=(0, 4))
-    outcome = Outcome(match, "won", 0, 12, views, refused=["a", "b"])
+    state = {"available_switches": [{}] * 4, "opponent_teampreview": ["a", "b"]}
+    raw = json.dumps(state).encode()
+    views = (View([raw] * 3, [4, 5, -1], [16, 32, 0]), View([raw] * 2, [1, -1], [2, 0], [0]))
+    match = Match("m", "gen1ou", agents, 7, team_names=("one", "two"), lead_rule="random")
+    outcome = Outcome(match, "won", 0, 12, views, refused=["a", "b"], leads=(0, 5 + 3))
     first, second = (
         json.loads(read_json_bytes(path)) for path in Recorder(tmp_path, run="r", version="1.2").record(outcome)
     )
     assert second == {
-        "states": [{}, {}],
+        "states": [state, state],
         "actions": [1, -1],
         "meta": {
             "agent": "random", "gamma": 0.9, "beta": 0.5, "temperature": 1.2, "forced_random": [0], "seed": 7,
-            "side": 1, "team": "two", "lead": {"rule": "value", "place": 4}, "request_legal": [2, 0],
+            "side": 1, "team": "two", "lead": {"rule": "random", "place": 3}, "request_legal": [2, 0],
             "outcome": "won", "turns": 12, "refused": 2, "simulator": "pokemon-showdown 1.2", "recorder": "turnwise 1",
         },
     }  # fmt: skip
     assert (first["actions"], first["meta"]["side"], first["meta"]["team"]) == ([4, 5, -1], 0, "one")
+    assert first["meta"]["lead"]["place"] == 0
     assert [first["meta"][key] for key in ("gamma", "beta", "temperature")] == [None] * 3
 
 

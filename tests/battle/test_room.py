@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from battle.interface import RESIGN
 from battle.live import LivePlayer
 from battle.recorder import Recorder
 from battle.simulator import Event
 from data.replay_file import parse_name, read_json_bytes
 
 TAG = "battle-gen9ou-7"
-STATE = b'{"player_active_pokemon":"one"}'
+STATE = b'{"player_active_pokemon":"one","available_switches":[1,2,3],"opponent_teampreview":["two"]}'
 CHOICES = ["move 1", "move 2", None, None, "switch 2"]
 
 
@@ -365,11 +366,11 @@ def test_a_lead_goes_first_and_the_others_follow_in_order(player, room):
     player.sim.says = [preview(4)]
     assert player.hear(request(1) + "\n|teampreview") == [("/choose team 4123", "1")]
     assert room.lead == 3
-    player.lead, player.agent.gamma = "value", 0.9
-    values = iter([0.5, 0.1, 0.4, 0.4, 0.7, 0.0])
-    player.agent.decide = lambda states: SimpleNamespace(values={0.9: next(values)})
+    player.lead = "chosen"
+    player.agent.choose_lead = lambda previews: [[state["foe"] for state in row] for row in previews].index([0, 1]) + 1
     player.sim.says = [preview(3)]
     assert player.hear(request(1) + "\n|teampreview") == [("/choose team 213", "1")]
-    player.sim.says = [preview(3)]
-    assert player.hear(request(1) + "\n|teampreview") == [("/choose team 213", "1")]  # it fails: no more values
-    assert room.refused == ["the agent failed, the first leads"]
+    for failing in (lambda previews: 3, lambda previews: RESIGN, lambda previews: previews[7]):
+        player.agent.choose_lead, player.sim.says = failing, [preview(3)]
+        assert player.hear(request(1) + "\n|teampreview") == [("/choose team 213", "1")]
+    assert room.refused == ["the agent failed, the first leads"] * 3

@@ -28,7 +28,8 @@ def test_leads_are_the_first_or_drawn_from_all_six():
     assert set(drawn.values()) == {(a, b) for a in range(6) for b in range(6)}
     assert drawn == {seed: leads(seed, "random") for seed in range(300)}
     assert drawn[7] == (4, 5)
-    for rule in ("first", "random"):
+    assert leads(7, "chosen") == (None, None)
+    for rule in ("first", "random", "chosen"):
         match, _ = pair("x", "gen9ou", ("me", "you"), TEAMS, 7, rule)
         assert (match.lead_rule, match.leads, match.seed) == (rule, leads(7, rule), 7)
 
