@@ -339,7 +339,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     break
         version = sim.version
     report = arena.report(time.monotonic() - started)
-    report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "simulator": version}
+    report |= {"formats": formats, "battles": args.battles, "seed": args.seed, "lead": args.lead, "simulator": version}
     if before:  # of earlier starts; seconds and decisions are this one's
         report["battles_before"] = len(before)
     report |= {"stopped": stop.asked, "failure": failure}

@@ -72,7 +72,8 @@ class RunFacts:
         tables = [read_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
         if tables[1]:
             first = next(iter(tables[1]["players"]))
-            tables[1]["results"] = [row for row in tables[1]["results"] if row["player"] == first]
+            rows_of_play = tables[1].get("over_formats", []) + tables[1]["results"]  # the former absent in older files
+            tables[1]["results"] = [row for row in rows_of_play if row["player"] == first]
         return cls(read_json(run / ABOUT) or {}, rows, *tables, final, step, (run / "model").exists())
 
     @property
@@ -251,7 +252,7 @@ def _results(facts: RunFacts) -> list[EvalResult]:
             results.append(_result("battles", "held-out battles", kind, f"{name} {at}", value))
     for row in (facts.play or {}).get("results", []):
         if row["win_rate"] is not None:
-            where = f"{row['format']} against {row['opponent']}"
+            where = f"{'all formats' if row['format'] == 'all' else row['format']} against {row['opponent']}"
             kind = f"{row['format']}-{row['opponent']}"
             results.append(_result(kind, where, "win_rate", f"win rate, {where}", round(row["win_rate"], 5)))
     return results

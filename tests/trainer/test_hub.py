@@ -237,8 +237,9 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
         {"player": "run", "opponent": "boss", **played}, {"player": "run", "opponent": "void", **none},
         {"player": "boss", "opponent": "random", **played},
     ]  # fmt: skip
+    over = [row | {"format": "all", "win_rate": 0.5} for row in results]
     players = dict.fromkeys(["run", "boss", "void", "random"])
-    (run / "play.json").write_text(json.dumps({"results": results, "players": players}))
+    (run / "play.json").write_text(json.dumps({"results": results, "over_formats": over, "players": players}))
     folder = run / "model"
     sizes = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(sizes | {"licence": "cc-by-nc-4.0"}))
@@ -265,10 +266,13 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     assert figures == {
         "top-1 accuracy at γ = 0.999": round(table["top1"][0], 5),
         "negative log-likelihood at γ = 0.999": round(table["nll"][0], 5),
+        "win rate, all formats against boss": 0.5,
+        "win rate, all formats against void": 0.5,
         "win rate, gen1ou against boss": 0.615,
     }
     for text in (
-        "revision `v4`", "forbids commercial use", "| gen1ou | boss | 200 | 61.5% | 54.6%–68.0% |", "120 steps in",
+        "revision `v4`", "forbids commercial use", "| all | boss | 200 | 50.0%",
+        "| gen1ou | boss | 200 | 61.5% | 54.6%–68.0% |", "120 steps in",
         "format: gen1ou", "training_curve.png", '"preset": "tiny"', "arXiv 2504.04395", about["system"]["processor"],
     ):  # fmt: skip
         assert text in card.text, text
