@@ -19,11 +19,16 @@ def steady_output() -> None:
 
 
 def say(text: str) -> None:
-    """A command's last word, to standard output: where its reader (a pager, `head`) went away, nothing is wrong."""
+    """A command's last word, to standard output: where its reader (a pager, `head`) went away, nothing is wrong. What
+    it does not take, as a file on a full disk, is said on standard error, and the command ends with status 1."""
     try:
         print(text, flush=True)  # not at exit, where such a reader is an error
     except BrokenPipeError:
         silence_output()
+    except OSError as error:
+        silence_output()
+        print(text, file=sys.stderr)
+        sys.exit(f"error: standard output: {error.strerror}: it stands above; free some space for the next time")
 
 
 def silence_output() -> None:

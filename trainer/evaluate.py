@@ -56,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     # Before a word is said, which a full disk could refuse.
     written = not arguments.out or write_report(arguments.out, json.dumps(result, indent=1))
-    say(as_text(result))
-    if arguments.against:
-        say("\n" + paired_text(result["against"]))
+    say("\n\n".join([as_text(result), *([paired_text(result["against"])] if arguments.against else [])]))
     return 0 if written else 1
 
 

@@ -53,3 +53,14 @@ def test_a_reader_that_went_away_hears_no_last_word(monkeypatch):
         patch.setattr(sys, "stdout", pipe)
         say("unheard")
         print("nor at exit", file=pipe, flush=True)
+
+
+def test_what_standard_output_does_not_take_is_said_on_standard_error():
+    words = "from data.terminal import say; say('hours of work'); print('never')"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    said, error = done.stderr.splitlines()
+    assert (done.returncode, said) == (1, "hours of work")
+    assert error.startswith("error: standard output: No space left on device")
