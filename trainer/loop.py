@@ -37,7 +37,7 @@ from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
-from trainer.summary import summary, warn_of_short_reach
+from trainer.summary import summary, warn_of_idle_gpus, warn_of_short_reach
 from trainer.telling import Telling
 from trainer.watchdog import Watchdog
 from trainer.world import build_accelerator, compiles
@@ -371,3 +371,4 @@ class Run:
         if self.main:
             log.info("%s", summary(self, micro, shares))
             warn_of_short_reach(self.config.objective, self.course.total, self.dataset)
+            warn_of_idle_gpus(self, micro[0]["words"].shape[0])

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from trainer.objective import ObjectiveConfig
-from trainer.summary import warn_of_short_reach
+from trainer.summary import warn_of_idle_gpus, warn_of_short_reach
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,36 @@ def test_a_run_too_short_for_its_critics_is_said(caplog, steps, settings, said):
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or said in words[0]
+
+
+@pytest.mark.parametrize(
+    ("world", "battles", "zero", "settings", "said"),
+    [
+        (
+            8,
+            16,
+            None,
+            {},
+            "each of 8 GPUs has 16 battles in a pack, some 2.9 ms of its work, and the host takes",
+        ),
+        (8, 64, None, {}, None),  # 11 ms
+        (8, 64, 1, {}, "some 11.5 ms of its work, and the host takes some 15 ms"),
+        (8, 64, 3, {}, "the host takes some 21 ms"),
+        (8, 64, None, {"parallel": "fsdp2"}, "the host takes some 21 ms"),
+        (1, 16, None, {}, None),  # asked for so
+        (8, 16, None, {"batch_scaling": "multiply"}, None),
+        (8, 16, None, {"peak": None}, None),  # a CPU, or a GPU that is not known
+    ],
+)
+def test_gpus_that_share_out_too_little_are_said(caplog, world, battles, zero, settings, said):
+    settings = {"parallel": "ddp", "batch_scaling": "keep", "peak": 989e12} | settings
+    plugin = None if zero is None else SimpleNamespace(zero_stage=zero)
+    run = SimpleNamespace(
+        config=SimpleNamespace(batch=SimpleNamespace(battles=battles), **settings), asked={"batch": {"battles": 128}},
+        accelerator=SimpleNamespace(num_processes=world, state=SimpleNamespace(deepspeed_plugin=plugin)),
+        rows=SimpleNamespace(peak=settings["peak"]), flops={"train": 1.3e9},
+    )  # fmt: skip
+    warn_of_idle_gpus(run, battles * 41)
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) == (said is not None)
+    assert said is None or (said in words[0] and "by which each has 128" in words[0])
