@@ -12,9 +12,8 @@ import math
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,25 +21,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
+from battle.decision import Decision, describe_action
+from battle.saved_agent import check_stamps, load
 from data.encode import Encoder
 from data.schema import (
-    FIRST_SWITCH,
-    FIRST_TERA,
-    N_MOVES,
-    SCHEMA_VERSION,
     LeanState,
     bad_from_validation,
-    state_from_dict,
 )
-from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 
 _lean = msgspec.json.Decoder(LeanState)
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 # What the network reads of a turn.
 _TURN = {
     "words": np.int32,
@@ -50,26 +42,6 @@ _TURN = {
     "prev_reward": np.float32,
     "legal": np.bool_,
 }
-
-
-@dataclass
-class Decision:
-    """What the agent thinks of one state; every policy and value names its discount γ.
-
-    action: id, 0–12, of the policy at `gamma` and `beta`; words: the same for a reader ("switch to gengar").
-    probabilities: that policy over all actions, illegal ones 0. values: per γ the expected shaped return from here by
-    the policy without β, unscaled. q_values: at `gamma`, per action. win_chance: calibrated on training battles, None
-    if never fitted.
-    """
-
-    action: int
-    words: str
-    gamma: float
-    beta: float
-    probabilities: list[float]
-    values: dict[float, float]
-    q_values: list[float]
-    win_chance: float | None
 
 
 class _Lane:
@@ -103,7 +75,7 @@ class TurnwiseAgent:
         name: str = "turnwise",
     ):
         config = network.config
-        _check_stamps(config, tokenizer, name)
+        check_stamps(config, tokenizer, name)
         if not 0 <= temperature < math.inf:  # NaN, too
             raise ValueError(f"{name}: temperature={temperature}: give a number of 0 or more")
         self.beta = config.act_beta if beta is None else beta
@@ -132,24 +104,7 @@ class TurnwiseAgent:
         dtype: float32, bfloat16 or float16. options: gamma, beta, temperature, seed. Raises FileNotFoundError, or
         ValueError where the stamps disagree, a file is cut, or the device is not here.
         """
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
-        folder = _model_folder(folder_or_name)
-        tokenizer = Tokenizer.load(folder / "vocabulary.json")
-        fitted = folder / "calibration.json"
-        try:
-            with _no_bars():
-                network = TurnwiseForOfflineRL.from_pretrained(folder, dtype=DTYPES[dtype])
-            calibration = json.loads(fitted.read_text()) if fitted.exists() else None
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise ValueError(f"{folder}: is cut or spoilt ({error}): save or fetch the model again") from error
-        try:
-            network.to(device)
-        except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, an AssertionError
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"{folder_or_name}: device={device}: {reason}: give cpu, or a device that is here"
-            ) from error
+        network, tokenizer, calibration = load(folder_or_name, device, dtype)
         return cls(network, tokenizer, calibration=calibration, name=str(folder_or_name), **options)
 
     def decide(self, states: Sequence, actions: Sequence[int] | None = None, legal: Sequence[bool] | None = None):
@@ -397,70 +352,6 @@ def _read(raw: bytes) -> LeanState:
         return _lean.decode(raw)
     except msgspec.ValidationError as error:
         raise bad_from_validation(error) from error
-
-
-def describe_action(state: Any, action: int) -> str:
-    """An action id in words, from the state that it is taken in: "use surf", "switch to gengar",
-    "terastallize and use surf"; "action 3" where the state has no such slot."""
-    state = state_from_dict(state) if isinstance(state, dict) else state
-    switch = FIRST_SWITCH <= action < FIRST_TERA
-    found = state.available_switches if switch else state.player_active_pokemon.moves[:N_MOVES]
-    slots = sorted(choice.name for choice in found)
-    slot = action - (FIRST_SWITCH if switch else FIRST_TERA if action >= FIRST_TERA else 0)
-    if slot >= len(slots):
-        return f"action {action}"
-    verb = "switch to" if switch else "use" if action < FIRST_SWITCH else "terastallize and use"
-    return f"{verb} {slots[slot]}"
-
-
-def _model_folder(folder_or_name: str | Path) -> Path:
-    """The folder to load from; of a run that still trains, or was stopped, its newest finished checkpoint's.
-
-    Raises FileNotFoundError where a folder holds no model, or there is none of that name on the Hub either."""
-    path = Path(folder_or_name)
-    newest = sorted(path.glob("step_*/manifest.json"))[-1:]
-    for candidate in (path, path / "model", *(manifest.parent / "model" for manifest in newest)):
-        if (candidate / "config.json").exists():
-            return candidate
-    if path.exists():
-        raise FileNotFoundError(f"{path}: holds no config.json: give a saved model's folder, or a run's")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    client_fault = HfHubHTTPError.__bases__[0]  # of the HTTP client: an HF_ENDPOINT without https://, for one
-    try:
-        return Path(snapshot_download(str(folder_or_name)))
-    except HFValidationError as error:  # a path of more than two parts is no name there, and was not meant as one
-        raise FileNotFoundError(f"{path}: no such folder: give a saved model's, a run's, or NAME/MODEL") from error
-    except (OSError, ValueError, client_fault, ImportError) as error:  # the last: a proxy that wants a package
-        reason = str(error).strip().split("\n")[0]
-        raise FileNotFoundError(
-            f"{path}: no such folder, and the Hub does not give it ({reason}): check name and network"
-        ) from error
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without transformers' bar for the weights, one for each player of an evaluation; a download keeps its own."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
-
-
-def _check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
-    """Raises ValueError naming the stamp that differs (law 14)."""
-    stamps = {"vocabulary_hash": tokenizer.hash, "schema_version": SCHEMA_VERSION}
-    for stamp, ours in {**stamps, **space_stamps(config.observation_space)}.items():
-        theirs = getattr(config, stamp)
-        if ours != theirs and (stamp, theirs) != ("space_digest", ""):  # of a model older than the digest
-            raise ValueError(
-                f"{name}: {stamp} is {theirs!r} in the model's config and {ours!r} here: use the vocabulary.json and "
-                "code saved with the model"
-            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,8 @@ from data.schema import BadBattle, BattleRecord, State, legal_actions
 from data.terminal import steady_output
 
 if TYPE_CHECKING:
-    from battle.agents import Decision, TurnwiseAgent
+    from battle.agents import TurnwiseAgent
+    from battle.decision import Decision
 
 log = logging.getLogger(__name__)
 LONG = 0.999  # from this discount on a value is about the result, and can be read as a chance to win

@@ -1,7 +1,7 @@
 """A model folder that acts without this repository: weights, config, vocabulary, and flat copies of the code.
 
 The copies are `model/`'s files as they are, `data/`'s torch-free encoding files, and the agent of `battle/agents.py`
-with its imports flattened (`from data.x import` → `from .x import`); a test compares them.
+in its three files, imports flattened (`from data.x import` → `from .x import`); a test compares them.
 """
 
 import json
@@ -18,7 +18,7 @@ DATA_FILES = (
     "schema.py", "observation.py", "replacing.py", "tokenizer.py", "reward.py", "blocks.py", "walk.py", "encode.py",
     "space_stamps.py",
 )  # fmt: skip
-AGENT_FILE = "agents.py"
+AGENT_FILES = ("agents.py", "decision.py", "saved_agent.py")
 VOCABULARY = "vocabulary.json"
 WEIGHTS = "model.safetensors"
 CALIBRATION = "calibration.json"
@@ -73,8 +73,8 @@ def code_copies() -> dict[str, str]:
     """File name → text of every code file that travels with a model."""
     copies = {name: (ROOT / "model" / name).read_text(encoding="utf-8") for name in MODEL_FILES}
     copies |= {name: (ROOT / "data" / name).read_text(encoding="utf-8") for name in DATA_FILES}
-    copies[AGENT_FILE] = flatten_imports((ROOT / "battle" / AGENT_FILE).read_text(encoding="utf-8"))
-    return copies
+    agent = {name: (ROOT / "battle" / name).read_text(encoding="utf-8") for name in AGENT_FILES}
+    return copies | {name: flatten_imports(text) for name, text in agent.items()}
 
 
 def flatten_imports(source: str) -> str:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
-from battle.agents import TurnwiseAgent, _model_folder, describe_action, main
+from battle.agents import TurnwiseAgent, main
 from battle.baselines import RandomAgent
+from battle.decision import describe_action
 from battle.interface import Observation
 from battle.play import Match, play
 from battle.recorder import Recorder
+from battle.saved_agent import model_folder
 from battle.teams import load_teams
 from data.encode import Encoder
 from data.observation import SPACES
@@ -369,12 +371,12 @@ def test_of_a_run_without_its_finished_agent_the_newest_whole_checkpoint_plays(t
         (tmp_path / f"step_{step:08}" / "manifest.json").touch()
     (tmp_path / "step_00000101" / "model").mkdir(parents=True)
     (tmp_path / "step_00000101" / "model" / "config.json").touch()  # without a manifest: not finished
-    assert _model_folder(tmp_path) == tmp_path / "step_00000100" / "model"
+    assert model_folder(tmp_path) == tmp_path / "step_00000100" / "model"
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
-    assert _model_folder(tmp_path) == tmp_path / "model"
+    assert model_folder(tmp_path) == tmp_path / "model"
     (tmp_path / "config.json").touch()
-    assert _model_folder(tmp_path) == tmp_path
+    assert model_folder(tmp_path) == tmp_path
 
 
 def test_loading_an_agent_draws_no_bar(agent, tokenizer, tmp_path, capsys):

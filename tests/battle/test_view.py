@@ -9,7 +9,8 @@ import lz4.frame
 import pytest
 import torch
 
-from battle.agents import TurnwiseAgent, describe_action
+from battle.agents import TurnwiseAgent
+from battle.decision import describe_action
 from battle.view import Names, main, view
 from data.replay_file import parse_name, read_battle
 from data.tokenizer import Tokenizer

@@ -15,7 +15,8 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, close_session
 
-from battle.agents import TurnwiseAgent, _model_folder
+from battle.agents import TurnwiseAgent
+from battle.saved_agent import model_folder
 from data.hub_errors import HUB_ERRORS, said_of
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
@@ -414,7 +415,7 @@ def test_a_network_that_is_gone_is_told_from_a_refusal():
 def test_an_endpoint_that_is_no_address_is_said_of_an_agents_name(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "nonsense")
     with pytest.raises(FileNotFoundError, match=r"does not give it .*http"):
-        _model_folder("me/agent")
+        model_folder("me/agent")
 
 
 @pytest.mark.skipif(find_spec("socksio") is not None, reason="with its package a SOCKS proxy is one as any other")
@@ -425,7 +426,7 @@ def test_a_proxy_that_wants_a_package_names_it(monkeypatch):
         with pytest.raises(HUB_ERRORS) as raised:
             HfApi(endpoint="http://127.0.0.1:9").create_repo("me/agent", token="hf_test")
         with pytest.raises(FileNotFoundError, match=r"does not give it .*socksio"):
-            _model_folder("me/agent")
+            model_folder("me/agent")
     finally:
         monkeypatch.delenv("ALL_PROXY")
         close_session()
