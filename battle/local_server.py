@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from battle.errors import BattleError
-from battle.simulator import ROOM, node_command, refuse_old_node
+from battle.node_process import ROOM, node_command, refuse_old_node
 
 log = logging.getLogger(__name__)
 

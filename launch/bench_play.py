@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from battle.baselines import RandomAgent
+from battle.node_process import ROOM, node_command
 from battle.play import Match, play
 from battle.players import make_player, parse_player
 from battle.schedule import seed_of
-from battle.simulator import ROOM, Simulator, node_command
+from battle.simulator import Simulator
 from battle.teams import load_teams
 from data.observation import SPACES
 from data.terminal import first_line

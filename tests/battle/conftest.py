@@ -10,7 +10,8 @@ from battle import ladder
 from battle import simulator as simulators
 from battle.live import LivePlayer
 from battle.local_server import LocalServer
-from battle.simulator import Simulator, Worker
+from battle.node_process import Worker
+from battle.simulator import Simulator
 from tests.battle.live_play import Watched
 from trainer.world import free_port
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 from typing import Any
 
-from battle.simulator import ROOM, node_command
+from battle.node_process import ROOM, node_command
 
 
 def run_script(script: str, content: Any = None) -> str:

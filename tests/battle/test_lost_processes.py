@@ -5,10 +5,11 @@ import signal
 
 import pytest
 
-from battle import simulator as simulator_module
+from battle import node_process
 from battle.baselines import RandomAgent
 from battle.errors import InvalidTeam, NoSimulator
-from battle.simulator import BattleSpec, Simulator, node_command
+from battle.node_process import node_command
+from battle.simulator import BattleSpec, Simulator
 from battle.teams import load_teams
 from tests.battle.test_simulator import battles
 
@@ -83,7 +84,7 @@ def test_an_interrupted_step_leaves_no_answer_for_the_next(stand_in, monkeypatch
     with Simulator() as sim:
         sim.start(BattleSpec("before", "gen1ou", "1,2,3,4"))
         with monkeypatch.context() as patch:
-            patch.setattr(simulator_module.Worker, "receive", interrupt)
+            patch.setattr(node_process.Worker, "receive", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 sim.step()
         sim.workers[0].process.wait()
@@ -154,10 +155,10 @@ def test_an_old_node_is_said_in_place_of_where_it_stumbled(tmp_path, monkeypatch
     node.chmod(0o755)
     monkeypatch.setenv("TURNWISE_NODE", str(node))
     with pytest.raises(NoSimulator, match=r"node is Node v12\.22\.9, too old: install Node 20 or newer"):
-        simulator_module.Worker()
+        node_process.Worker()
     node.write_text(node.read_text().replace("v12", "v22"))
     with pytest.raises(NoSimulator, match="did not start: SyntaxError"):
-        simulator_module.Worker()
+        node_process.Worker()
 
 
 def test_a_node_that_says_nothing_is_stopped(tmp_path, monkeypatch):
@@ -168,23 +169,23 @@ def test_a_node_that_says_nothing_is_stopped(tmp_path, monkeypatch):
     node.chmod(0o755)
     monkeypatch.setenv("TURNWISE_NODE", str(node))
     with pytest.raises(NoSimulator, match="did not start: no word from it"):
-        simulator_module.Worker(start_timeout=0.2)
+        node_process.Worker(start_timeout=0.2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     node.write_text("#!/bin/sh\nseq 5000 >&2; echo out of order >&2\n")
     with pytest.raises(NoSimulator, match="\n5000\nout of order;"):
-        simulator_module.Worker()
+        node_process.Worker()
 
 
 def test_no_node_is_said_with_what_to_do(monkeypatch):
-    monkeypatch.setattr(simulator_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(node_process.shutil, "which", lambda name: None)
     monkeypatch.delenv("TURNWISE_NODE", raising=False)
     with pytest.raises(NoSimulator, match="install Node 20 or newer, then run `make setup`"):
         Simulator()
 
 
 def test_no_package_is_said_with_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(simulator_module, "ROOM", tmp_path)
+    monkeypatch.setattr(node_process, "ROOM", tmp_path)
     with pytest.raises(NoSimulator, match="npm ci"):
         Simulator()
 
@@ -192,6 +193,6 @@ def test_no_package_is_said_with_what_to_do(monkeypatch, tmp_path):
 def test_a_bridge_that_does_not_start_is_said(monkeypatch, tmp_path):
     broken = tmp_path / "bridge.js"
     broken.write_text("throw new Error('out of order')")
-    monkeypatch.setattr(simulator_module, "BRIDGE", broken)
+    monkeypatch.setattr(node_process, "BRIDGE", broken)
     with pytest.raises(NoSimulator, match="out of order"):
         Simulator()

@@ -12,9 +12,10 @@ import pytest
 from battle.baselines import RandomAgent, TypeSwitchAgent
 from battle.errors import InvalidTeam, UnknownFormat
 from battle.evaluate import facts_of
+from battle.node_process import ROOM, node_command
 from battle.play import Match, play
 from battle.play import _Table as Table
-from battle.simulator import ROOM, BattleSpec, Simulator, node_command
+from battle.simulator import BattleSpec, Simulator
 from battle.teams import load_teams
 from tests.battle.node_script import run_script
 
