@@ -7,7 +7,7 @@ from accelerate.utils import DistributedType
 
 from data.dataset import BattleDataset
 from trainer.objective import ObjectiveConfig
-from trainer.plan import HOST_S, Assumed
+from trainer.step_costs import HOST_S, Assumed
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
 from tests.trainer.conftest import SIZES, SMALL
-from trainer import export, plan, upload
+from trainer import counting, export, upload
 from trainer.card import RunFacts, model_card
 from trainer.config import load_config
 from trainer.errors import CheckpointError
@@ -184,7 +184,7 @@ def test_what_cannot_be_is_refused_with_the_reason(trained, cached, tmp_path, ca
 
 
 def test_a_plan_takes_the_sizes_of_the_model_to_start_from(trained, cached, tmp_path):
-    counted = plan.count(config_of(cached, tmp_path / "never", f"model.init_from={trained}"))
+    counted = counting.count(config_of(cached, tmp_path / "never", f"model.init_from={trained}"))
     saved = load_file(trained / "model" / "model.safetensors")
     assert counted.parameters == sum(value.numel() for value in saved.values())
     assert not (tmp_path / "never").exists()

@@ -13,7 +13,7 @@ import torch
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.trainer.conftest import SIZES, SMALL
-from trainer import plan
+from trainer import counting, plan, step_costs
 from trainer.config import load_config
 from trainer.flops import flops_per_turn, peak_flops
 from trainer.loop import Run
@@ -60,13 +60,13 @@ def test_a_peak_is_that_of_the_card_as_cuda_names_it(name, peak):
 def test_counted_parts_are_those_of_a_run(cached, tmp_path, options):
     settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=2", "eval.every=0", *options]
     run = Run(load_config(None, settings))
-    counted = plan.count(run.config)
+    counted = counting.count(run.config)
     parameters = list(run.objective.network.parameters())
     assert counted.parameters == sum(p.numel() for p in parameters)
     assert counted.targets == sum(p.numel() for p in run.objective.targets.parameters())
     run.course.open(0)
     run.step(0, run.course.micro(0))
-    parts = plan.memory(counted, "plain", world=1, turns=0, bf16=False)
+    parts = step_costs.memory(counted, "plain", world=1, turns=0, bf16=False)
     moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
     assert parts["parameters"] == sum(p.numel() * 4 for p in parameters)
     assert parts["optimizer"] == sum(v.numel() * 4 for v in moments)
@@ -75,11 +75,13 @@ def test_counted_parts_are_those_of_a_run(cached, tmp_path, options):
 
 def test_a_whole_target_network_counts_its_forward(cached):
     settings = [*SMALL, f"data.path={cached}"]
-    heads, network = (plan.count(load_config(None, [*settings, f"objective.target={t}"])) for t in ("heads", "network"))
+    heads, network = (
+        counting.count(load_config(None, [*settings, f"objective.target={t}"])) for t in ("heads", "network")
+    )
     config = load_config(None, settings)
     with torch.device("meta"):
         sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10.0)
-    parts = flops_per_turn(sizes, plan.empty_pack(config, 64))
+    parts = flops_per_turn(sizes, counting.empty_pack(config, 64))
     assert parts["encoder"] > 0
     assert network.flops - heads.flops == pytest.approx(parts["encoder"] + parts["trunk"])
 
@@ -92,7 +94,7 @@ def test_attention_counts_the_keys_that_turns_have(max_turns):
         sizes = network_config(config.model, config.data, Tokenizer.load(config.data.vocabulary), 10.0)
         trunk = TurnwiseForOfflineRL(sizes).model.trunk
     lengths = [7, 30, max_turns, 1]
-    pack = plan.empty_pack(config, sum(lengths) + 10)
+    pack = counting.empty_pack(config, sum(lengths) + 10)
     pack["position"] = torch.cat([torch.arange(length) for length in (*lengths, 10)])
     pack["valid"] = torch.arange(sum(lengths) + 10) < sum(lengths)
     pairs = sum(length * (length + 1) // 2 for length in lengths)
@@ -113,7 +115,9 @@ def test_peak_memory_is_as_planned(cached, tmp_path):
         env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0", "HOME": str(tmp_path)},
     )  # fmt: skip
     before, peak, turns = json.loads(done.stdout.splitlines()[-1])
-    planned = sum(plan.memory(plan.count(load_config(None, settings)), "plain", 1, turns, bf16=False).values())
+    planned = sum(
+        step_costs.memory(counting.count(load_config(None, settings)), "plain", 1, turns, bf16=False).values()
+    )
     assert 0.75 < (peak - before) / planned < 1.4  # 1.2 was seen: the allocator's gaps, and libraries that load late
 
 
@@ -136,25 +140,25 @@ def test_what_a_step_sends_is_as_planned(cached, tmp_path, stage):
     found = 2 * sent["all_reduce"] + sent["reduce"] + sent["all_gather_into_tensor"]
     config = load_config(None, settings)
     micro = config.batch.accumulate // 2  # two processes share a step's micro-batches out
-    planned = plan.communicated(plan.count(config), stage, 2, micro, bf16=False)
+    planned = step_costs.communicated(counting.count(config), stage, 2, micro, bf16=False)
     assert planned / 4 / 0.5 <= found < 1.2 * planned / 4 / 0.5
 
 
-@pytest.mark.parametrize("stage", plan.STAGES)
+@pytest.mark.parametrize("stage", step_costs.STAGES)
 def test_more_processes_hold_no_more_each(stage):
-    counted = plan.Counted(parameters=10**9, layer=2 * 10**7, targets=10**6, working_bytes=1e6, flops=6e9)
-    totals = [sum(plan.memory(counted, stage, world, 1000, bf16=True).values()) for world in (2, 8, 64)]
+    counted = counting.Counted(parameters=10**9, layer=2 * 10**7, targets=10**6, working_bytes=1e6, flops=6e9)
+    totals = [sum(step_costs.memory(counted, stage, world, 1000, bf16=True).values()) for world in (2, 8, 64)]
     assert totals == sorted(totals, reverse=True)
-    sent = [plan.communicated(counted, stage, world, 2, bf16=True) for world in (1, 2, 8)]
+    sent = [step_costs.communicated(counted, stage, world, 2, bf16=True) for world in (1, 2, 8)]
     assert sent[0] == 0 < sent[1] < sent[2]
 
 
 def test_communication_by_hand():
     """One billion parameters on four GPUs, two micro-batches, three quarters of each ring's tensor."""
-    counted = plan.Counted(parameters=10**9, layer=0, targets=0, working_bytes=0, flops=0)
-    sent = {stage: plan.communicated(counted, stage, 4, 2, bf16=True) for stage in plan.STAGES}
+    counted = counting.Counted(parameters=10**9, layer=0, targets=0, working_bytes=0, flops=0)
+    sent = {stage: step_costs.communicated(counted, stage, 4, 2, bf16=True) for stage in step_costs.STAGES}
     assert sent == {"plain": 6e9, "zero1": 3e9, "zero2": 4.5e9, "zero3": 9e9, "fsdp2": 15e9}
-    sent = {stage: plan.communicated(counted, stage, 4, 2, bf16=False) for stage in plan.STAGES}
+    sent = {stage: step_costs.communicated(counted, stage, 4, 2, bf16=False) for stage in step_costs.STAGES}
     assert sent == {"plain": 6e9, "zero1": 6e9, "zero2": 9e9, "zero3": 18e9, "fsdp2": 15e9}
 
 
@@ -185,7 +189,7 @@ def test_every_objective_is_planned(capsys, setting):
 def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
     """200 steps of 16 battles, in packs of 768 turns, whatever the number of battles there are."""
     quickstart = load_config(ROOT / "launch" / "runs" / "quickstart.yaml")
-    trained_on = pytest.approx(200 * 768 / plan.TURNS_PER_BATTLE)
+    trained_on = pytest.approx(200 * 768 / step_costs.TURNS_PER_BATTLE)
     assert plan.battles_of_the_run(quickstart, 1, 4e6) == trained_on
     assert plan.battles_of_the_run(replace(quickstart, epochs=3.0), 1, 4e6) == trained_on
     assert plan.battles_of_the_run(replace(quickstart, epochs=0.5), 1, 100) == 50
@@ -197,13 +201,13 @@ def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
 
 def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
     """One billion FLOPs a turn, 41 turns a battle: of `batch.battles=8` the GPU's share is a tenth of the host's."""
-    counted = plan.Counted(parameters=10**6, layer=0, targets=0, working_bytes=0, flops=1e9)
-    gpu, assumed = plan.GPUS["h100-80gb"], plan.Assumed(mfu=0.5)
+    counted = counting.Counted(parameters=10**6, layer=0, targets=0, working_bytes=0, flops=1e9)
+    gpu, assumed = step_costs.GPUS["h100-80gb"], step_costs.Assumed(mfu=0.5)
 
     def seconds(stage, world, *settings):
         config = load_config(None, ["batch.battles=8", "precision=bf16", *settings])
-        turns = plan.turns_a_pack(config) * config.batch.accumulate
-        of_gpu, of_host = plan.seconds_a_step(counted, stage, world, config, gpu, assumed)
+        turns = step_costs.turns_a_pack(config) * config.batch.accumulate
+        of_gpu, of_host = step_costs.seconds_a_step(counted, stage, world, config, gpu, assumed)
         assert of_gpu == pytest.approx(turns * 1e9 / (989e12 * 0.5))
         return of_host
 
@@ -213,9 +217,9 @@ def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
     large = replace(counted, parameters=10**9)
     config = load_config(None, ["batch.battles=8", "precision=bf16"])
     sent = [4e9 * 7 / 8 / gpu.link, 8e9 * 7 / 8 / gpu.link]  # bf16 reduced and gathered; fp32 all-reduced
-    of_gpu = plan.turns_a_pack(config) * 1e9 / (989e12 * 0.5)
+    of_gpu = step_costs.turns_a_pack(config) * 1e9 / (989e12 * 0.5)
     for stage, expected in (("zero1", of_gpu + sent[0]), ("plain", of_gpu + sent[1] - 0.5 * of_gpu)):
-        assert plan.seconds_a_step(large, stage, 8, config, gpu, assumed)[0] == pytest.approx(expected)
+        assert step_costs.seconds_a_step(large, stage, 8, config, gpu, assumed)[0] == pytest.approx(expected)
     few, many = (
         rows_of_plan(capsys, "1", "model.preset=tiny", "precision=fp32", f"batch.battles={battles}")["1", "plain"]
         for battles in (8, 4096)
@@ -231,7 +235,7 @@ def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
 
 
 def test_recomputing_and_fp32_take_longer(capsys, monkeypatch):
-    monkeypatch.setattr(plan, "HOST_S", dict.fromkeys(plan.STAGES, 0.0))
+    monkeypatch.setattr(step_costs, "HOST_S", dict.fromkeys(step_costs.STAGES, 0.0))
 
     def battles_per_s(setting):
         return float(rows_of_plan(capsys, "1", "model.preset=tiny", setting)["1", "plain"][7].replace(",", ""))
@@ -252,7 +256,7 @@ def test_what_a_run_refuses_is_not_planned(capsys):
 
 def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys, monkeypatch):
     """Kept, eight GPUs work on an eighth each and send as much: slower than eight whole batches, with less memory."""
-    counted = plan.count(load_config(None, ["model.preset=base"]))
+    counted = counting.count(load_config(None, ["model.preset=base"]))
     monkeypatch.setattr(plan, "count", lambda config: counted)  # what a network is, however the batch is shared out
     found = {s: rows_of_plan(capsys, "1,8", "model.preset=base", f"batch_scaling={s}") for s in ("keep", "multiply")}
     assert found["keep"]["1", "zero1"] == found["multiply"]["1", "zero1"]
@@ -274,7 +278,7 @@ def test_a_record_of_that_gpu_replaces_the_assumption(tmp_path, monkeypatch):
     path = tmp_path / "bench_train.json"
     path.write_text(json.dumps({each["name"]: each for each in (record, prior_alone)}))
     monkeypatch.setattr(plan, "RECORD", path)
-    share = plan.recorded_share("h100-80gb", plan.GPUS["h100-80gb"], 1.2e9)
+    share = plan.recorded_share("h100-80gb", step_costs.GPUS["h100-80gb"], 1.2e9)
     assert share.mfu == pytest.approx(4e14 / 989e12)
     assert "H100" in share.mfu_source
-    assert "assumed" in plan.recorded_share("a100-80gb", plan.GPUS["a100-80gb"], 1.2e9).mfu_source
+    assert "assumed" in plan.recorded_share("a100-80gb", step_costs.GPUS["a100-80gb"], 1.2e9).mfu_source
