@@ -7,14 +7,14 @@ from pathlib import Path
 from trainer.checkpoint import PREFIX
 from trainer.guard import LOG
 from trainer.tracking import RUN_ID
-from trainer.wording import ABOUT
+from trainer.wording import ABOUT, CODE
 
 log = logging.getLogger(__name__)
 PLACE = "before_"
 # The agent that a run left at its end, and what was measured of it.
 AGENT = ("model", "evaluation.json", "play.json", "play_before.json", "report.html")
 # What tells of it and of the checkpoints: theirs too, where they are the run's that goes on.
-TOLD = ("run_config.json", ABOUT, "training_log.csv")
+TOLD = ("run_config.json", ABOUT, CODE, "training_log.csv")
 # What a run and the commands beside it write, its checkpoints apart.
 LEFT = (*AGENT, *TOLD, LOG, RUN_ID, "tensorboard", "profile")
 

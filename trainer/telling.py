@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 from trainer.config import to_tree
 from trainer.metrics import Meter, Progress
@@ -9,7 +10,8 @@ from trainer.provenance import about
 from trainer.publish import Publisher
 from trainer.tracking import Trackers
 from trainer.training_log import CsvLog, read_json
-from trainer.wording import ABOUT
+from trainer.versions import code_changes
+from trainer.wording import ABOUT, CODE
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ class Telling:
             (run.output / "run_config.json").write_text(json.dumps(to_tree(config), indent=1))
             known = _known(run, start)
             (run.output / ABOUT).write_text(json.dumps(known, indent=1))
+            keep_code(run.output / CODE)
             self.csv = CsvLog(self.path, start)
             self.trackers = Trackers(config.log, run.output, start, known)
             self.meter = Meter(self.csv.hours, config.cost.dollars_per_hour)
@@ -54,6 +57,14 @@ class Telling:
         """Close the trackers; nothing is told after it."""
         if self.main:
             self.trackers.finish()
+
+
+def keep_code(file: Path) -> None:
+    """The edits that a commit's hash does not tell of: without them nobody could repeat a run of an objective tried."""
+    if changes := code_changes():
+        file.write_text(changes, encoding="utf-8")
+    else:
+        file.unlink(missing_ok=True)  # of a start before this one
 
 
 def _known(run, start: int) -> dict:

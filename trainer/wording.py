@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-ABOUT = "about.json"  # in OUTPUT: what the run is made of (`provenance.about`)
+# In OUTPUT: what the run is made of (`provenance.about`), and what its code differs from that commit by, if it does.
+ABOUT, CODE = "about.json", "code.diff"
 
 
 def duration(seconds: float) -> str:

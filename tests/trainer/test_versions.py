@@ -2,7 +2,7 @@
 
 import subprocess
 
-from trainer import versions
+from trainer import telling, versions
 
 
 def test_a_commit_tells_whether_the_rooms_are_its_own(tmp_path, monkeypatch):
@@ -21,6 +21,27 @@ def test_a_commit_tells_whether_the_rooms_are_its_own(tmp_path, monkeypatch):
     assert len(head) == 40
     edited.write_text("2")
     assert versions.git_commit() == head + "+"
+    (tmp_path / "trainer" / "new.py").write_text("3\n")
+    (tmp_path / "trainer" / "weights.bin").write_bytes(b"\0" * 99)
+    changes = versions.code_changes()
+    assert "weights" not in changes
+    subprocess.run([*git, "checkout", "-q", "trainer"], check=True)
+    (tmp_path / "trainer" / "new.py").unlink()
+    assert versions.code_changes() == ""
+    subprocess.run([*git, "apply", "-"], input=changes.encode(), cwd=tmp_path, check=True)
+    assert (edited.read_text(), (tmp_path / "trainer" / "new.py").read_text()) == ("2", "3\n")
     assert versions.git_commit(short=True) == head[: len(versions.git_commit(short=True)) - 1] + "+"
     monkeypatch.setenv("PATH", "")
     assert versions.git_commit() is None
+    assert versions.code_changes() == ""
+
+
+def test_a_run_keeps_the_edits_that_its_commit_lacks_and_no_earlier_starts(tmp_path, monkeypatch):
+    kept = tmp_path / "code.diff"
+    for changes in ("+ one γ\n", "+ two\n"):
+        monkeypatch.setattr(telling, "code_changes", lambda changes=changes: changes)
+        telling.keep_code(kept)
+        assert kept.read_text(encoding="utf-8") == changes
+    monkeypatch.setattr(telling, "code_changes", lambda: "")
+    telling.keep_code(kept)
+    assert not kept.exists()
