@@ -33,6 +33,19 @@ _KINDS = {
 }  # fmt: skip
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """`safe_load` that refuses what YAML itself forbids and PyYAML lets pass: of a section that stands twice in a file
+    the last alone would count, and the settings of the others be lost without a word."""
+
+    def compose_mapping_node(self, anchor):
+        node, known = super().compose_mapping_node(anchor), set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in known:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+            known.add(key.value)
+        return node
+
+
 @dataclass
 class ModelChoice:
     """The network: a preset, and what of it to change. Sizes left at None are the preset's."""
@@ -222,7 +235,7 @@ def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig
         if not separator:
             raise ConfigError(f"command line: {text!r} is no setting: write it as a.b=c")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _EachKeyOnce)
         except yaml.YAMLError as error:
             raise ConfigError(f"command line: the value of {text!r} is not YAML: {error}") from error
         if "#" in value and "#" not in str(parsed):  # else a run would go to a folder by half its name
@@ -345,7 +358,7 @@ def _nearest(key: str, known) -> str:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --config an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

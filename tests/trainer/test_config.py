@@ -28,6 +28,18 @@ def test_an_empty_section_is_the_defaults(tmp_path):
     assert load_config(path, ["hub.push=true"]).hub.push
 
 
+def test_a_section_that_stands_twice_is_refused_not_lost(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {lr: 1.0e-3}\nmax_steps: 12\noptim: {warmup_steps: 5}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: not valid YAML: 'optim' stands twice\n.*line 3, column 1"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"command line: .* is not YAML: 'lr' stands twice"):
+        load_config(None, ["optim={lr: 1, lr: 2}"])
+    path.write_text("a: &common {lr: 1.0e-3, warmup_steps: 5}\noptim: {<<: *common, lr: 2.0e-3}\n")
+    with pytest.raises(ConfigError, match="unknown key 'a'"):  # what is merged in may be laid over
+        load_config(path)
+
+
 @pytest.mark.parametrize("folder", ["data/sample #1", "2024", "[mine]", 'a "b" c: d', "où est-il"])
 def test_a_path_is_taken_as_it_is_and_options_stand_anywhere(monkeypatch, folder):
     asked = []
