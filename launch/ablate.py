@@ -9,8 +9,10 @@ which an imitator can copy instead of looking. `--arm` gives one of your own, wh
 
 Arms are compared by the held-out likelihood of the recorded actions, battle by battle, by how well their values tell
 who wins, and by win rate against baselines where the data's formats can be played; of several learning rates each arm
-is judged by the one that it is likeliest with, of several seeds by their mean. What is trained already is not trained
-again: changed code wants another DIR. Writes `launch/records/RECORD.json` and its table.
+is judged by the one that it is likeliest with, of several seeds by their mean. All are judged on the battles that what
+`--set` says of the data leaves to hold out. An arm's own settings are laid over those of `--set`. What is trained
+already is not trained again, and refused by other settings: those and changed code want another DIR. Writes
+`DIR/ablation.json` and its table, with `--record NAME` those of launch/records.
 """
 
 import argparse
@@ -29,10 +31,14 @@ import numpy as np
 from battle.rating import wilson
 from data.dataset import DataConfig
 from launch.record import write_record
+from trainer.changes import changed
+from trainer.checkpoint import list_checkpoints
+from trainer.config import load_config, to_tree
 from trainer.heldout import all_packs, open_model
 from trainer.scores import RESAMPLES, collect
 
 ROOT = Path(__file__).parents[1]
+RUN_FILE = str(ROOT / "launch" / "runs" / "quickstart.yaml")
 BASE = "blocks"
 ARMS = {
     BASE: [],
@@ -49,30 +55,58 @@ SETTINGS = (
     "objective.filter=imitation", "objective.filter_warmup=0", "objective.filter_floor=0", "objective.unknown_words=0",
     "eval.every=0", "checkpoint.every=200", "log.every=25", "log.progress=false",
 )  # fmt: skip
+RECORD = "ablation"  # where no name is given
 NAME = re.compile(r"[A-Za-z0-9-]+( [A-Za-z0-9-]+)*")
 OPPONENTS = ("random", "most_damage", "type_switch")
 
 
+def settings_of(arm: Sequence[str], options: argparse.Namespace) -> list[str]:
+    """Of a run, over its file's; what an arm sets itself comes last, or `--set` could make it the default's twin."""
+    run = [f"data.path={options.data.resolve()}", f"max_steps={options.steps}"]
+    return [*SETTINGS, *run, *options.set, *arm]
+
+
 def train(arm: Sequence[str], lr: float, seed: int, folder: Path, options: argparse.Namespace) -> None:
     """Train an arm, given by what it sets, on CPU, or go on with it where it was stopped. Raises SystemExit."""
-    run = [f"data.path={options.data.resolve()}", f"max_steps={options.steps}", f"output={folder}"]
-    settings = [*SETTINGS, *run, f"seed={seed}", f"optim.lr={lr:g}", *arm, *options.set]
-    command = [sys.executable, "-m", "trainer.train", "--config", "launch/runs/quickstart.yaml", *settings]
+    settings = settings_of([f"output={folder}", f"seed={seed}", f"optim.lr={lr:g}", *arm], options)
+    refuse_other_settings(folder, settings)
+    command = [sys.executable, "-m", "trainer.train", "--config", RUN_FILE, *settings]
     folder.mkdir(parents=True, exist_ok=True)
-    printed = folder / "train.log"
+    run_logged(command, folder / "train.log", f"{folder.name}: training")
+
+
+def run_logged(command: list[str], printed: Path, what: str) -> None:
+    """Run a command, all that it says in a file. Raises SystemExit with the last of it where it fails."""
     with open(printed, "w", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
     if code:
         last = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise SystemExit(f"{folder.name}: training ended with {code}: {' '.join(last)}; all of it is in {printed}")
+        raise SystemExit(f"{what} ended with {code}: {' '.join(last)}; all of it is in {printed}")
 
 
-def heldout_decisions(folder: Path, data: Path) -> dict[str, np.ndarray]:
-    """Recorded held-out decisions with a choice, in the data's order: nll fp64 [n], top1 bool [n], row int64 [n]."""
-    model = open_model(str(folder), DataConfig(path=str(data)), whole=False)
+def refuse_other_settings(folder: Path, settings: list[str]) -> None:
+    """A run goes on where its settings change, after a warning that nobody would read here: half of it at another
+    learning rate, or on another one's schedule, and compared with arms that were trained by one. Raises SystemExit."""
+    if not (saved := list_checkpoints(folder)):
+        return
+    asked = json.loads((saved[-1] / "run.json").read_text(encoding="utf-8"))["asked"]
+    if other := changed(asked, to_tree(load_config(RUN_FILE, settings))):
+        told = "; ".join(f"{key}: {change}" for key, change in other.items())
+        raise SystemExit(f"{folder}: was trained by other settings ({told}): give another --out")
+
+
+def judged_on(options: argparse.Namespace) -> DataConfig:
+    """The data that all arms are judged on: of all battles, or those alone that `--set` takes for every arm."""
+    return load_config(RUN_FILE, settings_of([], options)).data
+
+
+def heldout_decisions(folder: Path, data: DataConfig) -> dict[str, np.ndarray]:
+    """Recorded held-out decisions with a choice, of battles that are cloned, in the data's order: nll fp64 [n], top1
+    bool [n], battle text [n]."""
+    model = open_model(str(folder), data, whole=False)
     network, dataset = model.network, model.heldout
     decisions = collect(network, all_packs(dataset))
-    choice = decisions["legal"].sum(1) >= 2
+    choice = (decisions["legal"].sum(1) >= 2) & decisions["cloned"]
     names = {row: dataset.info(row)["battle_id"] for row in np.unique(decisions["row"]).tolist()}
     return {
         "nll": decisions["nll"][choice],
@@ -121,12 +155,12 @@ def win_rates(arms: dict[str, list[Path]], options: argparse.Namespace) -> dict[
     """Each arm against each opponent, its seeds and the formats together: battles, win rate and its interval."""
     agents = {f"{arm.replace(' ', '_')}-{seed}": arm for arm in arms for seed in options.seeds}
     folders = [folder for of_seeds in arms.values() for folder in of_seeds]
-    out = options.out / f"{options.record}_play.json"
+    out = options.out / f"{options.record or RECORD}_play.json"
     command = [
         sys.executable, "-m", "battle.evaluate", "--agent", *map("{}={}".format, agents, folders),
         "--against", *OPPONENTS, "--formats", *options.formats, "--battles", str(options.battles), "--json", str(out),
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run_logged(command, out.with_suffix(".log"), "battle.evaluate")
     rows = json.loads(out.read_text(encoding="utf-8"))["results"]
     return {
         arm: [
@@ -160,7 +194,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--formats", nargs="*", default=["gen9randombattle"], help="formats to play in")
     parser.add_argument("--battles", type=int, default=100, help="per arm, seed, opponent and format; 0: no play")
     parser.add_argument("--set", nargs="*", default=[], metavar="a.b=c", help="further settings of every arm")
-    parser.add_argument("--record", default="ablation", help="name under launch/records")
+    parser.add_argument("--record", help="name under launch/records; without, the record is DIR/ablation.json")
     options = parser.parse_args(argv)
     if options.arms is None:
         options.arms = [] if options.arm else list(ARMS)
@@ -190,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 train(sets[arm], lr, seed, tried[arm][lr][at], options)
     found = {
         arm: {
-            lr: over_seeds([heldout_decisions(folder, options.data) for folder in runs]) for lr, runs in rates.items()
+            lr: over_seeds([heldout_decisions(folder, judged_on(options)) for folder in runs])
+            for lr, runs in rates.items()
         }
         for arm, rates in tried.items()
     }
@@ -225,9 +260,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = (
         f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} "
         f"--seeds {' '.join(map(str, options.seeds))} --lr {' '.join(f'{lr:g}' for lr in options.lr)} "
-        f"--battles {options.battles}{further} --record {options.record}"
+        f"--battles {options.battles}{further}" + (f" --record {options.record}" if options.record else "")
     )
-    path = write_record(options.record, command, results, {"torch": version("torch")})
+    # A researcher's own comparison takes no place among those that the docs tell of unless it is given a name there.
+    folder = None if options.record else out
+    path = write_record(options.record or RECORD, command, results, {"torch": version("torch")}, folder)
     path.with_suffix(".md").write_text(table(command, results), encoding="utf-8")
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
     return 0

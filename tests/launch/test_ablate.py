@@ -1,10 +1,14 @@
 """The paired comparison of the ablation, against a plain loop."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from launch import ablate, record
 from launch.ablate import BASE, excess, main, over_seeds, table, together
+from trainer.config import load_config, to_tree
 from trainer.scores import RESAMPLES
 
 
@@ -78,6 +82,60 @@ def test_an_arm_that_cannot_be_trained_says_why(tmp_path):
     options = ["--data", "data/sample", "--out", str(tmp_path), "--arm", "mine", "objective.filter=none"]
     with pytest.raises(SystemExit, match=r"mine_0.001_0: training ended with 1: .*objective\.filter"):
         ablate.train(["objective.filter=none"], 1e-3, 0, tmp_path / "mine_0.001_0", ablate.arguments(options))
+
+
+def test_what_an_arm_sets_is_laid_over_what_all_set(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(ablate, "run_logged", lambda command, *_: commands.append(command))
+    options = ["--data", "data/sample", "--out", str(tmp_path), "--set", "objective.filter=binary", "objective.tau=0.1"]
+    arm = ["objective.filter=exponential", "seed=5"]
+    ablate.train(arm, 1e-3, 0, tmp_path / "run", ablate.arguments([*options, "--arm", "mine", *arm]))
+    config = load_config(commands[0][commands[0].index("--config") + 1], commands[0][5:])
+    assert (config.objective.filter, config.objective.tau, config.seed) == ("exponential", 0.1, 5)
+    assert (config.output, config.optim.lr, config.max_steps) == (str(tmp_path / "run"), 1e-3, 600)
+
+
+def test_an_arm_that_was_trained_by_other_settings_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablate, "run_logged", lambda *_: None)
+    options = ["--data", "data/sample", "--out", str(tmp_path), "--steps"]
+    folder = tmp_path / "blocks_0.001_0"
+    asked = load_config(
+        ablate.RUN_FILE, ablate.settings_of(["seed=0", "optim.lr=0.001"], ablate.arguments([*options, "8"]))
+    )
+    (folder / "step_00000004").mkdir(parents=True)
+    (folder / "step_00000004" / "manifest.json").touch()
+    (folder / "step_00000004" / "run.json").write_text(json.dumps({"asked": to_tree(asked)}))
+    ablate.train([], 1e-3, 0, folder, ablate.arguments([*options, "8"]))
+    with pytest.raises(
+        SystemExit, match=r"blocks_0.001_0: was trained by other settings \(max_steps: 8 → 16\): give ano"
+    ):
+        ablate.train([], 1e-3, 0, folder, ablate.arguments([*options, "16"]))
+
+
+def test_arms_are_judged_on_the_battles_that_all_take(tmp_path):
+    options = ["--data", "data/sample", "--out", str(tmp_path), "--set"]
+    chosen = ["data.formats=[gen1ou]", "data.filter=turns < 60", "data.clone=won", "data.illegal_actions=unrecorded"]
+    data = ablate.judged_on(ablate.arguments([*options, *chosen, "--arm", "mine", "data.formats=[gen2ou]"]))
+    assert (data.formats, data.filter, data.clone) == (["gen1ou"], "turns < 60", "won")
+    assert (data.illegal_actions, Path(data.path)) == ("unrecorded", ablate.ROOT / "data" / "sample")
+
+
+def test_a_comparison_without_a_name_stays_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RECORDS", tmp_path / "records")
+    judged = {"nll": np.ones(4), "top1": np.ones(4, bool), "battle": np.array(list("abab")), "parameters": np.array(9)}
+    for name, value in (("train", None), ("heldout_decisions", judged), ("winner_told", 0.5), ("speed", 1.0)):
+        monkeypatch.setattr(ablate, name, lambda *_, value=value: value)
+    command = ["--data", "data/sample", "--out", str(tmp_path / "out"), "--battles", "0", "--arm", "mine", "seed=1"]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ablation.json", "ablation.md"]
+    assert main([*command, "--record", "mine"]) == 0
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == ["mine.json", "mine.md"]
+
+
+def test_battles_that_cannot_be_played_say_why(tmp_path):
+    options = ["--data", "data/sample", "--out", str(tmp_path), "--formats", "gen0ou"]
+    with pytest.raises(SystemExit, match=r"battle\.evaluate ended with 1: error: .*; all of it is in .*_play\.log"):
+        ablate.win_rates({"mine": [tmp_path / "none"]}, ablate.arguments(options))
 
 
 @pytest.mark.slow
