@@ -1,8 +1,9 @@
-"""Faults of the machine that libraries raise in words of their own, told in a line with what to set instead."""
+"""Faults that libraries raise in words of their own, told in a line with what to set instead."""
 
 import torch
 
 from trainer.config import RunConfig
+from trainer.world import deepspeed_file
 
 # What CUDA, cuBLAS, cuDNN and the CPU's allocator say where PyTorch's own error for a tensor is not what is raised.
 NO_MEMORY = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
@@ -34,4 +35,7 @@ def said_of(error: Exception, config: RunConfig) -> str | None:
             f"torch.compile lacks a compiler or Python's headers ({first}): install them (Debian: apt-get install g++ "
             "python3-dev), or set compile=false, which trains without, more slowly"
         )
+    if "DeepSpeed" in getattr(error, "title", ""):  # pydantic's, which is not there where DeepSpeed is not
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        return f"{deepspeed_file(config)}: DeepSpeed does not take it ({told}): see the files of ds_configs/"
     return None

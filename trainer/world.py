@@ -22,6 +22,7 @@ from accelerate.utils import (
 
 from trainer.config import RunConfig, scale_to_world
 from trainer.errors import ConfigError
+from trainer.wording import flat
 
 log = logging.getLogger(__name__)
 NVIDIA = Path("/dev/nvidiactl")  # where its driver is loaded
@@ -172,13 +173,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def deepspeed_file(config: RunConfig) -> str | None:
+    """The file of DeepSpeed's settings: the run's, or the one that accelerate was given; None where neither is."""
+    return config.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE") or None
+
+
 def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
     """ZeRO facts from the file, everything else from the run's configuration. Raises ConfigError on a contradiction."""
-    path = Path(config.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", ""))
+    path = deepspeed_file(config)
+    if path is None:
+        raise ConfigError(
+            "accelerate was told to use DeepSpeed by settings of its own, which are not read: give "
+            "deepspeed_config_file in its file, as those of launch/accelerate do, or set "
+            "deepspeed=ds_configs/zero1.json"
+        )
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"deepspeed={str(path)!r}: cannot be read ({error}): give a file of ds_configs/") from error
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"deepspeed={path!r}: cannot be read ({error}): give a file of ds_configs/") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization", {}), dict):
+        raise ConfigError(f"{path}: give keys, as the files of ds_configs/ do, at zero_optimization too")
     ours = {
         "train_micro_batch_size_per_gpu": config.batch.battles,
         "gradient_accumulation_steps": config.batch.accumulate,
@@ -190,6 +204,8 @@ def _deepspeed_plugin(config: RunConfig, bf16: bool) -> DeepSpeedPlugin:
     for name in (*ours, "train_batch_size", "bf16", "fp16", "optimizer", "scheduler"):
         if name in settings:
             raise ConfigError(f"{path}: {name!r} is set by the run's configuration: leave ZeRO facts alone in the file")
+    if left := [name for name, value in flat(settings).items() if value == "auto"]:
+        raise ConfigError(f"{path}: {left[0]} is 'auto', which transformers' Trainer alone fills in: give a value")
     if settings.get("zero_optimization", {}).get("stage", 0) == 0:
         raise ConfigError(
             f"{path}: asks for no ZeRO stage: set zero_optimization.stage to 1, 2 or 3, or leave deepspeed at null, "

@@ -213,6 +213,39 @@ def test_a_zero_file_that_contradicts_the_run_is_refused(key, tmp_path):
         _deepspeed_plugin(load_config(None, ["deepspeed=nowhere.json"]), bf16=False)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", r"zero\.json: give keys"),
+        ('{"zero_optimization": 2}', r"zero\.json: give keys"),
+        (
+            '{"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}',
+            "zero_optimization.reduce_bucket_size is",
+        ),
+    ],
+)
+def test_a_zero_file_of_another_form_is_refused_by_its_name(content, said, tmp_path):
+    from trainer.config import load_config
+    from trainer.errors import ConfigError
+    from trainer.world import _deepspeed_plugin
+
+    path = tmp_path / "zero.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        _deepspeed_plugin(load_config(None, [f"deepspeed={path}"]), bf16=False)
+
+
+def test_deepspeed_by_accelerates_own_settings_is_refused_as_such(monkeypatch):
+    """What `accelerate config` writes where its question for a file is answered with no."""
+    from trainer.config import load_config
+    from trainer.errors import ConfigError
+    from trainer.world import _deepspeed_plugin
+
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", raising=False)
+    with pytest.raises(ConfigError, match="give deepspeed_config_file in its file"):
+        _deepspeed_plugin(load_config(None, []), bf16=False)
+
+
 def test_sharding_one_process_is_refused(tmp_path, capsys):
     assert train_main([*SETTINGS, f"output={tmp_path}", f"data.path={DATA}", "parallel=fsdp2"]) == 1
     assert "parallel=fsdp2" in capsys.readouterr().err

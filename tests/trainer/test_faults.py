@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tests.trainer.conftest import SMALL
+from trainer.config import load_config
+from trainer.faults import said_of
 from trainer.loop import Run
 from trainer.train import main as train_main
 
@@ -45,6 +47,16 @@ def test_what_the_machine_lacks_is_told_with_what_to_set(error, turns, mend, cac
     assert str(error).split("\n")[0] in said
     assert "GPU 0" not in said
     assert mend in said
+
+
+def test_a_key_that_deepspeed_does_not_know_is_told_with_its_file():
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    config = load_config(None, ["deepspeed=mine.json"])
+    with pytest.raises(ValueError, match="overlap_com") as raised:
+        DeepSpeedZeroConfig(stage=2, overlap_com=False)
+    told = "mine.json: DeepSpeed does not take it (overlap_com: Extra inputs are not permitted): see "
+    assert said_of(raised.value, config).startswith(told)
 
 
 @pytest.mark.slow
