@@ -94,7 +94,7 @@ class OfflineRL(nn.Module):
     With `value_of=behaviour` the first γ's policy clones every action, whatever the filter: it is the model of whoever
     recorded, by which all γ's values are taken. Critics then learn of what was recorded alone and the other policies
     are one step better, while what they climb stays where it is (one-step RL: Brandfonbrener et al. 2021). Raises
-    ValueError where no other policy is left to act.
+    ValueError where no other policy is left to act, or MaxQ has no won battle's return to count in.
     """
 
     def __init__(self, network: TurnwiseForOfflineRL, config: ObjectiveConfig):
@@ -109,6 +109,11 @@ class OfflineRL(nn.Module):
                 "not to act: choose another model.act_gamma, or give more of model.gammas"
             )
         self.won = REWARDS[network.config.reward_kind].win * network.config.reward_scale  # return of a won battle
+        if config.maxq_weight > 0 and self.won <= 0:
+            raise ValueError(
+                f"objective.maxq_weight={config.maxq_weight!r}: it counts in won battles, and a win is worth nothing "
+                f"in reward {network.config.reward_kind!r}: set it to 0, or choose another data.reward"
+            )
         # Kept out of the module tree: a wrapper that casts or shards parameters must not reach the fp32 targets.
         self._hidden = (Targets(network, config.target == "network"),)
         self.register_buffer("gammas", torch.tensor(network.config.gammas, dtype=torch.float64), persistent=False)

@@ -35,7 +35,9 @@ class QuickScore:
     def __call__(self, network: TurnwiseForOfflineRL) -> dict[str, float]:
         """Scores of a network. Raises ValueError where there is nothing to score."""
         config = network.config
-        long = [g for g, gamma in enumerate(config.gammas) if gamma >= 0.999]
+        # A reward that a battle's result adds nothing to says nothing of it.
+        tells = REWARDS[config.reward_kind].win != REWARDS[config.reward_kind].loss
+        long = [g for g, gamma in enumerate(config.gammas) if tells and gamma >= 0.999]
         with tf32(network.device):
             decisions = collect(network, self.packs())
         choice = (decisions["legal"].sum(1) >= 2) & decisions["cloned"]

@@ -1,11 +1,13 @@
 """Every term of the objective against plain NumPy loops in fp64, and the whole loss against their sum."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from data.reward import REWARDS
 from model.heads import PopArt, value_support
 from tests.packs import random_pack, tiny_network
 from trainer import losses
@@ -392,3 +394,14 @@ def test_derived_support_covers_the_largest_return():
         assert high == -low >= largest
     with pytest.raises(ValueError, match="shaped"):
         derived_support("other", 10.0)
+
+
+def test_maxq_is_refused_where_a_win_is_worth_nothing(monkeypatch):
+    """Divided by that nothing, every update was skipped as not finite."""
+    network = tiny_network()
+    OfflineRL(network, ObjectiveConfig(maxq_weight=0.5))
+    kind = network.config.reward_kind
+    monkeypatch.setitem(REWARDS, kind, replace(REWARDS[kind], win=0.0))
+    OfflineRL(network, ObjectiveConfig())
+    with pytest.raises(ValueError, match=r"objective\.maxq_weight=0\.5: .*: set it to 0"):
+        OfflineRL(network, ObjectiveConfig(maxq_weight=0.5))

@@ -1,6 +1,7 @@
 """Scores on the way: the battles are read once, and the same figures come of them; a GPU's products are given back."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,14 @@ def test_an_evaluation_cut_short_keeps_nothing(judge):
     whole = score(network)
     assert len(read) > 2 * count
     assert score(network) == whole
+
+
+def test_a_reward_that_tells_no_result_has_no_calibration(judge, monkeypatch):
+    score, network, _ = judge
+    found = score(network)
+    assert "value/calibration@0.999" in found
+    monkeypatch.setitem(quick_score.REWARDS, "shaped", replace(quick_score.REWARDS["shaped"], win=0.0, loss=0.0))
+    assert score(network) == {name: value for name, value in found.items() if not name.startswith("value/")}
 
 
 def test_products_are_as_before_behind_an_evaluation():
