@@ -96,7 +96,10 @@ def transition(before: Facts, after: Facts) -> tuple[float, ...]:
 
 
 def digests() -> dict[str, str]:
-    """A digest of each kind's formula: of its values on fixed transitions, so that a comment or a name changes none."""
+    """A digest of each kind's formula: of its values on fixed transitions, so that a comment or a name changes none.
+
+    Raises ValueError where `transition` does not give each kind its value.
+    """
     return dict(_digests(transition, tuple(REWARDS)))
 
 
@@ -113,5 +116,10 @@ def _digests(formula: Callable[[Facts, Facts], tuple[float, ...]], kinds: tuple[
     ]
     # All pairs would take seconds; 29 shares no factor with a count above, so that every 29th state is of any sort.
     values = [formula(before, after) for before in states[::29] for after in states]
+    if len(values[0]) != len(kinds):
+        raise ValueError(
+            f"{__file__}: REWARDS has {len(kinds)} kinds and transition returns {len(values[0])} values: return one "
+            "for each, in the same order"
+        )
     columns = zip(kinds, zip(*values, strict=True), strict=True)
     return {kind: hashlib.sha256(repr(column).encode()).hexdigest()[:12] for kind, column in columns}

@@ -165,3 +165,9 @@ def test_caches_of_another_version_are_refused(folder, tmp_path, change, match):
     file.write_text("{" if change is None else json.dumps(content))
     with pytest.raises(DataError, match=match):
         TokenCache(tmp_path / "c")
+
+
+def test_a_reward_kind_without_its_value_is_told_of(monkeypatch):
+    monkeypatch.setitem(REWARDS, "mine", RewardKind("mine", win=1.0, loss=0.0, max_abs_step=0.0, max_abs_return=1.0))
+    with pytest.raises(ValueError, match=r"reward\.py: REWARDS has 4 kinds and transition returns 3 values"):
+        digests()
