@@ -97,7 +97,15 @@ class Rows:
 
     def send(self, known: dict[str, float], metrics: dict[str, torch.Tensor]) -> None:
         """A step's row: what the host knows of it, and this process's metrics, tensors of shape [] or [G], which are
-        summed over processes. All processes call it at the same steps; nothing here waits for the device."""
+        summed over processes. All processes call it at the same steps; nothing here waits for the device. Raises
+        ValueError naming a metric, of another objective perhaps, of another kind or shape."""
+        for name, value in metrics.items():
+            if not isinstance(value, torch.Tensor) or tuple(value.shape) not in ((), (len(self.gammas),)):
+                form = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+                raise ValueError(
+                    f"metric {name!r} is of {form}: give OfflineRL.forward's as tensors of one value, [], or of one "
+                    f"for each discount, [{len(self.gammas)}]"
+                )
         counts = self.clock.take_counts(self.accelerator.num_processes)
         device = self.accelerator.device
         mine = torch.tensor(list(counts.values()), dtype=torch.float32).to(device, non_blocking=True)

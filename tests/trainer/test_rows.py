@@ -48,6 +48,15 @@ def test_a_rows_counts_and_shares_by_hand():
     assert ended.seconds_since(began) < 1
 
 
+@pytest.mark.parametrize(
+    ("value", "form"), [(0.5, "float"), (torch.zeros(3), r"\[3\]"), (torch.zeros(2, 2), r"\[2, 2\]")]
+)
+def test_a_metric_of_another_form_is_named(value, form):
+    told = Rows(two_processes(), [0.9, 0.999], Clock(1, CPU))
+    with pytest.raises(ValueError, match=rf"metric 'mine/x' is of {form}: give .*, \[2\]"):
+        told.send({"step": 5}, {"policy/nll": torch.zeros(2), "mine/x": value})
+
+
 @pytest.mark.parametrize(("host", "device"), [(0.2, 2.0), (2.0, 0.2)])
 @pytest.mark.parametrize("every", [1, 4])
 def test_speeds_and_waits_of_a_row_are_of_its_own_steps(monkeypatch, every, host, device):
