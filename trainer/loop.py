@@ -16,7 +16,7 @@ from trainer import checkpoint, publish
 from trainer.agreement import Agreement
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
-from trainer.config import RunConfig, to_tree
+from trainer.config import RunConfig, idle_settings, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
@@ -60,6 +60,8 @@ class Run:
         self.main = self.accelerator.is_main_process
         self.lock = lock_output(self.output, self.accelerator)
         publish.check(config.hub)
+        for idle in idle_settings(config) if self.main else ():
+            log.warning("%s=%s does nothing: %s is %r", *idle)
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
