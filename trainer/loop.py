@@ -93,6 +93,12 @@ class Run:
                 "or say objective.filter=imitation",
                 begins, self.course.total,
             )  # fmt: skip
+        if self.main and config.optim.warmup_steps > self.course.total:
+            log.warning(
+                "optim.warmup_steps=%d: in %d steps the learning rate gets to %.3g and not to optim.lr=%.3g; lower it",
+                config.optim.warmup_steps, self.course.total,
+                learning_rate(self.course.total - 1, self.course.total, config.optim), config.optim.lr,
+            )  # fmt: skip
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0

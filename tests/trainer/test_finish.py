@@ -49,6 +49,13 @@ def test_the_agent_is_the_chosen_checkpoint(cached, tmp_path, monkeypatch, caplo
         assert (words in caplog.text) == (words == told)
 
 
+@pytest.mark.parametrize(("steps", "told"), [(3, True), (5, False)])
+def test_a_run_that_ends_while_it_warms_up_says_so(cached, tmp_path, caplog, steps, told):
+    run_of(cached, tmp_path, f"max_steps={steps}", "optim.warmup_steps=5", "optim.lr=1e-3")
+    said = f"optim.warmup_steps=5: in {steps} steps the learning rate gets to 0.0006 and not to optim.lr=0.001"
+    assert (said in caplog.text) == told
+
+
 def test_a_run_whose_win_chance_tells_nothing_says_so_at_its_end(cached, tmp_path, monkeypatch, caplog):
     run, real = run_of(cached, tmp_path, "max_steps=1"), finish.calibrate
 
