@@ -57,7 +57,7 @@ class Start:
             "act_gamma": model.act_gamma,
             "act_beta": model.act_beta,
             "max_turns": data.max_turns,
-            "heldout_share": data.heldout_share,
+            "heldout_share": never_seen(self.saved, data),
             "split_by": data.split_by,
             "space_digest": space_stamps(data.space)["space_digest"],
             "vocab_size": len(self.tokenizer),
@@ -127,6 +127,12 @@ def say_what_it_has_seen(saved: TurnwiseConfig, data: DataConfig, name: str) -> 
             name, saved.heldout_share, saved.split_by, data.heldout_share, data.split_by, saved.heldout_share,
             saved.split_by,
         )  # fmt: skip
+
+
+def never_seen(saved: TurnwiseConfig, data: DataConfig) -> float:
+    """The share of battles that a model has never seen once this run goes on from `saved`: the smaller one of both,
+    where they are by one rule. By another rule none is known, and the run's stands."""
+    return min(saved.heldout_share, data.heldout_share) if data.split_by == saved.split_by else data.heldout_share
 
 
 def check_space(saved: TurnwiseConfig, space: str, source: str) -> None:

@@ -20,7 +20,7 @@ from trainer.config import RunConfig, idle_settings, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
-from trainer.finetune import Start, say_what_it_has_seen, starting_model
+from trainer.finetune import Start, never_seen, say_what_it_has_seen, starting_model
 from trainer.finish import finish
 from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
@@ -268,6 +268,7 @@ class Run:
         saved = TurnwiseConfig.from_pretrained(folder / "model")
         check_stamps(saved, self.config.data, self.tokenizer, str(folder))
         check_meaning(saved, self.objective.network.config, str(folder))
+        self.objective.network.config.heldout_share = never_seen(saved, self.config.data)
         run = self._load(folder)
         changes = changed(run.get("asked", {}), self.asked)
         noted = run.get("data", {})

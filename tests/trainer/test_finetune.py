@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig
 from tests.data.hub_server import StandInHub
-from tests.trainer.conftest import SIZES, SMALL
+from tests.trainer.conftest import SIZES, SMALL, run_of
 from trainer import counting, export, upload
 from trainer.card import RunFacts, model_card
 from trainer.config import load_config
@@ -108,8 +108,16 @@ def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said,
     saved = TurnwiseConfig.from_pretrained(trained / "model")
     assert saved.split_by == "battle"
     settings = [f"data.heldout_share={share * saved.heldout_share}", f"data.split_by={by}"]
-    starting_model(config_of(cached, tmp_path, *settings, f"model.init_from={trained}"))
+    start = starting_model(config_of(cached, tmp_path, *settings, f"model.init_from={trained}"))
     assert ("seen some of them" in caplog.text) == said
+    # By one rule the smaller share is what neither has seen, and `trainer.evaluate` judges by.
+    assert start.network().config.heldout_share == min(share, 1.0) * saved.heldout_share
+
+
+def test_a_run_that_goes_on_with_more_held_out_is_judged_on_what_it_never_saw(cached, tmp_path):
+    for steps, share in ((1, 0.15), (2, 0.3)):
+        assert run_of(cached, tmp_path, f"max_steps={steps}", f"data.heldout_share={share}").train() == 0
+    assert TurnwiseConfig.from_pretrained(tmp_path / "model").heldout_share == 0.15
 
 
 def test_new_words_join_behind_the_models_with_fresh_rows(trained, battles, tmp_path, caplog):
