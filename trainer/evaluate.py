@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--battles", type=int, help="at most so many held-out battles")
     parser.add_argument("--formats", nargs="+", default=(), help="these formats alone")
     parser.add_argument("--filter", default="", help="battles for which an expression holds, as data.filter")
+    parser.add_argument("--clone", default="", help="battles whose actions the policy is judged by, as data.clone")
     parser.add_argument(
         "--illegal-actions", choices=ILLEGAL_RULES, default="reject", help="as data.illegal_actions of the training"
     )
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = evaluate_folder(
             arguments.checkpoint, arguments.data, arguments.gamma, arguments.battles, arguments.formats,
-            arguments.filter, arguments.illegal_actions, arguments.all, arguments.against,
+            arguments.filter, arguments.illegal_actions, arguments.all, arguments.against, arguments.clone,
         )  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -93,18 +93,20 @@ def evaluate_folder(
     illegal: str = "reject",
     whole: bool = False,
     against: str | None = None,
+    cloned: str = "",
 ) -> dict:
     """Evaluate a saved model on a folder's held-out battles; JSON-able.
 
     Held out are those that the model's own rule holds out, or `whole` all of them: battles that it was not trained on.
     The observation space, reward and vocabulary are the model's own; the calibration is the one saved with it, or is
     fitted on the folder's other battles (`whole`: on the same). `chosen`: a filter over the battles, as `data.filter`;
-    `illegal`: as `data.illegal_actions`; `against`: another model, held against it decision by decision. Raises
-    CheckpointError, ConfigError, DataError, ValueError, OSError.
+    `illegal`: as `data.illegal_actions`; `against`: another model, held against it decision by decision; `cloned`: of
+    those battles, whose actions the policy is judged by, as `data.clone`. Raises CheckpointError, ConfigError,
+    DataError, ValueError, OSError.
     """
     if battles is not None and battles < 1:
         raise ValueError(f"battles={battles}: give 1 or more, or leave it away for all")
-    source = DataConfig(path=data, formats=list(formats), filter=chosen, illegal_actions=illegal)
+    source = DataConfig(path=data, formats=list(formats), filter=chosen, illegal_actions=illegal, clone=cloned)
     model = open_model(checkpoint, source, whole)
     network, config, heldout = model.network, model.network.config, model.heldout.some(battles)
     other = None if against is None else open_model(against, source, whole, config)

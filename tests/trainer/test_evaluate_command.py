@@ -32,6 +32,16 @@ def test_evaluate_command_prints_a_table_and_writes_json(trained, cached, capsys
     assert "no model here" in capsys.readouterr().err
 
 
+def test_the_policy_is_judged_by_the_battles_that_it_clones(trained, cached, tmp_path):
+    """The table of a run with data.clone, which none of this command's could be: the values are of all battles."""
+    command, found = ["--checkpoint", str(trained), "--data", str(cached), "--out", str(tmp_path / "e.json")], {}
+    for name, more in (("all", []), ("cloned", ["--clone", "won"]), ("taken", ["--filter", "won"])):
+        assert evaluate_main([*command, *more]) == 0
+        found[name] = json.loads((tmp_path / "e.json").read_text())
+    assert found["cloned"]["policy"][0]["nll"] == found["taken"]["policy"][0]["nll"]
+    assert found["cloned"]["values"] == found["all"]["values"] != found["taken"]["values"]
+
+
 def test_battles_that_no_model_was_trained_on_are_judged_whole(trained, cached, tmp_path, capsys):
     """Of twelve files from elsewhere the model's own rule holds out two or none."""
     write_battles(tmp_path / "b", 12, seed=77, formats=("gen1ou",), style=Style(max_turns=10))
