@@ -45,6 +45,8 @@ class Publisher:
         self.config, self.output, self.total = config, output, total
         self.last, self.thread = start, None
         self.pushed: list[int] = []
+        if config.to and not config.push:
+            log.warning("hub.to=%s: nothing is pushed there without hub.push=true", config.to)
         if config.push:
             disable_progress_bars()  # they would tear the run's own display
             if not get_token():

@@ -187,3 +187,12 @@ def test_each_further_try_waits_longer_and_nothing_is_pushed_unasked(pushes, tmp
     monkeypatch.setattr(publish.time, "sleep", waited.append)
     Publisher(HubConfig(push=True, to="me/agent"), tmp_path).finish(tmp_path, 6)
     assert tuple(waited) == publish.WAITS
+
+
+@pytest.mark.parametrize(
+    ("push", "to", "said"), [(False, "me/agent", True), (False, None, False), (True, "me/agent", False)]
+)
+def test_a_name_without_a_push_is_told_of(push, to, said, tmp_path, caplog):
+    """At the start: at the end of the run the machine may be gone, and the agent with it."""
+    Publisher(HubConfig(push=push, to=to, every=10), tmp_path)
+    assert ("hub.to=me/agent: nothing is pushed there without hub.push=true" in caplog.text) == said
