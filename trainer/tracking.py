@@ -74,9 +74,16 @@ class Trackers:
     def _wandb(self) -> GeneralTracker:
         import wandb  # here: it takes a second to import, and not every run wants it
 
-        asked = os.environ.get("WANDB_MODE")
-        signed_in = os.environ.get("WANDB_API_KEY") or os.path.exists(os.path.expanduser("~/.netrc"))
-        mode = asked or ("online" if signed_in else "offline")
+        mode, unreached = os.environ.get("WANDB_MODE"), None
+        if not mode:
+            mode = "offline"
+            if os.environ.get("WANDB_API_KEY") or os.path.exists(os.path.expanduser("~/.netrc")):
+                try:
+                    # That file may be for other hosts: left to start, wandb would ask on a terminal who is there, and
+                    # the run wait for an answer.
+                    mode = "online" if wandb.login(prompt=False) else "offline"
+                except wandb.Error as error:
+                    unreached = error
         common = {
             "id": self._run_id(),
             "name": self.config.name or self.output.resolve().name,
@@ -91,13 +98,15 @@ class Trackers:
         except wandb.Error as error:
             if mode != "online":
                 raise
-            log.warning(
-                "wandb is not reached (%s); it goes on offline: `wandb sync %s/wandb/offline-run-*` hands it in later",
-                error, common["dir"],
-            )  # fmt: skip
+            unreached = error
             wandb.teardown()  # its service still holds the id that it could not take up
             tracker = WandBTracker(self.config.project, **common, mode="offline")
             tracker.start()
+        if unreached is not None:
+            log.warning(
+                "wandb is not reached (%s); it goes on offline: `wandb sync %s/wandb/offline-run-*` hands it in later",
+                unreached, common["dir"],
+            )  # fmt: skip
         tracker.run.define_metric("*", step_metric="step")
         tracker.store_init_configuration(self.about)
         return tracker

@@ -141,6 +141,21 @@ def test_a_server_that_is_not_there_turns_wandb_offline(cached, tmp_path, monkey
     assert steps == [1, 2]
 
 
+def test_a_netrc_for_other_hosts_is_no_sign_in(tmp_path, monkeypatch, caplog):
+    """Taken for one, it had wandb ask on a terminal who is there, and the run wait for an answer."""
+    (tmp_path / ".netrc").write_text("machine example.com login me password none\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    wandb.teardown()  # it reads its environment once
+    trackers = Trackers(LogConfig(wandb=True), tmp_path, 0, {})
+    assert list(trackers.active) == ["wandb"]
+    assert "not reached" not in caplog.text
+    trackers.finish()
+    wandb.teardown()
+
+
 def test_a_tracker_that_cannot_start_is_left_out(cached, tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("a file where its folder should be")
     settings = [*SHORT, f"data.path={cached}", f"output={tmp_path}", "max_steps=2"]
