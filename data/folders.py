@@ -60,13 +60,13 @@ def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
                 loose += is_named_as_battle(entry.name)
             elif not asked:
                 refuse_other_archive(root / entry.name)
-    if not folders and direct:
-        return {root.resolve().name: root}
-    if not folders and archives:
+    if not folders and archives and not loose:  # other JSON may lie there, as the note that a download leaves
         raise DataError(
             f"data.path {root}: holds {len(archives)} archives and no format folder, where battle files are read; "
             "unpack each to a folder of its name, or give `data.prepare download` its --unpack"
         )
+    if not folders and direct:
+        return {root.resolve().name: root}
     if not folders:
         raise DataError(f"data.path {root}: holds no battle file; battles lie in {root}/FORMAT/*.json.lz4")
     refuse_loose_files(root, loose, "format folders")

@@ -239,8 +239,9 @@ def test_a_token_cache_is_not_read_as_battle_files(folder, tmp_path, capsys, com
 
 def test_whoever_has_archives_alone_is_told_what_helps(folder, tmp_path, capsys):
     """`index` reads files; `stats` and `verify` read what `cache` makes of archives too, and of that no other place is
-    asked for."""
+    asked for. `download` leaves a note beside them, which is no battle."""
     (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "downloads.json").write_text("[]")
     tar_of(folder, tmp_path / "a" / "gen1ou.tar.gz", "gen1ou")
     for command in ("stats", "verify", "index"):
         assert main([command, str(tmp_path / "a")]) == 1
