@@ -46,8 +46,8 @@ def folder_stats(
     Returns:
         plain JSON: files, formats, ratings (by 100, and unrated), years, turns {mean, p50, p99, max, total, histogram},
         actions by kind, missing_share, results, forfeit_wins (won with opponents standing), cut_short, dropped_tails,
-        unknown_words {count, share, most}, rejects {count, by_reason, files}. Rejects are those of the whole, but for
-        files of a folder that cannot be read, of which those chosen count. A cache does not tell forfeits, dropped
+        unknown_words {count, share, most}, rejects {count, by_reason, files}. Rejects are all those of the formats, but
+        for files of a folder that cannot be read, of which those chosen count. A cache does not tell forfeits, dropped
         tails and words that its own vocabulary lacks: None, None and no `most`.
 
     Raises:
@@ -64,8 +64,11 @@ def folder_stats(
     counted = partial(_count, root=os.fspath(root), vocabulary=vocabulary)
     total, turns, bad = _together(map_pieces(counted, paths, desc="stats", processes=processes, bar=bar))
     rejects += bad
-    reasons = dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects))
-    return _figures(total, turns, len(rejects), reasons, rejects)
+    return _figures(total, turns, len(rejects), _by_reason(rejects), rejects)
+
+
+def _by_reason(rejects: Iterable[tuple[str, str]]) -> dict[str, int]:
+    return dict(Counter(reason.split(":", 1)[0].split("[", 1)[0] for _, reason in rejects))
 
 
 def _cache_stats(
@@ -81,8 +84,11 @@ def _cache_stats(
     counted = partial(_count_cached, cache=cache)
     rows = np.flatnonzero(mask)
     total, turns, _ = _together(map_pieces(counted, rows, desc="stats", processes=processes, bar=bar))
+    _, unread, named = cache.counts(formats)
     rejects = cache.manifest["rejects"]
-    found = _figures(total, turns, rejects["count"], rejects["by_field"], rejects["files"])
+    # A manifest counts reasons over all formats; of some, those of the rejects that it names have to do.
+    reasons = rejects["by_field"] if unread == rejects["count"] else _by_reason(named)
+    found = _figures(total, turns, unread, reasons, named)
     return found | {"forfeit_wins": None, "dropped_tails": None}
 
 

@@ -156,6 +156,10 @@ def test_a_filter_and_formats_choose_battles(made, places):
         assert [stats["formats"] for stats in of_two.values()] == [
             {name: of_files["formats"][name]} for name in ("gen1ou", "gen9ou")
         ]
+        rejects = {name: stats["rejects"] for name, stats in of_two.items()}
+        assert {name: of["count"] for name, of in rejects.items()} == {"gen1ou": 3, "gen9ou": 0}
+        assert rejects["gen1ou"]["by_reason"] == {"name": 1, "actions": 1, "lz4": 1}
+        assert (rejects["gen9ou"]["by_reason"], rejects["gen9ou"]["files"]) == ({}, [])
         assert stats_of(place, chosen="format == 'gen1ou'")["turns"] == of_two["gen1ou"]["turns"]
         assert stats_of(place, chosen="True")["turns"] == of_files["turns"]
         empty = stats_of(place, chosen="rating > 9000")
