@@ -161,7 +161,10 @@ class _Evaluation:
             self._check_names((*ast.walk(left), *ast.walk(right)))
         if isinstance(op, (ast.In, ast.NotIn)):
             if not isinstance(right, (ast.Tuple, ast.List)) or not all(isinstance(e, ast.Constant) for e in right.elts):
-                raise self._refused(right)
+                raise DataError(
+                    f"{self.where}: what follows 'in' is {ast.unparse(right)!r} and no list of constants; give one, as "
+                    "format in ['gen1ou', 'gen2ou'], or == for a single one"
+                )
             value, options = self.value(left), [element.value for element in right.elts]
             if any(isinstance(option, str) != isinstance(value, (str, pa.ChunkedArray)) for option in options):
                 raise self._mixed(left)
