@@ -2,8 +2,9 @@
 
 An input log holds a battle's seed, its teams and every choice of both players. Played again on the simulator it gives
 both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: one object a line with id, format, seed,
-teams, choices, and if there winner, lines_sha256, ratings, date) and Showdown's own input logs (`.inputlog`, one battle
-a file, its id the file's name). What does not replay is left out with its reason, and so is a second battle of one id.
+teams, choices, and if there winner (p1, p2 or tie), lines_sha256, ratings, date) and Showdown's own input logs
+(`.inputlog`, one battle a file, its id the file's name). What does not replay is left out with its reason, and so is a
+second battle of one id; given again, what was left out is tried again.
 A file that cannot be read to its end is named, the others go on, and the exit status is 1. No names of people are kept.
 Ctrl-C ends it after the battles at hand; the same command goes on with the rest.
 """
@@ -40,6 +41,7 @@ from data.terminal import first_line, steady_output
 log = logging.getLogger(__name__)
 
 JOURNAL = "imported.jsonl"
+WINNERS = ("p1", "p2", "tie")
 
 
 class BadLog(BattleError):  # noqa: N818
@@ -113,6 +115,8 @@ def _entry(line: bytes, place: str) -> Log | BadLog:
         one, two = record.get("ratings") or (None, None)
         if record["seed"] is None:
             raise ValueError("no seed")  # other dice at each import
+        if (record.get("winner") or "tie") not in WINNERS:
+            raise ValueError(f"winner is {record['winner']!r}: give p1, p2 or tie")
         return Log(
             id=word(str(record["id"])),  # as it stands in the files' names: two that are one there are one here
             format=str.strip(record["format"]),
@@ -191,8 +195,10 @@ class Importer:
         done = set()
         for line in self.journal.read_text(encoding="utf-8").splitlines():
             try:
-                done.add(word(json.loads(line)["id"]))
-            except (ValueError, KeyError):
+                note = json.loads(line)
+                # What was left out is tried again: the log may have been mended, and its reason is of this report too.
+                done |= {word(note["id"])} if "dropped" not in note else set()
+            except (ValueError, KeyError, TypeError):
                 continue  # the line that was being written when the run was killed
         return done
 
@@ -284,7 +290,7 @@ class Importer:
             return "a choice was refused (teams of another version?)"
         if entry.sha256 and entry.sha256 != event.sha256:
             return "other lines than were played"
-        if entry.winner and entry.winner != ("p1", "p2", "tie")[event.winner]:
+        if entry.winner and entry.winner != WINNERS[event.winner]:
             return "another winner than was played"
         return ""
 
@@ -295,14 +301,15 @@ class Importer:
             notes.write(json.dumps({"id": battle, "dropped": reason}) + "\n")
 
     def report(self, seconds: float) -> dict[str, Any]:
-        tried = self.battles + sum(n for reason, n in self.reasons.items() if reason != "custom rules")
+        replayed = self.battles + self.skipped
+        tried = replayed + sum(n for reason, n in self.reasons.items() if reason != "custom rules")
         return {
             "battles": self.battles,
             "views": self.views,
             "states": self.states,
             "dropped": dict(self.reasons),
             "bad_files": self.bad_files,
-            "replayed_share": self.battles / tried if tried else None,
+            "replayed_share": replayed / tried if tried else None,
             "choices_missing": self.blanks,
             "choices_unknown": self.unknown,
             "already_there": self.skipped,

@@ -59,10 +59,27 @@ def test_input_logs_replay_to_their_hash(tmp_path):
     journal = tmp_path / "out" / import_inputlogs.JOURNAL
     noted = journal.read_text()
     journal.write_text(noted[: noted.rindex('"')])  # killed in mid-line
-    for already_there in (14, 15):
+    left_out = found["dropped"]
+    for _ in range(2):
         assert import_inputlogs.main(command) == 0
         found = json.loads(report.read_text())
-        assert (found["battles"], found["already_there"]) == (0, already_there)
+        assert (found["battles"], found["already_there"], found["dropped"]) == (0, 12, left_out)
+        assert found["replayed_share"] == 12 / 15  # custom rules are none that could be replayed
+
+
+def test_a_log_that_was_left_out_and_mended_is_imported(simulator, tmp_path, capsys):
+    """A winner by name is no battle that went otherwise, and must not pass for one that is there."""
+    record, source = played_log(simulator, "a"), tmp_path / "logs.jsonl"
+    command = [str(source), "--out", str(tmp_path / "out"), "-v"]
+    told = []
+    for change in ({"winner": "Alice"}, {"choices": record["choices"][:3]}, {}):
+        source.write_text(json.dumps(record) + "\n" + json.dumps(record | {"id": "b"} | change) + "\n")
+        assert import_inputlogs.main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        told.append((found["battles"], found["already_there"], list(found["dropped"])))
+    assert told == [(1, 0, ["unreadable"]), (0, 1, ["the log ends before the battle does"]), (1, 1, [])]
+    bad = json.dumps(record | {"winner": "Alice"}).encode()
+    assert "winner is 'Alice': give p1, p2 or tie" in str(import_inputlogs._entry(bad, "logs.jsonl:2"))
 
 
 def test_a_bad_file_is_named_and_the_others_go_on(tmp_path, caplog):
