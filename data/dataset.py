@@ -49,7 +49,7 @@ class DataReport:
         turns: states in all; none where lengths aren't known.
         unknown_share, blank_share: shares of all words that the vocabulary lacks, and that are `<blank>`.
         missing_share: share of decisions whose action isn't recorded.
-        rejects: files left out by name or content so far, with reasons.
+        rejected: files left out by name or content so far.
     """
 
     files: dict[str, int]
@@ -57,7 +57,7 @@ class DataReport:
     unknown_share: float
     blank_share: float
     missing_share: float
-    rejects: dict[str, str]
+    rejected: int
 
 
 class BattleDataset:
@@ -311,5 +311,5 @@ class BattleDataset:
             unknown_share=unknown,
             blank_share=blank,
             missing_share=missing,
-            rejects=dict(self.ledger.rejects),
+            rejected=self.ledger.rejected,
         )

@@ -64,6 +64,11 @@ class RejectLedger:
         other.__dict__.update(self.__dict__, rejects=dict(self.rejects))
         return other
 
+    @property
+    def rejected(self) -> int:
+        """Files rejected, those too whose names nobody kept."""
+        return len(self.rejects) + self._unnamed
+
     def add_names(self, files: int, rejects: list[Reject]) -> None:
         """Count a source: files with good names, and the bad ones. Raises `TooManyRejects`."""
         self.files += files
@@ -102,7 +107,7 @@ class RejectLedger:
     def _judge_contents(self) -> None:
         expected = self.max_share * self.seen
         slack = 3 * expected**0.5 + 1 if self.seen < self.files else 0.0
-        self._judge(len(self.rejects) + self._unnamed - self._bad_names, self.seen, expected + slack)
+        self._judge(self.rejected - self._bad_names, self.seen, expected + slack)
 
     def _judge(self, count: int, judged: int, allowed: float) -> None:
         if self._judging and count >= MIN_REJECTS and count > allowed:

@@ -62,7 +62,7 @@ def manifest(train: BattleDataset, report: DataReport) -> dict:
         "battles": sum(report.files.values()),
         "formats": report.files,
         "turns": report.turns,
-        "rejected": len(report.rejects),
+        "rejected": report.rejected,
         "unknown_words": report.unknown_share,
         "unrecorded_actions": report.missing_share,
         "origins": origins(train),

@@ -31,7 +31,7 @@ def summary(run, packs: list[dict[str, torch.Tensor]], shares: dict[str, float])
         f"step: {batch.battles} battles × {batch.accumulate} micro-batches × {world} processes; packs of {turns} "
         f"turns, {turns * batch.accumulate * world} turns a step; {run.course.total} steps",
         "battles: " + ", ".join(f"{name} {count}" for name, count in run.data_report.files.items())
-        + f"; held out {len(run.heldout)}; rejected {len(run.data_report.rejects)}",
+        + f"; held out {len(run.heldout)}; rejected {run.data_report.rejected}",
         f"words: unknown {100 * shares['data/unknown_words']:.3f}%, padding {100 * shares['data/padding_words']:.3f}%, "
         f"<blank> {100 * shares['data/blank_words']:.1f}%",
     ]  # fmt: skip

@@ -303,6 +303,9 @@ def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
     assert cache_of(tmp_path / "b", tmp_path / "c")["rejects"]["count"] >= 30
     with pytest.raises(TooManyRejects):
         dataset_of(tmp_path / "c", tmp_path, max_reject_share=0.1)
+    data = dataset_of(tmp_path / "c", tmp_path, max_reject_share=0.5)
+    assert (len(data), len(data.ledger.rejects)) == (40, 2)
+    assert data.inspect().rejected == 30  # what a run and its model's card tell
 
 
 def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
