@@ -219,7 +219,7 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
             job = CacheJob(
                 source=os.fspath(root),
                 out=os.fspath(out),
-                formats=formats,
+                formats=tuple(archives),  # by which it is named: who asks for them in other words goes on with it
                 space=config.space,
                 vocabulary=os.fspath(out / VOCABULARY),
                 illegal=config.illegal_actions,

@@ -105,6 +105,22 @@ def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
     assert len(list((tmp_path / "i").glob("tokens-*"))) == 2
 
 
+def test_a_cache_that_was_stopped_is_gone_on_with_whichever_words_ask_for_its_archives(folder, tmp_path, monkeypatch):
+    """By all formats or by their names: it lies in one place."""
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar.gz", "gen1ou")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.cache._finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dataset_of(tmp_path / "tars", tmp_path)
+    assert len(dataset_of(tmp_path / "tars", tmp_path, formats=["gen1ou"])) == 10
+    assert len(list((tmp_path / "i").glob("tokens-*"))) == 1
+
+
 def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_path, monkeypatch):
     write_battles(tmp_path / "b", 8, formats=("gen1ou", "gen2ou"), style=Style(max_turns=6))
     (tmp_path / "tars").mkdir()
