@@ -24,7 +24,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from .archive import unpack_archive
 from .cache_manifest import Manifest, is_cache, read_manifest
 from .cache_shard import write_json
-from .folders import DOWNLOADS, ENDINGS, DataError, download_note, format_folders, read_origins
+from .folders import DOWNLOADS, ENDINGS, MANIFEST, DataError, download_note, format_folders, read_origins
 from .hub_errors import HUB_ERRORS, said_of
 from .replay_file import is_battle_file
 from .stats import folder_stats
@@ -108,6 +108,11 @@ def choose_files(files: Sequence[str], formats: Sequence[str], subset: str, repo
         if folder == subset:
             there[path.name[: -len(ending)]] = file
     missing = [name for name in formats if name not in there]
+    if not there and MANIFEST in files:  # as `push` leaves one
+        raise DataError(
+            f"{repo}: holds a token cache and no archives; fetch it by `hf download {repo} --repo-type dataset "
+            "--local-dir DIR`, and give DIR as data.path"
+        )
     if not there or missing:
         what = f"{', '.join(missing)} not in" if there else "no archive in"
         raise DataError(
@@ -140,7 +145,9 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
         DataError: nothing to upload, or the Hub refused.
     """
     api = HfApi()
-    cached = is_cache(folder)
+    cached, note = is_cache(folder), download_note(folder)
+    if note:
+        _warn_of_terms(read_origins(note), licence)
     with tempfile.TemporaryDirectory() as staged_name:
         staged = Path(staged_name)
         if cached:
@@ -152,9 +159,8 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
                 _pack(battles, staged / f"{name}.tar.gz", name)
             (staged / "stats.json").write_text(json.dumps(stats, indent=1), encoding="utf-8")
             card = battles_card(repo, licence, stats)
-            if note := download_note(folder):
+            if note:
                 shutil.copy2(note, staged / DOWNLOADS)
-                _warn_of_terms(read_origins(note), licence)
         (staged / "README.md").write_text(card, encoding="utf-8")
         try:
             url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)

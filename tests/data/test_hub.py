@@ -218,6 +218,8 @@ def test_choosing_files():
     }
     with pytest.raises(DataError, match="pac-base"):
         choose_files(files[1:], [], "", "r")
+    with pytest.raises(DataError, match="no archives; fetch it by `hf download me/c --repo-type dataset"):
+        choose_files(["index.bin", "manifest.json", "README.md"], [], "", "me/c")
 
 
 def test_the_licence_is_the_one_stated_or_else_the_one_known():
@@ -265,6 +267,18 @@ class Repositories:
         if delete_patterns:
             self.held[repo_id] -= set(filter_repo_objects(list(self.held[repo_id]), allow_patterns=delete_patterns))
         self.held[repo_id].update(filter_repo_objects(names, allow_patterns=allow_patterns))
+
+
+def test_a_cache_of_battles_with_terms_is_not_pushed_under_others_in_silence(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "HfApi", Repositories)
+    write_battles(tmp_path / "b", 2, formats=("gen1ou",), style=Style(max_turns=4))
+    note = [{"repo": "they/made", "revision": "v1", "licence": "CC-BY-NC-4.0"}]
+    (tmp_path / "b" / DOWNLOADS).write_text(json.dumps(note))
+    make_cache(CacheJob(str(tmp_path / "b"), str(tmp_path / "c")), processes=1, progress=False)
+    for licence in ("cc-by-nc-4.0", "mit"):
+        assert "non-commercial use" not in caplog.text
+        module.push(tmp_path / "c", "me/c", licence)
+    assert "--licence mit: these battles come from they/made, which asks for non-commercial use" in caplog.text
 
 
 def test_what_a_reader_of_a_cache_needs_is_pushed_and_no_more(tmp_path, monkeypatch):
