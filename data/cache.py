@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import archive
-from .cache_manifest import CACHE_VERSION, KIND, Manifest
+from .cache_manifest import CACHE_VERSION, KIND, Manifest, Rejects, ShardFacts, read_manifest
 from .cache_shard import CacheJob, Part, Unit, do_unit, write_json
 from .folders import DOWNLOADS, FORMAT, JOB, MANIFEST, DataError, download_note, format_folders
 from .index import scan_format
@@ -45,6 +45,7 @@ from .tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 REJECTS_KEPT = 10_000
+STATE = "state.json"  # by which `datasets` reads the folder
 
 
 def make_cache(
@@ -285,10 +286,34 @@ def _is_ours(vocabulary: Path, tokenizer: Tokenizer) -> bool:
         return False
 
 
+def _finished(out: Path, parts: list[Part]) -> Manifest | None:
+    """The manifest of these very shards, where all that `_finish` writes stands; none of one that says less than
+    today's, or whose index is damaged."""
+    try:
+        manifest = read_manifest(out)
+        with open(out / INDEX, "rb") as source:
+            index = hashlib.file_digest(source, "sha256").hexdigest()
+    except (DataError, OSError):
+        return None
+    told = manifest.keys() == Manifest.__annotations__.keys() and manifest["index"]["sha256"] == index
+    whole = told and manifest["rejects"].keys() == Rejects.__annotations__.keys() and (out / STATE).is_file()
+    return manifest if whole and manifest["shards"] == _facts_of(parts) else None
+
+
+def _facts_of(parts: list[Part]) -> list[ShardFacts]:
+    return [{key: getattr(part, key) for key in ShardFacts.__annotations__} for part in parts]
+
+
 def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) -> Manifest:
     """Write the index over all shards, what `datasets` wants, and last the manifest."""
     parts = [Part(**json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))) for name in names]
     parts = [part for part in parts if part.battles or part.rejects]
+    noted = download_note(Path(job.source))
+    if noted is not None:  # its licence goes with it
+        shutil.copyfile(noted, out / DOWNLOADS)
+    # Finished before, by another machine perhaps: a run may open it at this moment, and would find none.
+    if manifest := _finished(out, parts):
+        return manifest
     # First: should what follows be cut short, an older manifest would name shards in another order than the new index.
     (out / MANIFEST).unlink(missing_ok=True)
     # Of units that a source which shrank has no more: whoever opens `shard-*.arrow`, or pushes them, would have them.
@@ -351,22 +376,10 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
             "illegal": sum(ILLEGAL in reason for _, reason in rejects),
             "files": rejects[:REJECTS_KEPT],
         },
-        "shards": [
-            {
-                "file": part.file,
-                "battles": part.battles,
-                "turns": part.turns,
-                "bytes": part.bytes,
-                "sha256": part.sha256,
-            }
-            for part in parts
-        ],
+        "shards": _facts_of(parts),
     }
-    write_json(out / "state.json", _datasets_state(manifest))
+    write_json(out / STATE, _datasets_state(manifest))
     write_json(out / "dataset_info.json", {})
-    noted = download_note(Path(job.source))
-    if noted is not None:  # its licence goes with it
-        shutil.copyfile(noted, out / DOWNLOADS)
     write_json(out / MANIFEST, manifest)
     return manifest
 

@@ -93,6 +93,26 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
     assert len(TokenCache(tmp_path / "c")) == 4
 
 
+def test_a_finished_cache_is_whole_while_other_machines_finish_it_too(tmp_path, monkeypatch):
+    """One is done first, and begins to train."""
+    from data import cache as module
+
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    job, made = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2), []
+    monkeypatch.setattr(module, "index_of", lambda tables, real=module.index_of: made.append(1) or real(tables))
+    first = make_cache(job, processes=1, progress=False)
+    for shard in ((0, 2), (1, 2), (0, 1)):
+        (tmp_path / "b" / "downloads.json").write_text(str(shard))
+        assert make_cache(job, 1, shard, progress=False) == first
+        assert (tmp_path / "c" / "downloads.json").read_text() == str(shard)
+    assert made == [1]
+    for number, spoil in enumerate((b"no index", None), 2):  # and what is gone or spoilt is made again
+        (tmp_path / "c" / "index.bin").write_bytes(spoil) if spoil else (tmp_path / "c" / "state.json").unlink()
+        assert make_cache(job, processes=1, progress=False) == first
+        assert len(made) == number
+        assert (tmp_path / "c" / "state.json").is_file()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_at_any_moment_it_goes_on(tmp_path, number):
     """Killed, it leaves whole shards or none; Ctrl-C, which a terminal sends to its workers too, is a line of text."""
