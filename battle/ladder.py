@@ -119,6 +119,8 @@ def live(args: argparse.Namespace, agent: Agent | None = None, stop: Stop | None
     together."""
     if args.mode == "challenge" and not args.opponent:
         raise BattleError("--mode challenge: name the --opponent")
+    if args.mode == "ladder" and args.opponent:
+        raise BattleError("--mode ladder: its server chooses whom to play: leave --opponent out, or --mode challenge")
     where, account = address(args)
     for folder in filter(None, (args.out, args.replays)):  # now, and not when the first battle is over
         try:

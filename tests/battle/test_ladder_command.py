@@ -234,6 +234,8 @@ def test_a_second_ctrl_c_waits_for_no_battle(fake, monkeypatch, caplog, capsys):
 def test_a_challenge_names_its_opponent_before_anybody_connects(fake, capsys):
     assert ladder.main(["--mode", "challenge"]) == 1
     assert "error: --mode challenge: name the --opponent" in capsys.readouterr().err
+    assert ladder.main(["--mode", "ladder", "--opponent", "Somebody"]) == 1
+    assert "error: --mode ladder: its server chooses whom to play: leave --opponent out" in capsys.readouterr().err
     assert not fake.made
 
 
