@@ -51,6 +51,8 @@ def load_teams(
     as one is good.
     """
     if sim.makes_teams(battle_format):
+        if source is not None:
+            log.warning("%s: makes its own teams: those of %s are not for it", battle_format, source)
         return [Team("random", None)]
     if source is None and not (OWN / battle_format).is_dir():
         return _assembled(sim, battle_format, purpose)

@@ -20,7 +20,7 @@ def test_our_teams_are_sound_and_the_evaluation_ones_apart(simulator, battle_for
     assert not {team.packed for team in training} & {team.packed for team in kept}
 
 
-def test_anybodys_teams(simulator, tmp_path):
+def test_anybodys_teams(simulator, tmp_path, caplog):
     good = team_files("gen1ou", None, "training")[0].read_text()
     (tmp_path / "good.gen1ou_team").write_text(good)
     (tmp_path / "bad.gen1ou_team").write_text("Mew\n- Transform\n")
@@ -35,6 +35,7 @@ def test_anybodys_teams(simulator, tmp_path):
     for makes_its_own in ("gen9randombattle", "gen9battlefactory", "gen1challengecup"):
         teams = load_teams(simulator, makes_its_own, tmp_path)
         assert [(team.name, team.packed) for team in teams] == [("random", None)]
+        assert f"{makes_its_own}: makes its own teams: those of {tmp_path} are not for it" in caplog.text
     with pytest.raises(InvalidTeam, match=r"no \*.gen1uu_team file"):  # given ones are not made up for
         load_teams(simulator, "gen1uu", tmp_path)
     (tmp_path / "good.gen1ou_team").unlink()
