@@ -271,6 +271,8 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
                 f"{out}: was begun with another {', '.join(differing)} "
                 f"({', '.join(str(kept.get(key)) for key in differing)}); give the same, or another --out"
             )
+        if not _is_ours(out / VOCABULARY, tokenizer):  # lost or changed since: the words that its tokens stand for
+            tokenizer.save(out / VOCABULARY)
         return
     if strangers:
         raise DataError(f"{out}: holds {strangers[0]!r} and is no cache; give an empty or new folder")

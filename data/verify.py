@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .encode import Encoder
 from .replay_file import MAX_BYTES, decode_full, decode_lean, parse_name, read_json_bytes
 from .schema import BadBattle, BattleRecord, Move, Pokemon, State
-from .token_cache import TokenCache
+from .token_cache import VOCABULARY, TokenCache
 from .tokenizer import Tokenizer
 
 STATUSES = frozenset(["nostatus", "brn", "par", "psn", "tox", "slp", "frz", "fnt"])
@@ -58,9 +58,14 @@ def verify_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Finding | None:
 
 
 def verify_cache(path: Path) -> Iterator[Finding]:
-    """The index and every shard of a token cache, where they aren't what its manifest says (of the index an older one
-    says nothing). Raises `DataError`: no readable cache there."""
+    """Vocabulary, index and every shard of a token cache, where they aren't what its manifest says (of the index an
+    older one says nothing). Raises `DataError`: no readable cache there; `ValueError`: a vocabulary that is none."""
     manifest = TokenCache(path).manifest
+    words = Tokenizer.load(path / VOCABULARY).hash
+    if words != manifest["vocabulary"]:
+        yield Finding(
+            str(path / VOCABULARY), "vocabulary", f"is {words[:12]}, the manifest says {manifest['vocabulary'][:12]}"
+        )
     for shard in [*([manifest["index"]] if "index" in manifest else []), *manifest["shards"]]:
         file = path / shard["file"]
         try:

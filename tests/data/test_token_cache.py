@@ -308,6 +308,22 @@ def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
     assert data.inspect().rejected == 30  # what a run and its model's card tell
 
 
+def test_words_other_than_those_of_its_tokens_are_found_and_mended(folder, tmp_path, capsys):
+    """With two of them changed for each other every battle reads as well as before, and means something else."""
+    from data.prepare import main
+
+    cache_of(folder, tmp_path / "c")
+    file = tmp_path / "c" / "vocabulary.json"
+    first, second, *rest = TOKENIZER.words[2:]
+    Tokenizer([second, first, *rest]).save(file)
+    assert main(["verify", str(tmp_path / "c")]) == 1
+    assert f"{file}: vocabulary: is " in capsys.readouterr().out
+    for spoil in (lambda: None, file.unlink):
+        spoil()
+        cache_of(folder, tmp_path / "c")
+        assert main(["verify", str(tmp_path / "c")]) == 0
+
+
 def test_verify_checks_a_caches_hashes(folder, tmp_path, capsys):
     from data.prepare import main
 
