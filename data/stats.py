@@ -3,6 +3,7 @@ table, JSON and PNG."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from .cache_manifest import is_cache
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask
-from .folders import DataError
+from .folders import MANIFEST, DataError
 from .index import open_index
 from .parallel import map_pieces
 from .replay_file import BattleName, parse_name, read_lean
@@ -76,12 +77,13 @@ def _cache_stats(
 ) -> dict[str, Any]:
     if vocabulary:
         raise DataError(f"--vocabulary: the words of the token cache {root} are of its own; leave the option out")
-    cache = TokenCache(root)
+    made = (root / MANIFEST).stat().st_mtime_ns
+    cache = _opened(root, made)  # before its workers are forked, which have it then
     cache.check_formats(formats)
     mask = filter_mask(chosen, cache.table, FILTER)
     if formats:
         mask = mask & pc.is_in(cache.table["format"], value_set=pa.array(formats)).to_numpy()
-    counted = partial(_count_cached, cache=cache)
+    counted = partial(_count_cached, path=root, made=made)
     rows = np.flatnonzero(mask)
     total, turns, _ = _together(map_pieces(counted, rows, desc="stats", processes=processes, bar=bar))
     _, unread, named = cache.counts(formats)
@@ -166,7 +168,15 @@ def _count(paths: Sequence[str], root: str, vocabulary: str | None) -> _Counted:
     return counts, turns, rejects
 
 
-def _count_cached(rows: Sequence[int], cache: TokenCache) -> _Counted:
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, made: int) -> TokenCache:
+    """For all pieces of the work: to open the index of millions takes longer than to count one. `made`: when, for a
+    process that outlives the cache."""
+    return TokenCache(path)
+
+
+def _count_cached(rows: Sequence[int], path: Path, made: int) -> _Counted:
+    cache = _opened(path, made)
     counts: Counter = Counter()
     names, turns = cache.table["path"], []
     for row in rows:

@@ -8,6 +8,7 @@ import pytest
 from data.folders import DataError
 from data.observation import SPACES
 from data.stats import folder_stats, stats_text
+from data.token_cache import TokenCache
 from tests.battle_files import Style, make_battle, write_battle
 
 from .caches import cache_of, tar_of
@@ -147,6 +148,22 @@ def test_a_token_cache_tells_what_its_battle_files_do(made, places, processes, m
         "  won with opponents standing (forfeits) 1", "  next battle's first state dropped 1",
         *(f"  {word:<20} {n:>12,}" for word, n in of_files["unknown_words"]["most"].items()),
     ]  # fmt: skip
+
+
+def test_a_token_cache_is_opened_once(places, tmp_path, monkeypatch):
+    """Not for each piece of its battles: of four million that would be most of the work."""
+    monkeypatch.setattr("data.parallel.PIECE", 1)
+    noted, opens = tmp_path / "opened", TokenCache.__init__
+    noted.touch()
+
+    def watched(self, path):
+        with noted.open("a") as file:
+            file.write("o")
+        opens(self, path)
+
+    monkeypatch.setattr(TokenCache, "__init__", watched)
+    assert stats_of(places[1], processes=2)["battles"] == 8
+    assert len(noted.read_text()) <= 1  # none, where this process had opened it before
 
 
 def test_a_filter_and_formats_choose_battles(made, places):
