@@ -226,6 +226,11 @@ def _list_names(folder: Path, prefix: str) -> tuple[list[str], list[BadName]]:
         bad += [BadName(prefix + _printable(name), "name: is not UTF-8") for name in names if not _is_text(name)]
         names = [name for name in names if _is_text(name)]
     names.sort()
+    if plain := [name for name in names if name.endswith(".json")]:
+        packed = set(names)
+        twice = {name for name in plain if f"{name}.lz4" in packed}
+        bad += [BadName(prefix + name, "name: is that of a battle which lies here as .json.lz4, too") for name in twice]
+        names = [name for name in names if name not in twice]
     return names, bad
 
 

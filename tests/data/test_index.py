@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import datasets
+import lz4.frame
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -116,6 +117,21 @@ def test_bad_names_are_listed_with_reasons(tmp_path):
     assert "splits into 1" in reasons["gen1ou/oops.json.lz4"]
     assert "end in" in reasons["gen1ou/notes.txt"]
     assert "name: is not UTF-8" in reasons.values()
+
+
+def test_a_battle_that_lies_there_packed_and_unpacked_counts_once(tmp_path, capsys):
+    """As after a look into one with `lz4 -d`, which keeps what it unpacks."""
+    packed, other = write_battles(tmp_path / "d", 2, formats=("gen1ou",), style=Style(max_turns=5))
+    plain = packed.with_suffix("")
+    plain.write_bytes(lz4.frame.decompress(packed.read_bytes()))
+    other.with_suffix("").write_bytes(lz4.frame.decompress(other.read_bytes()))
+    other.unlink()
+    (part,) = open_index(tmp_path / "d", cache_dir=tmp_path / "i")
+    assert sorted(part.table["path"].to_pylist()) == sorted(f"gen1ou/{f.name}" for f in (packed, other.with_suffix("")))
+    reason = "name: is that of a battle which lies here as .json.lz4, too"
+    assert [(item.path, item.reason) for item in part.bad_names] == [(f"gen1ou/{plain.name}", reason)]
+    assert main(["verify", str(tmp_path / "d")]) == 1
+    assert f"{plain}: {reason}" in capsys.readouterr().out
 
 
 def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch, caplog):
