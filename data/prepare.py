@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _add_index,
         _add_cache,
         _add_stats,
+        _add_list,
         _add_show,
         _add_verify,
         _add_download,
@@ -288,6 +289,25 @@ def _stats(options: argparse.Namespace) -> int:
         with _room_in(options.png):
             stats_png(stats, options.png)
     return 0 if written else 1
+
+
+def _add_list(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("list", help="name the battle files for which an expression holds; status 1: none")
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--formats", nargs="*", default=[])
+    parser.add_argument("--filter", default="", help="as data.filter; without it every battle")
+    parser.add_argument("--cache-dir", help="where indexes are kept (default: TURNWISE_CACHE or ~/.cache/turnwise)")
+    parser.set_defaults(run=_list)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from .listing import battle_names
+
+    found = False
+    for name in battle_names(options.dir, options.formats, options.filter, options.cache_dir):
+        print(name)
+        found = True
+    return 0 if found else 1  # as grep does
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from .cache_manifest import is_cache
 from .encode import EncodedBattle, Encoder
-from .expression import filter_mask
 from .folders import MANIFEST, DataError
 from .index import open_index
+from .listing import cached_rows, chosen_paths
 from .parallel import map_pieces
 from .replay_file import BattleName, parse_name, read_lean
 from .schema import FIRST_SWITCH, FIRST_TERA, BadBattle
 from .token_cache import CachedBattle, TokenCache
 from .tokenizer import GrowingTokenizer, Tokenizer
 
-FILTER = "--filter"  # in messages about it
 RATING_STEP = 100
 SHOWN = 20
 KINDS = ("move", "switch", "forced switch", "tera", "not recorded")
@@ -58,9 +55,7 @@ def folder_stats(
     if is_cache(root):
         return _cache_stats(root, formats, vocabulary, processes, bar, chosen)
     parts = open_index(root, formats, cache_dir)
-    masks = [filter_mask(chosen, part.table, FILTER) for part in parts]
-    columns = [part.table["path"].filter(mask) for part, mask in zip(parts, masks, strict=True)]
-    paths = [path for column in columns for path in column.to_pylist()]
+    paths = list(chosen_paths(parts, chosen))
     rejects = [(item.path, item.reason) for part in parts for item in part.bad_names]
     counted = partial(_count, root=os.fspath(root), vocabulary=vocabulary)
     total, turns, bad = _together(map_pieces(counted, paths, desc="stats", processes=processes, bar=bar))
@@ -79,12 +74,8 @@ def _cache_stats(
         raise DataError(f"--vocabulary: the words of the token cache {root} are of its own; leave the option out")
     made = (root / MANIFEST).stat().st_mtime_ns
     cache = _opened(root, made)  # before its workers are forked, which have it then
-    cache.check_formats(formats)
-    mask = filter_mask(chosen, cache.table, FILTER)
-    if formats:
-        mask = mask & pc.is_in(cache.table["format"], value_set=pa.array(formats)).to_numpy()
+    rows = cached_rows(cache, formats, chosen)
     counted = partial(_count_cached, path=root, made=made)
-    rows = np.flatnonzero(mask)
     total, turns, _ = _together(map_pieces(counted, rows, desc="stats", processes=processes, bar=bar))
     _, unread, named = cache.counts(formats)
     rejects = cache.manifest["rejects"]

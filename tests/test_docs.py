@@ -35,6 +35,7 @@ RUN_BY = {
     "data.prepare verify": "tests/data/test_tools.py",
     "data.prepare stats": "tests/data/test_tools.py",
     "data.prepare index": "tests/data/test_tools.py",
+    "data.prepare list": "tests/data/test_listing.py",
     "data.prepare cache": "tests/data/test_cache.py",
     "data.prepare vocabulary": "tests/data/test_tokenizer.py",
     "data.prepare download": "tests/data/test_hub.py",
