@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,8 @@ class LivePlayer(ConnectedPlayer):
             kind, winner = ("tie", -1) if event.winner < 0 else ("won", mine ^ event.winner)
             leads = (room.lead, None)[seats]
             outcome = Outcome(match, kind, winner, event.turns, (view, View())[seats], room.refused, leads=leads)
-            self.recorder.record(outcome, (self.username, room.opponent)[seats], (room.rating, "Unrated")[seats])
+            recorder = replace(self.recorder, run=room.begun or self.recorder.run)
+            recorder.record(outcome, (self.username, room.opponent)[seats], (room.rating, "Unrated")[seats])
         if self.replays:
             self.replays.mkdir(parents=True, exist_ok=True)
             # A server that was set up anew counts its battles from 1 again.

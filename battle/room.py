@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from battle.play import View
@@ -49,3 +50,10 @@ class Room:
     def history(self) -> list[str]:
         """All lines of the battle that the translator was told."""
         return [line for lines, _ in self.fed for line in lines]
+
+    @property
+    def begun(self) -> str:
+        """Ten hexadecimal digits, the same for both players, of the moment at which the battle began: where both are
+        recorded, its views have one battle's name, and lie on one side of the split. Empty where it was not told."""
+        told = next((line for line in self.history if line.startswith("|t:|")), "")
+        return hashlib.sha256(f"{self.name} {told}".encode()).hexdigest()[:10] if told else ""

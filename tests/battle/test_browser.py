@@ -11,8 +11,7 @@ from battle import ladder
 from battle.local_server import LocalServer
 from battle.replay_page import replay_page
 from tests.chromium import find_chromium
-
-PORT = 8049
+from trainer.world import free_port
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def look(browser, folder, page, *wanted):
 @pytest.fixture(scope="module")
 def page(browser, tmp_path_factory):
     """The replay page of a live battle; asks for the browser first, so that nothing is played where there is none."""
-    pages = tmp_path_factory.mktemp("pages")
+    pages, port = tmp_path_factory.mktemp("pages"), free_port()
 
     def play(name, *more):
-        base = ["--port", str(PORT), "--format", "gen9ou", "--name", name]
+        base = ["--port", str(port), "--format", "gen9ou", "--name", name]
         return ladder.live(ladder.parser().parse_args([*base, *more]))
 
-    with LocalServer(PORT):
+    with LocalServer(port):
         waiting = threading.Thread(daemon=True, target=play, args=("Turnwise", "--replays", str(pages)))
         waiting.start()
         play("Rival", "--agent", "random", "--mode", "challenge", "--opponent", "Turnwise")

@@ -12,7 +12,7 @@ import pytest
 
 from battle import ladder, local_server
 from battle.local_server import LocalServer, ServerTrouble, listening
-from data.replay_file import read_battle
+from data.replay_file import parse_name, read_battle
 from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def live(port, name, out, *more):
 
 @pytest.mark.timeout(120)
 def test_live_battle_on_a_local_server(tmp_path):
-    port, results = 8047, {}
+    port, results = free_port(), {}
     with LocalServer(port):
         waiting = threading.Thread(
             daemon=True,
@@ -102,6 +102,7 @@ def test_live_battle_on_a_local_server(tmp_path):
     assert {results["a"][0], results["b"][0]} == {"won", "lost"}
     files = list((tmp_path / "gen9ou").glob("*.lz4"))
     assert len(files) == 2
+    assert len({parse_name(path).battle_id for path in files}) == 1  # else they could lie on both sides of a split
     for path in files:
         battle = read_battle(path)
         assert min(battle.actions[:-1]) >= 0

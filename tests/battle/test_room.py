@@ -9,6 +9,7 @@ import pytest
 from battle.interface import RESIGN
 from battle.live import LivePlayer
 from battle.recorder import Recorder
+from battle.room import Room
 from battle.simulator import Event
 from data.replay_file import parse_name, read_json_bytes
 
@@ -374,3 +375,14 @@ def test_a_lead_goes_first_and_the_others_follow_in_order(player, room):
         player.agent.choose_lead, player.sim.says = failing, [preview(3)]
         assert player.hear(request(1) + "\n|teampreview") == [("/choose team 213", "1")]
     assert room.refused == ["the agent failed, the first leads"] * 3
+
+
+def test_a_battles_views_have_one_name_wherever_they_were_recorded(player, room):
+    assert room.begun == ""  # not told: its recorder's own name has to do
+    player.hear("|t:|1700000000\n|gametype|singles", request(3) + "\n|t:|1700000009\n|turn|1")
+    names = {
+        Room(TAG, name, "lane", fed=[(["|j|Me"], None), ([f"|t:|{moment}", "|t:|1700000009"], None)]).begun
+        for name, moment in ((TAG, 1700000000), (TAG, 1700000001), ("battle-gen9ou-8", 1700000000))
+    }
+    assert len(names) == 3  # a server that was started anew counts its battles from 1
+    assert room.begun in names
