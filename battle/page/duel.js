@@ -1,4 +1,5 @@
 const about = JSON.parse(document.getElementById("data").textContent);
+const TERA = 9; // between the id of a move and that of the same move with terastallizing
 const [me, foe] = about.players;
 let table = { version: -1 };
 let answered = -1; // the version of the last table that was answered
@@ -43,6 +44,18 @@ async function ask() {
   }
 }
 
+// A number for each action, and for a move that terastallizes the move's own, with Shift.
+function keyFor(action, number) {
+  if (action.kind !== "tera") return number < 10 ? `${number}` : "";
+  return `⇧${1 + table.turn.actions.findIndex(({ id }) => id === action.id - TERA)}`;
+}
+
+function actionOf(event) {
+  const number = event.code?.startsWith("Digit") ? event.code.slice(5) : event.key;
+  const wanted = `${event.shiftKey ? "⇧" : ""}${number}`;
+  return table.turn.actions.find((action, i) => keyFor(action, i + 1) === wanted);
+}
+
 function row(action, number) {
   const share = thoughts?.actions[action.id] ?? 0;
   const shade = make("div", "bar");
@@ -52,7 +65,7 @@ function row(action, number) {
     make("div", "what", ...action.types.slice(0, 1).map(typeTag), make("b", "", action.name),
       make("small", "", kindOf(action))),
     make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
-    make("div", "p", thoughts ? percent(share) : number < 10 ? make("kbd", "keys", `${number}`) : ""),
+    make("div", "p", thoughts ? percent(share) : keyFor(action, number) ? make("kbd", "keys", keyFor(action, number)) : ""),
     action.moves ? make("div", "moves", action.moves.join(" · ")) : "");
   button.dataset.id = action.id;
   button.disabled = table.phase !== "asked";
@@ -159,7 +172,7 @@ function setUp() {
   });
   document.addEventListener("keydown", (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || table.phase !== "asked") return;
-    const action = table.turn.actions[Number(event.key) - 1];
+    const action = actionOf(event);
     if (action && event.target.tagName !== "SELECT") choose(action.id);
     if (event.key === "h" && about.coach && !thoughts) ask();
   });

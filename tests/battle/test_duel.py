@@ -198,7 +198,15 @@ def test_a_person_plays_by_clicks_with_a_team_of_ones_own_and_the_command_ends_w
                 if turn == 0:
                     assert browser.ask("document.querySelector('#choices h2').textContent") == "Who leads?"
                     assert browser.ask("document.querySelectorAll('#field .mon .name').length") == 6
-                if turn % 2:
+                if turn == 3:  # no longer at team preview, so a move can terastallize
+                    shown = browser.ask("document.querySelector('button.action[data-id=\"10\"] kbd').textContent")
+                    move = browser.ask(
+                        "[...document.querySelectorAll('button.action')].findIndex(b => b.dataset.id === '1')"
+                    )
+                    assert shown == f"⇧{move + 1}"
+                    key = f"{{code: 'Digit{move + 1}', key: '\"', shiftKey: true}}"
+                    browser.ask(f"document.dispatchEvent(new KeyboardEvent('keydown', {key}))")
+                elif turn == 1:
                     browser.key("1")
                 elif turn == 4:  # the button of before had the focus
                     assert browser.ask("document.activeElement === document.querySelector('button.action')")
@@ -229,4 +237,7 @@ def test_a_person_plays_by_clicks_with_a_team_of_ones_own_and_the_command_ends_w
             browser.wait("document.body.dataset.phase === 'idle' && !document.getElementById('note').textContent")
     finally:
         process.kill()
-    assert {parse_name(path).player for path in tmp_path.glob("gen9ou/*")} == {"Ann", "typeswitch"}
+    files = list(tmp_path.glob("gen9ou/*"))
+    assert {parse_name(path).player for path in files} == {"Ann", "typeswitch"}
+    (mine,) = (read_battle(path) for path in files if parse_name(path).player == "Ann")
+    assert mine.actions[2] == 10  # by Shift and the move's number
