@@ -66,7 +66,7 @@ function row(action, number) {
       make("small", "", kindOf(action))),
     make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
     make("div", "p", thoughts ? percent(share) : keyFor(action, number) ? make("kbd", "keys", keyFor(action, number)) : ""),
-    action.moves ? make("div", "moves", action.moves.join(" · ")) : "");
+    action.moves ? make("div", "moves", [action.item, action.ability, ...action.moves].filter(Boolean).join(" · ")) : "");
   button.dataset.id = action.id;
   button.disabled = table.phase !== "asked";
   button.addEventListener("click", () => choose(action.id));

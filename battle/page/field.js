@@ -85,6 +85,6 @@ function kindOf(action) {
   if (action.kind === "switch") return `switch · ${percent(action.hp)}`;
   if (action.kind === "other") return "not in this state";
   if (action.kind === "must") return "in place of its moves";
-  if (action.kind === "lead") return [action.item, action.ability].filter(Boolean).join(" · ");
+  if (action.kind === "lead") return "";
   return action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
 }

@@ -182,6 +182,7 @@ def test_a_person_plays_by_clicks_with_a_team_of_ones_own_and_the_command_ends_w
     command = [
         sys.executable, "-m", "battle.duel", "--agent", "type_switch", "--formats", "gen9ou", "--out", str(tmp_path),
         "--port", str(free_port()), "--team", str(sorted(team.glob("*.gen9ou_team"))[0]), "--name", "Ann",
+        "--seed", "3",  # the first three of its turns leave all choices
     ]  # fmt: skip
     start = lambda *more: subprocess.Popen(  # noqa: E731
         [*command, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
