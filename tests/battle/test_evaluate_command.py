@@ -1,5 +1,6 @@
 """Evaluation's command: who meets whom, what is asked for, what is noted, and how it ends."""
 
+import errno
 import json
 import os
 import re
@@ -174,17 +175,19 @@ def test_a_note_that_says_less_than_is_counted_is_no_note(tmp_path, monkeypatch)
     assert len(asked.matches) == 7
 
 
-def test_the_report_is_kept_where_its_table_cannot_be_said(tmp_path, monkeypatch):
+def test_the_report_is_kept_where_its_table_cannot_be_said(tmp_path, monkeypatch, capsys):
     tell(monkeypatch, evaluate, ("won", 0))
     place = tmp_path / "r.json"
 
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("sys.stdout.write", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("data.terminal.silence_output", lambda: None)  # it would be pytest's own
+    with pytest.raises(SystemExit, match="standard output: No space left on device"):
         evaluate.main(asked_for(place))
     assert json.loads(place.read_text())["battles"] == 4
+    assert "win rate" in capsys.readouterr().err
 
 
 def test_a_stop_begins_no_further_battle_and_no_further_format(tmp_path, monkeypatch, capsys):
