@@ -171,6 +171,9 @@ def _data(facts: RunFacts, licence: str) -> str:
     ]
     if config.get("filter"):
         lines.append(f"Which battles were taken: `{config['filter']}`.")
+    for source in config.get("sources") or ():
+        if source.get("filter"):
+            lines.append(f"Of those in `{_unplaced(source['path'])}`: `{source['filter']}`.")
     if config.get("clone"):
         lines.append(f"Whose actions the policy clones: `{config['clone']}`. The others teach the critics alone.")
     if start := facts.about["config"]["model"].get("init_from"):

@@ -230,7 +230,10 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     about["config"]["data"] |= {"filter": "rating > 1000", "clone": "won"}
     about["config"]["model"]["init_from"] = "me/before"
     about["config"]["output"] = "/home/me/runs/secret run"
-    about["config"]["data"]["sources"] = [{"path": "/data/me/battles", "weight": 2}]
+    about["config"]["data"]["sources"] = [
+        {"path": "/data/me/battles", "weight": 2, "filter": ""},
+        {"path": "/data/me/own", "weight": 1, "filter": "won and turns > 9"},
+    ]
     (run / "about.json").write_text(json.dumps(about))
     played = {"format": "gen1ou", "battles": 200, "win_rate": 0.615, "interval95": [0.546, 0.68]}
     none = {"format": "gen1ou", "battles": 0, "win_rate": None, "interval95": [0.0, 1.0]}
@@ -256,6 +259,8 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     assert "forbids commercial use" not in given
     (folder / "README.md").unlink()
     assert "taken: `rating > 1000`" in card.text
+    assert "Of those in `…/own`: `won and turns > 9`." in card.text
+    assert "Of those in `…/battles`" not in card.text
     assert "It began with `me/before`." in card.text
     assert "/me/" not in card.text.replace("/me/before", "")  # whose machine it was is nobody's business
     assert '"output": "…/secret run"' in card.text
