@@ -22,12 +22,13 @@ from launch.record import write_record
 
 
 def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Battles, points (a tie is half) and the Wilson interval of rows of an evaluation."""
+    """Battles, win rate (a tie is half a win; None where all battles were void) and its Wilson interval, of rows of an
+    evaluation."""
     battles = sum(row["battles"] for row in rows)
     points = sum(row["wins"] + row["ties"] / 2 for row in rows)
     return {
         "battles": battles,
-        "win_rate": round(points / battles, 4),
+        "win_rate": round(points / battles, 4) if battles else None,
         "interval95": [round(bound, 4) for bound in wilson(points, battles)],
     }
 
@@ -51,6 +52,11 @@ def gain(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {"gain": round(a - b, 4), "interval95": [round(low, 4), round(high, 4)]}
 
 
+def rate_told(row: dict[str, Any], form: str) -> str:
+    """A row's win rate, – where it has none, as `battle.evaluate` prints it."""
+    return "–" if row["win_rate"] is None else f"{row['win_rate']:{form}}"
+
+
 def report(out: Path) -> dict[str, Any]:
     """Of a loop's folder. Raises FileNotFoundError where no round was evaluated."""
     files = sorted(out.glob("round*/play.json"), key=lambda path: int(re.sub(r"\D", "", path.parent.name)))
@@ -68,6 +74,8 @@ def report(out: Path) -> dict[str, Any]:
         }
     first, *later = found
     for name in later:
+        if None in (found[first]["pool"]["win_rate"], found[name]["pool"]["win_rate"]):
+            continue
         found[name]["gain_on_the_first"] = gain(found[first]["pool"], found[name]["pool"])
     return found
 
@@ -86,14 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     (args.out / "loop.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, of in found.items():
         low, high = of["pool"]["interval95"]
-        line = (
-            f"{name}: {of['pool']['win_rate']:.1%} [{low:.1%}, {high:.1%}] of {of['pool']['battles']} against the pool"
-        )
+        rate = rate_told(of["pool"], ".1%")
+        line = f"{name}: {rate} [{low:.1%}, {high:.1%}] of {of['pool']['battles']} against the pool"
         if "gain_on_the_first" in of:
             low, high = of["gain_on_the_first"]["interval95"]
             line += f", {of['gain_on_the_first']['gain']:+.1%} [{low:+.1%}, {high:+.1%}] on the first"
         print(line)
-        print("  random: " + ", ".join(f"{f} {r['win_rate']:.0%}" for f, r in of["against_random"].items()))
+        print("  random: " + ", ".join(f"{f} {rate_told(r, '.0%')}" for f, r in of["against_random"].items()))
     if args.name:
         print(write_record(args.name, args.command, found, {}))
     return 0

@@ -91,6 +91,18 @@ def test_rounds_stand_beside_each_other(tmp_path, capsys):
     assert "round2: 62.0%" in capsys.readouterr().out
 
 
+def test_a_round_whose_battles_are_all_void_has_no_rate(tmp_path, capsys):
+    for name, void in (("round1", False), ("round2", True)):
+        (tmp_path / name).mkdir()
+        found = [row | {"battles": 0, "wins": 0, "losses": 0, "ties": 0} if void else row for row in rows(20)]
+        (tmp_path / name / "play.json").write_text(json.dumps({"results": found}))
+    assert loop_report.main([str(tmp_path)]) == 0
+    second = json.loads((tmp_path / "loop.json").read_text())["round2"]
+    assert second["pool"] == {"battles": 0, "win_rate": None, "interval95": [0.0, 1.0]}
+    assert "gain_on_the_first" not in second
+    assert "round2: – [0.0%, 100.0%] of 0 against the pool\n  random: gen1ou –" in capsys.readouterr().out
+
+
 def test_an_empty_folder_is_said(tmp_path, capsys):
     assert loop_report.main([str(tmp_path)]) == 1
     assert "no round with a play.json" in capsys.readouterr().err
