@@ -6,6 +6,8 @@ the battles that wait for it, so that a model can run them as one batch.
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,21 +78,35 @@ class Agent(Protocol):
 
 
 def answers(agent: Agent, observations: list[Observation]) -> list[int]:
-    """An agent's action ids, one per observation; raises BattleError where it answers more or fewer."""
+    """An agent's action ids, one per observation; raises BattleError where it answers more or fewer, or otherwise than
+    by a list of whole numbers."""
     actions = agent.choose(observations)
-    if len(actions) != len(observations):
+    try:
+        chosen = [operator.index(action) for action in actions]
+    except TypeError as error:
         raise BattleError(
-            f"player {agent.name!r}: choose gave {len(actions)} actions for {len(observations)} observations: it must "
+            f"player {agent.name!r}: choose gave {reprlib.repr(actions)}: give a list of action ids, whole numbers, "
+            "one for each observation"
+        ) from error
+    if len(chosen) != len(observations):
+        raise BattleError(
+            f"player {agent.name!r}: choose gave {len(chosen)} actions for {len(observations)} observations: it must "
             "answer each"
         )
-    return [int(action) for action in actions]
+    return chosen
 
 
 def lead_of(agent: Agent, views: msgspec.Raw, may_resign: bool = False) -> int:
     """The place of the lead that an agent chooses at team preview, or RESIGN, by the views of a `preview` event. Raises
     BattleError where it names no Pokémon of its own."""
     previews = decode(views)
-    place = int(agent.choose_lead(previews))
+    given = agent.choose_lead(previews)
+    try:
+        place = operator.index(given)
+    except TypeError as error:
+        raise BattleError(
+            f"player {agent.name!r}: choose_lead gave {reprlib.repr(given)}: give the place of a Pokémon, an integer"
+        ) from error
     if not 0 <= place < len(previews) and not (may_resign and place == RESIGN):
         raise BattleError(f"player {agent.name!r}: choose_lead gave {place}: give 0 to {len(previews) - 1}")
     return place

@@ -15,6 +15,7 @@ from battle import evaluate, players
 from battle.baselines import RandomAgent
 from battle.errors import BattleError
 from battle.evaluate import part_of
+from battle.interface import answers
 from battle.play import play
 from battle.players import make_player, parse_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
@@ -332,6 +333,24 @@ def test_an_agent_that_answers_too_few_is_named(monkeypatch, capsys):
     monkeypatch.setitem(players.BASELINES, "silent", Silent)
     assert evaluate.main(["--agent", "silent", "--against", "random", "--formats", "gen1ou", "--battles", "2"]) == 1
     assert "player 'silent': choose gave 0 actions for 2 observations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [None, 3, [None], [1.5], ["a"]])
+def test_an_agent_that_answers_by_no_list_of_whole_numbers_is_told_what_to_give(given):
+    class Own(RandomAgent):
+        def choose(self, observations):
+            return given
+
+    with pytest.raises(BattleError, match=r"player 'random': choose gave .*: give a list of action ids"):
+        answers(Own(), [None])
+
+
+def test_an_agent_may_answer_by_an_array():
+    class Own(RandomAgent):
+        def choose(self, observations):
+            return np.array([3, 12])
+
+    assert answers(Own(), [None, None]) == [3, 12]
 
 
 def test_no_opponent_is_left_out_for_its_name(capsys):

@@ -94,9 +94,10 @@ def test_a_battle_given_up_at_team_preview_is_lost_and_has_no_file(simulator, te
     assert Recorder(tmp_path, run="r", version="0").record(outcome) == []
 
 
-def test_a_place_that_the_team_has_not_is_refused(simulator, teams):
-    with pytest.raises(BattleError, match="player 'random': choose_lead gave 6: give 0 to 5"):
-        list(play(simulator, [matched((Leads(6), RandomAgent()), teams)]))
+@pytest.mark.parametrize(("place", "told"), [(6, "6: give 0 to 5"), (None, "None: give the place of a Pokémon")])
+def test_a_place_that_the_team_has_not_is_refused(simulator, teams, place, told):
+    with pytest.raises(BattleError, match=f"player 'random': choose_lead gave {told}"):
+        list(play(simulator, [matched((Leads(place), RandomAgent()), teams)]))
     simulator.drop("m")
 
 
