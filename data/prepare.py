@@ -18,7 +18,7 @@ from .encode import ILLEGAL_RULES, EncodedBattle, Encoder
 from .observation import SPACES
 from .parallel import WorkerLost
 from .replay_file import MAX_BYTES, BadBattleFile, read_lean
-from .report_file import report_file, write_report
+from .report_file import report_file, writable_folder, write_report
 from .schema import BadBattle
 from .terminal import silence_output, steady_output
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
@@ -364,7 +364,7 @@ def _add_download(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--revision", default="main")
     parser.add_argument("--formats", nargs="*", default=[])
     parser.add_argument("--subset", default="", help="folder in the repository, as pac-base of the pile")
-    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--to", type=writable_folder, required=True)
     parser.add_argument("--unpack", action="store_true", help="also unpack the archives beside themselves")
     parser.set_defaults(run=_download)
 

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from data.hub_errors import HUB_ERRORS, said_of
 from data.imports import all_at_once
+from data.report_file import writable_folder
 from data.terminal import steady_output
 from trainer.export import CALIBRATION, CURVE
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     pulling = verbs.add_parser("pull", help="download one")
     pulling.add_argument("name", help="NAME/MODEL")
-    pulling.add_argument("--to", required=True, type=Path)
+    pulling.add_argument("--to", required=True, type=writable_folder)
     packing = verbs.add_parser("pack", help="weights in bf16 and a card, without the code: to be kept beside it")
     packing.add_argument("checkpoint", help="a run's folder, a checkpoint, or a saved model")
     packing.add_argument("--to", required=True, type=Path)

@@ -18,6 +18,7 @@ from huggingface_hub import HfApi, ModelCard, close_session
 from battle.agents import TurnwiseAgent
 from battle.saved_agent import model_folder
 from data.hub_errors import HUB_ERRORS, said_of
+from data.prepare import main as prepare
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from tests.battle_files import make_battle
 from tests.data.hub_server import StandInHub
@@ -403,6 +404,16 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(trained, exchanged, hub, t
     assert "Traceback" not in done.stderr
     assert "plays as hub" in done.stdout
     assert "none: me/nobody: no such folder, and the Hub does not give it (404" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["trainer.hub pull me/agent", "data.prepare download"])
+def test_a_folder_that_cannot_be_is_named_before_the_hub_is_asked(command, tmp_path, capsys):
+    there = tmp_path / "there"
+    there.write_text("")
+    module, *words = command.split()
+    with pytest.raises(SystemExit):
+        (hub_main if module == "trainer.hub" else prepare)([*words, "--to", str(there)])
+    assert f"argument --to: {str(there)!r}: cannot be written: give another folder" in capsys.readouterr().err
 
 
 def test_requests_of_the_hubs_client_are_not_told():
