@@ -67,13 +67,18 @@ class Journal:
         file.flush()
 
 
-def remove_unnoted(out: Path, battle_format: str, run: str, done: set[str]) -> None:
+def remove_unnoted(out: Path, battle_format: str, run: str, done: set[str]) -> set[str]:
     """Take away files of battles that a kill left recorded, wholly or by half, and not noted, by their ids: they are
-    played again, and would stand twice under two dates."""
+    played again, and would stand twice under two dates. Returns the ids of the battles whose files lie there."""
     prefix = f"{battle_format}-{run}-"
+    there = set()
     for path in (out / battle_format).glob(f"{prefix}*"):
-        if path.name[len(prefix) :].split("_", 1)[0] not in done:
+        battle = path.name[len(prefix) :].split("_", 1)[0]
+        if battle in done:
+            there.add(battle)
+        else:
             path.unlink()
+    return there
 
 
 def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from data.arguments import at_least_one, none_or_more, share
 from data.progress import progress_bar
 from data.terminal import first_line, steady_output
 
+log = logging.getLogger(__name__)
+
 JOURNAL = "selfplay.jsonl"
 
 
@@ -112,8 +114,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         settings = {key: getattr(args, key) for key in asked} | {"simulator": sim.version}
         journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents), "--out")
         done = {note["battle"] for note in journal.notes}
-        for name in args.formats:
-            remove_unnoted(args.out, name, journal.run, {pool.id_of(number) for number in done})
+        ids = {pool.id_of(number) for number in done}
+        there = set().union(*(remove_unnoted(args.out, name, journal.run, ids) for name in args.formats))
+        # One that was given up at team preview, before its first turn, never had files.
+        gone = {pool.id_of(note["battle"]) for note in journal.notes if note.get("turns")} - there
+        if gone:
+            log.warning(
+                "%s: counts %d battles as recorded and %d of them have no files there, as after a move: they are not "
+                "played again; give a fresh --out to record them anew", journal.path, len(done), len(gone),
+            )  # fmt: skip
         recorder = Recorder(args.out, run=journal.run, version=sim.version, level=args.level)
         todo = (n for n in range(args.battles) if n not in done)
 

@@ -73,6 +73,17 @@ def test_selfplay_goes_on_where_it_was(tmp_path):
     assert selfplay.run(arguments(parts, 6))["battles"] == 0
 
 
+def test_recorded_battles_whose_files_were_moved_away_are_told(tmp_path, caplog):
+    """They are not played again: without a word the command would record nothing and end well."""
+    out = tmp_path / "out"
+    assert selfplay.run(arguments(out, 4))["battles"] == 4
+    assert selfplay.run(arguments(out, 4))["battles"] == 0
+    assert caplog.text == ""
+    (out / "gen1ou").rename(tmp_path / "gen1ou")
+    assert selfplay.run(arguments(out, 5))["battles"] == 1
+    assert f"{out / selfplay.JOURNAL}: counts 4 battles as recorded and 2 of them have no files there" in caplog.text
+
+
 def test_selfplay_does_not_go_on_with_other_weights_under_the_same_name(tmp_path, monkeypatch):
     """A run that still trains, or was trained again, has other ones in its folder by then."""
 
