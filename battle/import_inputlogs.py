@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "imported.jsonl"
 WINNERS = ("p1", "p2", "tie")
+OUT_OF_REACH = ("custom rules", "no singles format of this Showdown")  # reasons that are no failure to replay
 
 
 class BadLog(BattleError):  # noqa: N818
@@ -302,7 +303,7 @@ class Importer:
 
     def report(self, seconds: float) -> dict[str, Any]:
         replayed = self.battles + self.skipped
-        tried = replayed + sum(n for reason, n in self.reasons.items() if reason != "custom rules")
+        tried = replayed + sum(n for reason, n in self.reasons.items() if reason not in OUT_OF_REACH)
         return {
             "battles": self.battles,
             "views": self.views,

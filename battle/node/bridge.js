@@ -25,6 +25,7 @@ const { Lane } = require('./lanes');
 const { Live } = require('./live');
 const { replay } = require('./replay');
 const { Mind } = require('./search');
+const { isSingles } = require('./words');
 
 const lanes = new Map();
 const warnings = [];
@@ -79,11 +80,7 @@ const verbs = {
     emit({ event: 'searched', lane, ...lanes.get(lane).choose(lines, request) });
   },
   formats(emit, lane, ids) {
-    // By its own id alone: other spellings would go into states and folders.
-    const known = ids.filter((name) => {
-      const { exists, id, gameType } = Dex.formats.get(name);
-      return exists && id === name && gameType === 'singles';
-    });
+    const known = ids.filter(isSingles);
     emit({ event: 'formats', lane, known, generated: known.filter((name) => Dex.formats.get(name).team) });
   },
 };

@@ -2,7 +2,7 @@
 // An input log (seed, teams, every choice of both players) played again: both first-person views, with nothing guessed.
 
 const { Lane, SIDES } = require('./lanes');
-const { clean } = require('./words');
+const { clean, isSingles } = require('./words');
 
 // What a log may hold beside both players' choices. The simulator knows more: `eval` would run its text as a program, in a
 // file that anybody wrote, and a line break would begin a command of its own.
@@ -36,6 +36,10 @@ function actionOf(view, table, text) {
  *   and legal bits; `unknown` counts choices that are no action of ours
  */
 function replay(id, record, warn) {
+  // Showdown would play a format that it does not know by rules of its own.
+  if (!isSingles(record.word)) {
+    return JSON.stringify({ event: 'replayed', lane: id, problem: 'no singles format of this Showdown', message: record.format });
+  }
   const foreign = record.choices.find((text) => !COMMANDS.test(text));
   if (foreign !== undefined) {
     return JSON.stringify({ event: 'replayed', lane: id, problem: 'a command that is none of a battle', message: String(foreign) });

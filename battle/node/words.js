@@ -16,6 +16,12 @@ const letters = (text) => String(text ?? '').toLowerCase().replace(/[^a-z]+/g, '
 /** A float as JSON that reads back as a float in every language (1 becomes 1.0). */
 const float = (x) => (Number.isInteger(x) ? `${x}.0` : String(x));
 
+/** Whether a name is the id of a singles format that this Showdown knows: other spellings would go into states and folders. */
+function isSingles(name) {
+  const { exists, id, gameType } = Dex.formats.get(name);
+  return exists && id === name && gameType === 'singles';
+}
+
 const typeWord = (type) => (type === '???' ? 'threequestionmarks' : clean(type));
 
 const pairs = new Map();
@@ -109,4 +115,4 @@ const NO_MOVE = '{"name":"nomove","move_type":"nomove","category":"nomove","base
   '"current_pp":0,"max_pp":0}';
 const NO_BOOSTS = BOOSTS.map((stat) => `"${stat}_boost":0`).join(',');
 
-module.exports = { BOOSTS, NO_BOOSTS, NO_MOVE, Words, clean, float, letters, typeWord, typesWord };
+module.exports = { BOOSTS, NO_BOOSTS, NO_MOVE, Words, clean, float, isSingles, letters, typeWord, typesWord };

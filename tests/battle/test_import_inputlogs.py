@@ -257,6 +257,18 @@ def test_a_log_runs_no_program(simulator, tmp_path):
     assert (found["battles"], found["dropped"]) == (1, {"a command that is none of a battle": 3})
 
 
+def test_a_log_of_no_singles_format_is_left_out_by_a_plain_reason(simulator, tmp_path, capsys):
+    """An unknown one was imported as what Showdown takes it for, and doubles passed for a fault of the simulator."""
+    record, source = played_log(simulator, "a"), tmp_path / "logs.jsonl"
+    formats = {"a": "[Gen 1] OU", "b": "gen99foo", "c": "gen9randomdoublesbattle"}
+    source.write_text("".join(json.dumps(record | {"id": name, "format": f}) + "\n" for name, f in formats.items()))
+    assert import_inputlogs.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["battles"], found["dropped"]) == (1, {"no singles format of this Showdown": 2})
+    assert found["replayed_share"] == 1
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["gen1ou"]
+
+
 def test_an_import_that_is_stopped_goes_on_where_it_was(simulator, tmp_path, monkeypatch, capsys):
     record, source, report = played_log(simulator, "a"), tmp_path / "logs.jsonl", tmp_path / "report.json"
     source.write_text("".join(json.dumps(record | {"id": f"{n}"}) + "\n" for n in range(10)))
