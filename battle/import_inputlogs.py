@@ -4,7 +4,8 @@ An input log holds a battle's seed, its teams and every choice of both players. 
 both first-person views exactly. Read are JSONL files (`.jsonl`, `.jsonl.gz`: one object a line with id, format, seed,
 teams, choices, and if there winner (p1, p2 or tie), lines_sha256, ratings, date) and Showdown's own input logs
 (`.inputlog`, one battle a file, its id the file's name). What does not replay is left out with its reason, and so is a
-second battle of one id; given again, what was left out is tried again.
+second battle of one id; given again, what was left out is tried again. A battle without a date, as every `.inputlog`,
+is written under 2000-01-01, and the report counts them (`undated`): a filter by date takes them for that old.
 A file that cannot be read to its end is named, the others go on, and the exit status is 1. No names of people are kept.
 Ctrl-C ends it after the battles at hand; the same command goes on with the rest.
 """
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "imported.jsonl"
 WINNERS = ("p1", "p2", "tie")
+NO_DATE = date(2000, 1, 1)  # in the name of a file, which must hold one
 OUT_OF_REACH = ("custom rules", "no singles format of this Showdown")  # reasons that are no failure to replay
 
 
@@ -72,7 +74,7 @@ class Log:
     winner: str | None = None
     sha256: str | None = None
     ratings: list[Any] = field(default_factory=lambda: [None, None])
-    date: date = date(2000, 1, 1)
+    date: date | None = None
 
     def message(self) -> dict[str, Any]:
         return {
@@ -112,7 +114,7 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode  # none of what JSON lacks
 def _entry(line: bytes, place: str) -> Log | BadLog:
     try:
         record = _object(line)
-        day = date.fromisoformat((record.get("date") or "2000-01-01")[:10])
+        day = date.fromisoformat(record["date"][:10]) if record.get("date") else None
         one, two = record.get("ratings") or (None, None)
         if record["seed"] is None:
             raise ValueError("no seed")  # other dice at each import
@@ -184,7 +186,7 @@ class Importer:
         self.recorder = Recorder(out, run="human", version=sim.version, level=level)
         self.reasons: collections.Counter[str] = collections.Counter()
         self.bad_files: list[str] = []
-        self.battles = self.views = self.states = self.blanks = self.unknown = 0
+        self.battles = self.views = self.states = self.blanks = self.unknown = self.undated = 0
         self.journal = out / JOURNAL
         self.done = self._read_journal()
         self.skipped = 0
@@ -251,7 +253,7 @@ class Importer:
             return
         views = msgspec.json.decode(bytes(event.views), type=list[_View])
         finals = msgspec.json.decode(bytes(event.finals), type=list[msgspec.Raw])
-        self.recorder.date = entry.date.strftime("%m-%d-%Y")
+        self.recorder.date = (entry.date or NO_DATE).strftime("%m-%d-%Y")
         for side, (view, final) in enumerate(zip(views, finals, strict=True)):
             meta = {
                 "source": "input log",
@@ -278,6 +280,7 @@ class Importer:
             self.blanks += sum(action < 0 for action in view.actions)
         self.unknown += event.unknown
         self.battles += 1
+        self.undated += entry.date is None
         notes.write(json.dumps({"id": entry.id}) + "\n")
 
     @staticmethod
@@ -313,6 +316,7 @@ class Importer:
             "replayed_share": replayed / tried if tried else None,
             "choices_missing": self.blanks,
             "choices_unknown": self.unknown,
+            "undated": self.undated,
             "already_there": self.skipped,
             "seconds": round(seconds, 1),
             "views_per_second": round(self.views / seconds, 2) if seconds else None,

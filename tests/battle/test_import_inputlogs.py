@@ -269,6 +269,20 @@ def test_a_log_of_no_singles_format_is_left_out_by_a_plain_reason(simulator, tmp
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["gen1ou"]
 
 
+def test_battles_without_a_date_are_counted(simulator, tmp_path, capsys):
+    """A filter by date drops them: their files bear a day before Showdown's first."""
+    record, source = played_log(simulator, "a"), tmp_path / "logs.jsonl"
+    logs = (record, record | {"id": "b", "date": "2024-05-01"}, record | {"id": "c", "date": None})
+    source.write_text("".join(json.dumps(log) + "\n" for log in logs))
+    write_inputlog(tmp_path / "d.inputlog", record)
+    out = tmp_path / "out"
+    assert import_inputlogs.main([str(source), str(tmp_path / "d.inputlog"), "--out", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["battles"], found["undated"]) == (4, 3)
+    dates = sorted(parse_name(path).date for path in out.rglob("*.lz4"))
+    assert dates == ["01-01-2000"] * 6 + ["05-01-2024"] * 2
+
+
 def test_an_import_that_is_stopped_goes_on_where_it_was(simulator, tmp_path, monkeypatch, capsys):
     record, source, report = played_log(simulator, "a"), tmp_path / "logs.jsonl", tmp_path / "report.json"
     source.write_text("".join(json.dumps(record | {"id": f"{n}"}) + "\n" for n in range(10)))
