@@ -248,6 +248,8 @@ def load_config(path: str | Path | None, overrides: list[str] = ()) -> RunConfig
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator:
+            if text.endswith((".yaml", ".yml")):
+                raise ConfigError(f"command line: {text!r} is no setting: give a file of settings as --config {text}")
             raise ConfigError(f"command line: {text!r} is no setting: write it as a.b=c")
         try:
             parsed = yaml.load(value, _EachKeyOnce)
@@ -357,9 +359,14 @@ def merge(tree: dict, new: dict, schema: type, source: str, prefix: str = "") ->
 
 def _said_of_type(text: str) -> str:
     """msgspec's "Expected `array`, got `str` - at `$.a.b`" as the key and what to give; other texts as they are."""
+    if found := re.fullmatch(r"Expected `array` of length (\d+), got (\d+) - at `\$\.(.+)`", text):
+        return f"{found[3]}: give a list of {found[1]}, not of {found[2]}"
     if (found := re.fullmatch(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`", text)) is None:
         words, _, path = text.partition(" - at `$.")
         return words if path and path[:-1] in words else text  # our own words name the key themselves
+    if found[2] == "bool" and "str" in found[1].split(" | "):
+        never = ", or resume=never" if found[3] == "resume" else ""  # what resume=no means
+        return f"{found[3]}: YAML reads yes, no, on and off as true or false: put the word in quotes{never}"
     empty = " is empty" if found[2] == "null" else ""
     return f"{found[3]}{empty}: give {' or '.join(_KINDS.get(kind, kind) for kind in found[1].split(' | '))}"
 
