@@ -110,6 +110,11 @@ def evaluate_folder(
     model = open_model(checkpoint, source, whole)
     network, config, heldout = model.network, model.network.config, model.heldout.some(battles)
     other = None if against is None else open_model(against, source, whole, config)
+    for name, opened in ({checkpoint: model} | ({} if other is None else {against: other})).items():
+        try:
+            opened.network.config.gamma_index(gamma)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     fitted = model.folder / "calibration.json"
     if fitted.exists():
         calibration = json.loads(fitted.read_text())

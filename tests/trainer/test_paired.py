@@ -104,3 +104,12 @@ def test_one_that_may_have_seen_the_battles_is_told_of(trained, other, cached, c
     caplog.clear()
     assert evaluate_main([*command, "--all"]) == 0
     assert "it held out" not in caplog.text
+
+
+def test_the_one_that_lacks_a_discount_is_named(trained, other, cached, capsys):
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"gammas": [0.8, *config["gammas"][1:]]}))
+    command = ["--checkpoint", str(trained), "--against", str(other), "--data", str(cached), "--gamma"]
+    for gamma, named in (("0.9", other), ("0.8", trained)):
+        assert evaluate_main([*command, gamma]) == 1
+        assert f"error: {named}: γ = {gamma} was not trained: choose one of" in capsys.readouterr().err
