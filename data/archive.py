@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_MEMBERS = 50_000_000
 _FOLDER = re.compile(r"gen[0-9]+[a-z0-9]+", re.ASCII)  # which can be nothing but a format's
+_ID = re.compile(rf"(?:[a-z]+-)?({_FOLDER.pattern})-", re.ASCII)  # of a battle, as gen1ou-123 or smogtours-gen1ou-123
 
 
 class Member(NamedTuple):
@@ -96,8 +97,8 @@ def members(
     aren't read.
 
     Raises:
-        DataError: the archive is cut or spoilt, has too many members, or battles in another format's folder. Members
-            before that were given.
+        DataError: the archive is cut or spoilt, has too many members, or battles of another format, by their folder or,
+            in no format's folder, by their ids. Members before that were given.
     """
     count = 0
     try:
@@ -111,11 +112,11 @@ def members(
                     tar.members = []
                     continue
                 reason = _reason(info, name, max_bytes, wanted)
-                folder = PurePosixPath(info.name).parent.name
-                if not reason and folder != format_of_archive(file.name) and _FOLDER.fullmatch(folder):
+                told = "" if reason else _format_told(PurePosixPath(info.name))
+                if told and told != format_of_archive(file.name):
                     raise DataError(
-                        f"{file}: holds {_printable(info.name)}, of {folder}, and its name tells the format of all; "
-                        f"call it {folder}.tar.gz, or unpack it where it holds several"
+                        f"{file}: holds {_printable(info.name)}, of {told}, and its name tells the format of all; "
+                        f"call it {told}.tar.gz, or unpack it where it holds several"
                     )
                 yield Member(_printable(name), reason, lambda info=info: _read(tar, info, file))
                 # tarfile keeps every member it has seen: millions of them would fill the memory.
@@ -204,6 +205,14 @@ class _Tail:
         while data := self.source.read(1 << 20):
             zeros, blank = zeros + len(data), blank and not any(data)
         return blank and zeros >= tarfile.BLOCKSIZE
+
+
+def _format_told(path: PurePosixPath) -> str:
+    """The format that a member's folder tells, or where that is none's, a battle's id; empty where neither does."""
+    if _FOLDER.fullmatch(path.parent.name):
+        return path.parent.name
+    found = _ID.match(path.name) if is_named_as_battle(path.name) else None
+    return found[1] if found else ""
 
 
 def _reason(info: tarfile.TarInfo, name: str, max_bytes: int, wanted: Callable[[str], bool]) -> str:

@@ -361,6 +361,17 @@ def test_an_archive_of_another_format_than_its_name_is_refused(folder, tmp_path,
         dataset_of(file.parent, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["all.tar.gz", "gen9ou.tar.gz"])
+def test_a_flat_archive_is_of_the_format_that_its_battles_ids_tell(folder, tmp_path, name):
+    for file in (tmp_path / name, tmp_path / "gen1ou.tar.gz"):
+        with tarfile.open(file, "w:gz") as tar:
+            for battle in sorted((folder / "gen1ou").iterdir()):
+                tar.add(battle, arcname=f"smogtours-{battle.name}")
+    with pytest.raises(DataError, match=r"holds .*, of gen1ou, .* call it gen1ou\.tar\.gz"):
+        cache_of(tmp_path / name, tmp_path / "c")
+    assert cache_of(tmp_path / "gen1ou.tar.gz", tmp_path / "one")["formats"] == {"gen1ou": 10}
+
+
 def test_two_archives_of_one_format_are_refused(folder, tmp_path):
     (tmp_path / "tars").mkdir()
     tar_of(folder, tmp_path / "tars" / "gen1ou.tar", "gen1ou")
