@@ -142,7 +142,7 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
         the repository's address.
 
     Raises:
-        DataError: nothing to upload, or the Hub refused.
+        DataError: nothing to upload, a link or the like among the battle files, or the Hub refused.
     """
     api = HfApi()
     cached, note = is_cache(folder), download_note(folder)
@@ -154,9 +154,10 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
             manifest = read_manifest(folder)
             card = cache_card(repo, licence, manifest)
         else:
+            formats = {name: _battle_files(battles) for name, battles in format_folders(folder).items()}
             stats = folder_stats(folder, bar=False)
-            for name, battles in format_folders(folder).items():
-                _pack(battles, staged / f"{name}.tar.gz", name)
+            for name, files in formats.items():
+                _pack(files, staged / f"{name}.tar.gz", name)
             (staged / "stats.json").write_text(json.dumps(stats, indent=1), encoding="utf-8")
             card = battles_card(repo, licence, stats)
             if note:
@@ -237,16 +238,32 @@ format, rating, players, date, outcome, and per turn `words` (uint16), `codes` (
 """
 
 
-def _pack(battles: Path, archive: Path, name: str) -> None:
+def _battle_files(battles: Path) -> list[Path]:
+    """One format's files, sorted. Raises DataError where one is a link, which may lead to what is nobody's business, or
+    a pipe, which reading would wait for."""
+    found = {}
+    with os.scandir(battles) as entries:
+        for entry in entries:
+            if is_battle_file(entry.name):
+                found[battles / entry.name] = entry.is_file(follow_symlinks=False)
+    for file, regular in found.items():
+        if not regular:
+            raise DataError(
+                f"{file}: is no regular file, which alone are uploaded: put a copy in its place, or move it elsewhere"
+            )
+    return sorted(found)
+
+
+def _pack(files: Sequence[Path], archive: Path, name: str) -> None:
     """One format's files as an archive, the same bytes for the same files."""
     # Without the time of packing, which gzip would write down.
     with (
         gzip.GzipFile(archive, "wb", compresslevel=1, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
-        for file in sorted(entry.name for entry in os.scandir(battles) if is_battle_file(entry.name)):
-            content = (battles / file).read_bytes()
-            info = tarfile.TarInfo(f"{name}/{file}")
+        for file in files:
+            content = file.read_bytes()
+            info = tarfile.TarInfo(f"{name}/{file.name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 

@@ -19,7 +19,7 @@ from huggingface_hub.utils import filter_repo_objects
 from data import hub as module
 from data.cache import CacheJob, make_cache
 from data.folders import DOWNLOADS, DataError, download_note
-from data.hub import _pack, battles_card, choose_files, licence_of
+from data.hub import _battle_files, _pack, battles_card, choose_files, licence_of
 from data.replay_file import read_battle
 from tests.battle_files import Style, make_battle, write_battles
 
@@ -202,7 +202,7 @@ def test_the_same_files_are_packed_to_the_same_bytes(tmp_path):
     for second in range(2):
         for battle in (tmp_path / "gen1ou").iterdir():
             os.utime(battle, (second, second))
-        _pack(tmp_path / "gen1ou", file, "gen1ou")
+        _pack(_battle_files(tmp_path / "gen1ou"), file, "gen1ou")
         packed.append(file.read_bytes())
         time.sleep(1.1)  # gzip would note the second
     assert packed[0] == packed[1]
@@ -246,6 +246,17 @@ def test_a_push_that_the_hub_refuses_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "i"))
     monkeypatch.setattr(module, "HfApi", lambda: SimpleNamespace(create_repo=refused))
     with pytest.raises(DataError, match="me/b"):
+        module.push(tmp_path / "b", "me/b", "mit")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_push_uploads_regular_files_alone(tmp_path, kind):
+    """What a link leads to may be nobody's business, and a pipe would be waited for."""
+    write_battles(tmp_path / "b", 2, formats=("gen1ou",), style=Style(max_turns=4))
+    (tmp_path / "secret").write_text("mine")
+    odd = tmp_path / "b" / "gen1ou" / "odd.json"
+    {"link": lambda: odd.symlink_to(tmp_path / "secret"), "pipe": lambda: os.mkfifo(odd), "folder": odd.mkdir}[kind]()
+    with pytest.raises(DataError, match=r"odd\.json: is no regular file, which alone are uploaded: put a copy"):
         module.push(tmp_path / "b", "me/b", "mit")
 
 
