@@ -27,7 +27,7 @@ import numpy as np
 
 from battle.errors import BattleError
 from battle.interface import Agent
-from battle.journal import Journal, fingerprint, remove_unnoted
+from battle.journal import Journal, fingerprint, remove_unnoted, weights_of
 from battle.play import TURN_LIMIT, Match, Outcome, play
 from battle.players import ALL_BASELINES, make_player, parse_players
 from battle.rating import bradley_terry, elo_margins, gxe, wilson
@@ -164,6 +164,7 @@ class Arena:
                     "decisions": player.decisions,
                     "decisions_per_second": round(player.decisions / player.seconds, 1) if player.seconds else None,
                     "refused_mass_mean": float(np.mean(player.masses)) if player.masses else None,
+                    "weights": weights_of(player.agent),
                 }
                 for player in self.players
             },

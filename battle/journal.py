@@ -13,6 +13,7 @@ from battle.errors import BattleError
 from battle.interface import Agent
 from battle.recorder import run_id
 from battle.schedule import seed_of
+from model.fingerprint import fingerprint_of
 
 HASHED = ("teams", "models", "acts", "code")  # told by their names alone
 
@@ -87,7 +88,7 @@ def fingerprint(settings: dict[str, Any], teams: object, agents: Sequence[Agent]
     acts = [[getattr(agent, name, None) for name in ("gamma", "beta", "temperature")] for agent in agents]
     return settings | {
         "teams": seed_of(teams),
-        "models": seed_of(*map(_weights, agents)),
+        "models": seed_of(*map(weights_of, agents)),
         "acts": acts,
         "code": [code_of(agent) for agent in agents],
     }
@@ -101,15 +102,10 @@ def code_of(agent: Agent) -> str:
         return ""
 
 
-def _weights(agent: Agent) -> str:
+def weights_of(agent: Agent) -> str:
     """A model's fingerprint, "" for a player without one."""
     network = getattr(agent, "network", None)
-    if network is None:
-        return ""
-    digest = hashlib.sha256()
-    for _, tensor in sorted(network.state_dict().items()):
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return "" if network is None else fingerprint_of(network.state_dict())
 
 
 def _told(key: str, before: Any, now: Any) -> str:

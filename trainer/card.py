@@ -6,19 +6,25 @@ likelihood), evaluation.json (held-out table), play.json (win rates, by `battle.
 
 import csv
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors.torch import load_file
 
 from model.configuration_turnwise import TurnwiseConfig
-from trainer.export import CURVE
+from model.fingerprint import fingerprint_of
+from trainer.errors import come_whole
+from trainer.export import CURVE, WEIGHTS
 from trainer.provenance import NON_COMMERCIAL
 from trainer.scores import as_text
 from trainer.training_log import read_json, whole_lines
 from trainer.wording import ABOUT, duration, in_words
+
+log = logging.getLogger(__name__)
 
 USE = """```python
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -46,7 +52,7 @@ print(decision.words, decision.win_chance)
 @dataclass
 class RunFacts:
     """What a run's folder says of it. `final`: the model at hand is the one that the run left at its end; `step`: its
-    step, of a checkpoint's; `over`: the run has ended."""
+    step, of a checkpoint's; `over`: the run has ended; `others_play`: its play.json is not of that model."""
 
     about: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
@@ -55,6 +61,7 @@ class RunFacts:
     final: bool = False
     step: int | None = None
     over: bool = False
+    others_play: bool = False
 
     @classmethod
     def of(cls, run: Path | None, model: Path) -> "RunFacts":
@@ -62,11 +69,12 @@ class RunFacts:
         if run is None:
             return cls()
         final = model.resolve() == (run / "model").resolve()
-        log = run / "training_log.csv"
-        rows = list(csv.DictReader(whole_lines(log))) if log.exists() else []
+        logged = run / "training_log.csv"
+        rows = list(csv.DictReader(whole_lines(logged))) if logged.exists() else []
         step = (read_json(model.parent / "run.json") or {}).get("step")
         if step is not None:  # what was logged after it tells of other weights
             rows = [row for row in rows if int(row["step"]) <= step]
+        others = False
         # The two tables are of the run's final model alone, and of play the rows of the first player named: others' may
         # stand beside them (a second agent, or everybody against everybody).
         tables = [read_json(run / name) if final else None for name in ("evaluation.json", "play.json")]
@@ -74,7 +82,16 @@ class RunFacts:
             first = next(iter(tables[1]["players"]))
             rows_of_play = tables[1].get("over_formats", []) + tables[1]["results"]  # the former absent in older files
             tables[1]["results"] = [row for row in rows_of_play if row["player"] == first]
-        return cls(read_json(run / ABOUT) or {}, rows, *tables, final, step, (run / "model").exists())
+            known = tables[1]["players"][first].get("weights")  # absent in older files
+            with come_whole(model):
+                others = known is not None and known != fingerprint_of(load_file(model / WEIGHTS))
+            if others:
+                tables[1] = None
+                log.warning(
+                    "%s: its first player, %s, is not the run's agent, whose card has no win rates therefore: name the "
+                    "run first, as `battle.evaluate --agent RUN`", run / "play.json", first,
+                )  # fmt: skip
+        return cls(read_json(run / ABOUT) or {}, rows, *tables, final, step, (run / "model").exists(), others)
 
     @property
     def origins(self) -> list[dict[str, str]]:
@@ -201,6 +218,8 @@ def _heldout(facts: RunFacts) -> str:
 
 
 def _win_rates(facts: RunFacts) -> str:
+    if facts.others_play:
+        return "Not told: the run's play.json has another player's results (its weights are not this model's)."
     if not facts.play:
         return "Not measured: no play.json in the run (`python -m battle.evaluate --agent RUN --json RUN/play.json`)."
     lines = ["| format | opponent | battles | win rate | 95% interval |", "| --- | --- | --- | --- | --- |"]

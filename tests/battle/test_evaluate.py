@@ -102,7 +102,7 @@ def test_the_report_tells_every_battle_from_the_first_ones_chair(monkeypatch):
         "win_rate": 0.7, "interval95": [low, high], "turns_mean": 30.0, "refused_choices": 8,
     }  # fmt: skip
     told = {name: list(each.values()) for name, each in report["players"].items()}
-    assert told == {"a": [4, 8.0, 0.25], "b": [0, None, None], "c": [0, None, None]}
+    assert told == {"a": [4, 8.0, 0.25, ""], "b": [0, None, None, ""], "c": [0, None, None, ""]}
     assert report["seconds"] == 12.3
     assert list(report["ratings"]) == ["gen1ou", "gen2ou", "all"]
     scores = np.array([[0, 3.5, 0], [1.5, 0, 0], [1, 0, 0]])

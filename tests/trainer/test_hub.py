@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, close_session
 
 from battle.agents import TurnwiseAgent
+from battle.journal import weights_of
 from battle.saved_agent import model_folder
 from data.hub_errors import HUB_ERRORS, said_of
 from data.prepare import main as prepare
@@ -243,7 +244,7 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
         {"player": "boss", "opponent": "random", **played},
     ]  # fmt: skip
     over = [row | {"format": "all", "win_rate": 0.5} for row in results]
-    players = dict.fromkeys(["run", "boss", "void", "random"])
+    players = {name: {} for name in ("run", "boss", "void", "random")}  # an older file, without their weights
     (run / "play.json").write_text(json.dumps({"results": results, "over_formats": over, "players": players}))
     folder = run / "model"
     sizes = json.loads((folder / "config.json").read_text())
@@ -295,6 +296,22 @@ def test_the_card_names_its_results_its_data_and_what_follows_from_their_licence
     bare = ModelCard(str(model_card(alone, "me/agent", None, RunFacts.of(run_of(alone), alone))))
     assert (bare.data.license, bare.data.eval_results) == ("cc-by-nc-4.0", None)
     assert "Not known: no about.json" in bare.text
+
+
+def test_win_rates_of_another_player_are_not_the_agents(trained, tmp_path, caplog):
+    """The first player of play.json may be a baseline, or another model."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    row = {"format": "gen1ou", "player": "a", "opponent": "b", "battles": 9, "win_rate": 0.5, "interval95": [0.2, 0.8]}
+    agent, told = TurnwiseAgent.from_pretrained(run), []
+    for weights in (weights_of(agent), "", "0123"):
+        players = {"a": {"weights": weights}, "b": {"weights": ""}}
+        (run / "play.json").write_text(json.dumps({"results": [row], "over_formats": [], "players": players}))
+        card = model_card(run / "model", "me/agent", None, RunFacts.of(run, run / "model"))
+        told.append(("| gen1ou | b | 9 | 50.0%" in card.text, "another player's results" in card.text))
+        assert len(card.data.eval_results) == (3 if weights == weights_of(agent) else 2)
+    assert told == [(True, False), (False, True), (False, True)]
+    assert f"{run / 'play.json'}: its first player, a, is not the run's agent" in caplog.text
 
 
 def test_the_card_tells_shares_times_and_costs_as_they_are(trained):
