@@ -142,7 +142,7 @@ def push(folder: Path, repo: str, licence: str, private: bool = True) -> str:
         the repository's address.
 
     Raises:
-        DataError: nothing to upload, a link or the like among the battle files, or the Hub refused.
+        DataError: nothing to upload, a pipe or the like among the battle files, or the Hub refused.
     """
     api = HfApi()
     cached, note = is_cache(folder), download_note(folder)
@@ -239,18 +239,16 @@ format, rating, players, date, outcome, and per turn `words` (uint16), `codes` (
 
 
 def _battle_files(battles: Path) -> list[Path]:
-    """One format's files, sorted. Raises DataError where one is a link, which may lead to what is nobody's business, or
-    a pipe, which reading would wait for."""
-    found = {}
+    """One format's files, and those that links lead to, sorted. Raises DataError where one is a pipe, which reading
+    would wait for, a folder, or a link that leads nowhere."""
+    found = []
     with os.scandir(battles) as entries:
         for entry in entries:
             if is_battle_file(entry.name):
-                found[battles / entry.name] = entry.is_file(follow_symlinks=False)
-    for file, regular in found.items():
-        if not regular:
-            raise DataError(
-                f"{file}: is no regular file, which alone are uploaded: put a copy in its place, or move it elsewhere"
-            )
+                file = battles / entry.name
+                if not entry.is_file():
+                    raise DataError(f"{file}: is no file: put the battle in its place, or move it elsewhere")
+                found.append(file)
     return sorted(found)
 
 
