@@ -45,7 +45,7 @@ from .tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 REJECTS_KEPT = 10_000
-STATE = "state.json"  # by which `datasets` reads the folder
+STATE, INFO = "state.json", "dataset_info.json"  # by which `datasets` reads the folder
 
 
 def make_cache(
@@ -298,7 +298,8 @@ def _finished(out: Path, parts: list[Part]) -> Manifest | None:
     except (DataError, OSError):
         return None
     told = manifest.keys() == Manifest.__annotations__.keys() and manifest["index"]["sha256"] == index
-    whole = told and manifest["rejects"].keys() == Rejects.__annotations__.keys() and (out / STATE).is_file()
+    told = told and manifest["rejects"].keys() == Rejects.__annotations__.keys()
+    whole = told and all((out / name).is_file() for name in (STATE, INFO))
     return manifest if whole and manifest["shards"] == _facts_of(parts) else None
 
 
@@ -381,7 +382,7 @@ def _finish(out: Path, job: CacheJob, tokenizer: Tokenizer, names: list[str]) ->
         "shards": _facts_of(parts),
     }
     write_json(out / STATE, _datasets_state(manifest))
-    write_json(out / "dataset_info.json", {})
+    write_json(out / INFO, {})
     write_json(out / MANIFEST, manifest)
     return manifest
 

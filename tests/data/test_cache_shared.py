@@ -106,11 +106,13 @@ def test_a_finished_cache_is_whole_while_other_machines_finish_it_too(tmp_path, 
         assert make_cache(job, 1, shard, progress=False) == first
         assert (tmp_path / "c" / "downloads.json").read_text() == str(shard)
     assert made == [1]
-    for number, spoil in enumerate((b"no index", None), 2):  # and what is gone or spoilt is made again
-        (tmp_path / "c" / "index.bin").write_bytes(spoil) if spoil else (tmp_path / "c" / "state.json").unlink()
+    (tmp_path / "c" / "index.bin").write_bytes(b"no index")
+    assert make_cache(job, processes=1, progress=False) == first  # and what is gone or spoilt is made again
+    for number, gone in enumerate(("index.bin", "state.json", "dataset_info.json"), 3):
+        (tmp_path / "c" / gone).unlink()
         assert make_cache(job, processes=1, progress=False) == first
         assert len(made) == number
-        assert (tmp_path / "c" / "state.json").is_file()
+        assert (tmp_path / "c" / gone).is_file()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
