@@ -74,16 +74,6 @@ class Trackers:
     def _wandb(self) -> GeneralTracker:
         import wandb  # here: it takes a second to import, and not every run wants it
 
-        mode, unreached = os.environ.get("WANDB_MODE"), None
-        if not mode:
-            mode = "offline"
-            if os.environ.get("WANDB_API_KEY") or os.path.exists(os.path.expanduser("~/.netrc")):
-                try:
-                    # That file may be for other hosts: left to start, wandb would ask on a terminal who is there, and
-                    # the run wait for an answer.
-                    mode = "online" if wandb.login(prompt=False) else "offline"
-                except wandb.Error as error:
-                    unreached = error
         common = {
             "id": self._run_id(),
             "name": self.config.name or self.output.resolve().name,
@@ -91,22 +81,24 @@ class Trackers:
             # Its capture of the terminal would tear the progress display.
             "settings": wandb.Settings(console="off", init_timeout=WANDB_SECONDS),
         }
-        online = {"resume": "allow", "mode": mode} if mode == "online" else {"mode": mode}
-        tracker = WandBTracker(self.config.project, **common, **online)
+        mode = os.environ.get("WANDB_MODE")
         try:
+            # Not left to start, which would ask on a terminal who is there, and the run wait for an answer; nor is the
+            # key proved here, for which a server has ten seconds.
+            mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+            online = {"resume": "allow"} if mode == "online" else {}
+            tracker = WandBTracker(self.config.project, **common, **online, mode=mode)
             tracker.start()
         except wandb.Error as error:
-            if mode != "online":
+            if mode not in (None, "online"):
                 raise
-            unreached = error
+            log.warning(
+                "wandb is not reached (%s); it goes on offline: `wandb sync %s/wandb/offline-run-*` hands it in later",
+                error, common["dir"],
+            )  # fmt: skip
             wandb.teardown()  # its service still holds the id that it could not take up
             tracker = WandBTracker(self.config.project, **common, mode="offline")
             tracker.start()
-        if unreached is not None:
-            log.warning(
-                "wandb is not reached (%s); it goes on offline: `wandb sync %s/wandb/offline-run-*` hands it in later",
-                unreached, common["dir"],
-            )  # fmt: skip
         tracker.run.define_metric("*", step_metric="step")
         tracker.store_init_configuration(self.about)
         return tracker

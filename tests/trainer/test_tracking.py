@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -154,6 +155,19 @@ def test_a_netrc_for_other_hosts_is_no_sign_in(tmp_path, monkeypatch, caplog):
     assert "not reached" not in caplog.text
     trackers.finish()
     wandb.teardown()
+
+
+def test_who_has_a_key_starts_online_however_slowly_its_server_proves_it(tmp_path, monkeypatch):
+    """Signing in is given ten seconds by wandb, its start a minute by us."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    started = []
+    monkeypatch.setattr(tracking, "WandBTracker", lambda *_, mode, **__: started.append(mode) or MagicMock())
+    wandb.teardown()  # it reads its environment once
+    Trackers(LogConfig(wandb=True), tmp_path, 0, {})
+    wandb.teardown()
+    assert started == ["online"]
 
 
 def test_a_tracker_that_cannot_start_is_left_out(cached, tmp_path, caplog):
