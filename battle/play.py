@@ -95,8 +95,8 @@ class Outcome:
     winner: 0 or 1, −1 where nobody won. refused: choices that the battle did not take. unavailable: choices that turned
     out to be impossible (a hidden trap) and were made again. log, sha256: the simulator's input log and the
     fingerprint of its lines, where the match wants them and the battle was played to its end. lines: what each side was
-    not told any more, of agents that want the protocol's lines. leads: places of those who lead
-    where there is a team preview, None where its player was to be asked and was not.
+    not told any more, of agents that want the protocol's lines. leads: places in their teams of those who lead where
+    there is a team preview, None where its player was to be asked and was not.
     """
 
     match: Match
@@ -111,6 +111,13 @@ class Outcome:
     sha256: str = ""
     lines: tuple[Sequence[str], Sequence[str]] = ((), ())
     leads: tuple[int | None, int | None] = (None, None)
+
+
+def _place(lead: int | None, team: str | None, agent: Agent) -> int | None:
+    """A lead's place in its team, which may be smaller than those that a rule draws from; None: the agent is asked."""
+    if lead is None:
+        return None if hasattr(agent, "choose_lead") else 0
+    return lead % (team.count("]") + 1) if team else lead
 
 
 class _Table:
@@ -128,8 +135,7 @@ class _Table:
         self.lanes = (f"{match.id}/0", f"{match.id}/1")
         self.seated = [False, False]  # whether the side's agent has been asked at all
         self.leads = [
-            0 if lead is None and not hasattr(agent, "choose_lead") else lead
-            for lead, agent in zip(match.leads, match.agents, strict=True)
+            _place(lead, team, agent) for lead, team, agent in zip(match.leads, match.teams, match.agents, strict=True)
         ]
         seeds = np.random.SeedSequence([match.seed, 7]).spawn(2)
         self.seeds = [int(s.generate_state(1, dtype=np.uint32)[0]) for s in seeds]

@@ -48,15 +48,6 @@ def content(states: list[bytes], actions: list[int], meta: dict[str, Any]) -> by
     return b'{"states":[' + b",".join(states) + b"]," + tail[1:]
 
 
-def place_of_lead(lead: int | None, view: View) -> int | None:
-    """Where in its team the Pokémon stands that came to the field first, for a lead as its rule gives it, which may be
-    beyond a small team; None where there was no team preview."""
-    begun = decode(view.states[0])
-    if lead is None or not begun["opponent_teampreview"]:
-        return None
-    return lead % (1 + len(begun["available_switches"]))
-
-
 def claim(out: Path) -> TextIO:
     """Hold the folder of a journal for this command; returns its lock, to be kept open until the command ends.
 
@@ -127,6 +118,9 @@ class Recorder:
 
     def _meta(self, outcome: Outcome, side: int, view: View) -> dict[str, Any]:
         match, agent = outcome.match, outcome.match.agents[side]
+        lead = outcome.leads[side]
+        if lead is not None and not decode(view.states[0])["opponent_teampreview"]:
+            lead = None  # the format shows no teams, and the first of the team comes
         return {
             "agent": agent.name,
             "gamma": getattr(agent, "gamma", None),
@@ -136,7 +130,7 @@ class Recorder:
             "seed": match.seed,
             "side": side,
             "team": match.team_names[side],
-            "lead": {"rule": match.lead_rule, "place": place_of_lead(outcome.leads[side], view)},
+            "lead": {"rule": match.lead_rule, "place": lead},
             "request_legal": view.legal,
             "outcome": outcome.kind,
             "turns": outcome.turns,

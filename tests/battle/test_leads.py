@@ -13,7 +13,7 @@ from battle.errors import BattleError
 from battle.interface import RESIGN
 from battle.play import Match, play
 from battle.recorder import Recorder
-from battle.teams import load_teams
+from battle.teams import Team, load_teams
 from data.replay_file import read_json_bytes
 
 STARTER = Path(__file__).parents[2] / "battle" / "starter"
@@ -64,6 +64,20 @@ def test_each_side_is_asked_for_its_lead_and_that_one_comes(simulator, teams, tm
         assert file["states"][0]["player_active_pokemon"]["name"] == species(team)[place]
         metas.append(file["meta"]["lead"])
     assert metas == [{"rule": "chosen", "place": 4}, {"rule": "chosen", "place": 2}]
+
+
+@pytest.mark.parametrize(("size", "battle_format", "place"), [(3, "gen9ou", 1), (6, "gen7battlespotsingles", 4)])
+def test_the_place_noted_is_that_in_the_team_however_many_it_has_or_brings(
+    simulator, tmp_path, size, battle_format, place
+):
+    """A rule draws from six; of a Battle Spot team three of six come along."""
+    packed = "]".join(load_teams(simulator, battle_format)[0].packed.split("]")[:size])
+    match = Match("m", battle_format, (RandomAgent(), RandomAgent()), 5, (packed, packed), leads=(4, 4))
+    (outcome,) = play(simulator, [match])
+    for path in Recorder(tmp_path, run="r", version="0").record(outcome):
+        file = json.loads(read_json_bytes(path))
+        assert file["meta"]["lead"]["place"] == place
+        assert file["states"][0]["player_active_pokemon"]["name"] == species(Team("t", packed))[place]
 
 
 def test_who_does_not_choose_leads_with_the_first_and_a_given_lead_is_not_asked_for(simulator, teams):

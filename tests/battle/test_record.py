@@ -126,11 +126,11 @@ def test_each_file_is_named_from_its_own_chair(tmp_path):
 def test_a_file_says_who_played_it_and_how(tmp_path):
     agents = RandomAgent(), RandomAgent()
     agents[1].gamma, agents[1].beta, agents[1].temperature = 0.9, 0.5, 1.2
-    state = {"available_switches": [{}] * 4, "opponent_teampreview": ["a", "b"]}
+    state = {"opponent_teampreview": ["a", "b"]}
     raw = json.dumps(state).encode()
     views = (View([raw] * 3, [4, 5, -1], [16, 32, 0]), View([raw] * 2, [1, -1], [2, 0], [0]))
     match = Match("m", "gen1ou", agents, 7, team_names=("one", "two"), lead_rule="random")
-    outcome = Outcome(match, "won", 0, 12, views, refused=["a", "b"], leads=(0, 5 + 3))
+    outcome = Outcome(match, "won", 0, 12, views, refused=["a", "b"], leads=(0, 3))
     first, second = (
         json.loads(read_json_bytes(path)) for path in Recorder(tmp_path, run="r", version="1.2").record(outcome)
     )
