@@ -56,16 +56,22 @@ function actionOf(event) {
   return table.turn.actions.find((action, i) => keyFor(action, i + 1) === wanted);
 }
 
+// Whether it told a share for each action: of leads it has none by a discount too short for a chance to win.
+function hasShares() {
+  return thoughts !== null && Object.keys(thoughts.actions).length > 0;
+}
+
 function row(action, number) {
-  const share = thoughts?.actions[action.id] ?? 0;
+  const best = thoughts?.best === action.id;
+  const share = hasShares() ? thoughts.actions[action.id] ?? 0 : Number(best);
   const shade = make("div", "bar");
   if (thoughts) shade.style.width = percent(share, 2);
-  const button = make("button", `action ${thoughts?.best === action.id ? "best" : ""}`,
+  const button = make("button", `action ${best ? "best" : ""}`,
     thoughts ? shade : "",
     make("div", "what", ...action.types.slice(0, 1).map(typeTag), make("b", "", action.name),
       make("small", "", kindOf(action))),
     make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
-    make("div", "p", thoughts ? percent(share) : keyFor(action, number) ? make("kbd", "keys", keyFor(action, number)) : ""),
+    make("div", "p", hasShares() ? percent(share) : keyFor(action, number) ? make("kbd", "keys", keyFor(action, number)) : ""),
     action.moves ? make("div", "moves", [action.item, action.ability, ...action.moves].filter(Boolean).join(" · ")) : "");
   button.dataset.id = action.id;
   button.disabled = table.phase !== "asked";
@@ -106,8 +112,9 @@ function drawChoices() {
   byId("choices").replaceChildren(
     make("div", "head", make("h2", "", title), make("span", "", about.coach ? hint : "", leave)),
     ...(table.turn?.actions ?? []).map((action, i) => row(action, i + 1)),
-    thoughts ? make("p", "note", `${foe} in your place`, table.turn.preview ? ": the chance to win with each in the lead." :
-      typeof chance === "number" ? `: you win with ${percent(chance)}.` : ".") : "");
+    thoughts ? make("p", "note", `${foe} in your place`,
+      table.turn.preview && hasShares() ? ": the chance to win with each in the lead." :
+        typeof chance === "number" ? `: you win with ${percent(chance)}.` : ".") : "");
   if (asked && steered) byId("choices").querySelector(".action").focus();
 }
 

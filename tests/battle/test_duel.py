@@ -177,6 +177,29 @@ def test_what_cannot_begin_says_why(options, said, tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.timeout(120)
+def test_a_model_of_a_short_discount_names_a_lead_and_no_chances_of_nought(tmp_path):
+    command = [
+        sys.executable, "-m", "battle.duel", "--agent", "battle/starter:gamma=0.9", "--formats", "gen9ou",
+        "--out", str(tmp_path), "--port", str(free_port()),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        with tab(tmp_path / "browser") as browser:
+            address = process.stdout.readline().split("open ")[1].split()[0]
+            browser.open(address, "document.body && document.body.dataset.phase === 'idle'")
+            browser.ask("document.getElementById('begin').click()")
+            browser.wait("document.body.dataset.phase === 'asked'")
+            browser.ask("document.getElementById('hint').click()")
+            browser.wait("document.querySelectorAll('.action.best').length === 1")
+            said = browser.ask("document.getElementById('choices').textContent")
+            assert not browser.errors
+    finally:
+        process.kill()
+    assert "in your place." in said
+    assert "0%" not in said
+
+
+@pytest.mark.timeout(120)
 def test_a_person_plays_by_clicks_with_a_team_of_ones_own_and_the_command_ends_with_ctrl_c(tmp_path):
     team = ROOT / "battle" / "teams" / "gen9ou" / "training"
     command = [
