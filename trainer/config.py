@@ -25,27 +25,12 @@ from trainer.guard import GuardConfig
 from trainer.limits import not_negative, positive, refuse_unless
 from trainer.objective import ObjectiveConfig
 from trainer.optim import OptimConfig
-from trainer.wording import flat
 
 # What msgspec calls the kinds of a value, as a person writes them in YAML.
 _KINDS = {
     "array": "a list, as [a, b]", "object": "keys, as {a: b}", "str": "text, a number in quotes",
     "bool": "true or false", "int": "a whole number", "float": "a number",
 }  # fmt: skip
-
-
-# Settings that are not read under some choices: (choice, its values, settings).
-_IDLE = (
-    ("objective.filter", ("imitation", "winners", "binary"), ("objective.beta", "objective.clip")),
-    ("optim.name", ("adamw", "sgd"), ("optim.muon_momentum", "optim.muon_scale")),
-    ("model.value_head", ("scalar",), ("model.value_bins", "model.value_spacing")),
-    ("model.value_head", ("two_hot",), ("objective.popart_rate",)),
-    ("model.turn_encoder", ("transformer",), ("model.word_width", "model.entity_hidden", "model.matchup_width")),
-    ("model.turn_encoder", ("blocks",), (
-        "model.encoder_width", "model.encoder_layers", "model.encoder_heads", "model.encoder_numeric_tokens",
-        "model.encoder_scratch_tokens",
-    )),
-)  # fmt: skip
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -290,19 +275,6 @@ def from_tree(tree: dict, source: str) -> RunConfig:
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
     return config
-
-
-def idle_settings(config: RunConfig) -> list[tuple[str, Any, str, str]]:
-    """(setting, its value, choice, its value) of settings that are other than by default and that nothing reads by the
-    choice made: a sweep over one trains the same agent again and again. A model to start from brings choices too."""
-    default, asked = flat(to_tree(RunConfig())), flat(to_tree(config))
-    return [
-        (name, asked[name], choice, asked[choice])
-        for choice, values, names in _IDLE
-        if asked[choice] in values and not (config.model.init_from and choice.startswith("model."))
-        for name in names
-        if asked[name] != default[name]
-    ]
 
 
 def scale_to_world(config: RunConfig, world: int) -> RunConfig:

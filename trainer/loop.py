@@ -13,10 +13,11 @@ from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
+from trainer.advice import warn_of_idle_gpus, warn_of_idle_settings, warn_of_late_starts, warn_of_short_reach
 from trainer.agreement import Agreement
 from trainer.average import WeightAverage
 from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
-from trainer.config import RunConfig, idle_settings, to_tree
+from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
 from trainer.errors import ConfigError
@@ -37,7 +38,7 @@ from trainer.sharding import gathered, shard
 from trainer.state import scatter
 from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
-from trainer.summary import summary, warn_of_idle_gpus, warn_of_short_reach
+from trainer.summary import summary
 from trainer.telling import Telling
 from trainer.watchdog import Watchdog
 from trainer.world import build_accelerator, compiles
@@ -60,8 +61,8 @@ class Run:
         self.main = self.accelerator.is_main_process
         self.lock = lock_output(self.output, self.accelerator)
         publish.check(config.hub)
-        for idle in idle_settings(config) if self.main else ():
-            log.warning("%s=%s does nothing: %s is %r", *idle)
+        if self.main:
+            warn_of_idle_settings(config)
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
@@ -86,19 +87,8 @@ class Run:
         self.objective.targets.to(self.accelerator.device)
         self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
         self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
-        begins = config.objective.filter_warmup
-        if self.main and config.objective.filter != "imitation" and begins >= self.course.total:
-            log.warning(
-                "objective.filter_warmup=%d: the filter never comes on in %d steps, every action is cloned; lower it, "
-                "or say objective.filter=imitation",
-                begins, self.course.total,
-            )  # fmt: skip
-        if self.main and config.optim.warmup_steps > self.course.total:
-            log.warning(
-                "optim.warmup_steps=%d: in %d steps the learning rate gets to %.3g and not to optim.lr=%.3g; lower it",
-                config.optim.warmup_steps, self.course.total,
-                learning_rate(self.course.total - 1, self.course.total, config.optim), config.optim.lr,
-            )  # fmt: skip
+        if self.main:
+            warn_of_late_starts(config, self.course.total)
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainer import config, loop
-from trainer.config import idle_settings, load_config, scale_to_world, to_tree
+from trainer import loop
+from trainer.config import load_config, scale_to_world, to_tree
 from trainer.errors import ConfigError
 from trainer.train import main as train_main
-from trainer.wording import flat
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
 
@@ -39,21 +38,6 @@ def test_a_section_that_stands_twice_is_refused_not_lost(tmp_path):
     path.write_text("a: &common {lr: 1.0e-3, warmup_steps: 5}\noptim: {<<: *common, lr: 2.0e-3}\n")
     with pytest.raises(ConfigError, match="unknown key 'a'"):  # what is merged in may be laid over
         load_config(path)
-
-
-def test_settings_that_nothing_reads_are_told_of():
-    """Or a sweep over β under the default filter looks as if β made no difference."""
-    told = idle_settings(load_config(None, ["objective.beta=2", "model.value_bins=48", "model.encoder_layers=3"]))
-    assert told == [
-        ("objective.beta", 2.0, "objective.filter", "binary"),
-        ("model.encoder_layers", 3, "model.turn_encoder", "blocks"),
-    ]
-    assert not idle_settings(load_config(None, ["objective.beta=2", "objective.filter=exponential"]))
-    assert not idle_settings(load_config(None, ["model.encoder_layers=3", "model.init_from=a/transformers"]))
-    for path in RUNS:
-        assert not idle_settings(load_config(path)), path
-    known = flat(to_tree(load_config(None)))
-    assert all(known.keys() >= {choice, *names} for choice, _, names in config._IDLE)
 
 
 @pytest.mark.parametrize("folder", ["data/sample #1", "2024", "[mine]", 'a "b" c: d', "où est-il"])

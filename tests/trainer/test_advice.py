@@ -1,9 +1,15 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from trainer import advice
+from trainer.advice import idle_settings, warn_of_idle_gpus, warn_of_short_reach
+from trainer.config import load_config, to_tree
 from trainer.objective import ObjectiveConfig
-from trainer.summary import warn_of_idle_gpus, warn_of_short_reach
+from trainer.wording import flat
+
+RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,18 @@ def test_gpus_that_share_out_too_little_are_said(caplog, world, battles, zero, s
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or (said in words[0] and "by which each has 128" in words[0])
+
+
+def test_settings_that_nothing_reads_are_told_of():
+    """Or a sweep over β under the default filter looks as if β made no difference."""
+    told = idle_settings(load_config(None, ["objective.beta=2", "model.value_bins=48", "model.encoder_layers=3"]))
+    assert told == [
+        ("objective.beta", 2.0, "objective.filter", "binary"),
+        ("model.encoder_layers", 3, "model.turn_encoder", "blocks"),
+    ]
+    assert not idle_settings(load_config(None, ["objective.beta=2", "objective.filter=exponential"]))
+    assert not idle_settings(load_config(None, ["model.encoder_layers=3", "model.init_from=a/transformers"]))
+    for path in RUNS:
+        assert not idle_settings(load_config(path)), path
+    known = flat(to_tree(load_config(None)))
+    assert all(known.keys() >= {choice, *names} for choice, _, names in advice._IDLE)
