@@ -257,8 +257,9 @@ def _round(sim: Simulator, tables: dict[str, _Table], turn_limit: int) -> Iterat
             table.ask_for_lead(event)
         elif event.event == "refused":
             table.refused.append(f"{event.message} (chose {event.choice!r})")
-            table.views[event.side].actions[-1] = -1
-            table.correct(event.side, -1)
+            if table.seated[event.side]:  # else at team preview, of which its agent keeps nothing
+                table.views[event.side].actions[-1] = -1
+                table.correct(event.side, -1)
             log.warning("%s side %d: refused: %s (chose %r)", event.lane, event.side, event.message, event.choice)
         elif event.event == "end":
             del tables[event.lane]

@@ -17,6 +17,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     wins: collections.Counter[str] = collections.Counter()
     refused = files = 0
     started = time.monotonic()
-    with claim(args.out), Simulator(processes=args.processes) as sim, listen() as stop:
+    with claim(args.out), Simulator(processes=args.processes) as sim, ExitStack() as later:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
+        stop = later.enter_context(
+            listen()
+        )  # not before: a hundred thousand drafts take hours, and leave nothing to end
         settings = {key: getattr(args, key) for key in asked} | {"simulator": sim.version}
         journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents), "--out")
         done = {note["battle"] for note in journal.notes}
@@ -162,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BattleError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the first battle
+        return 130
     print(json.dumps(report))
     return 130 if report["stopped"] else 0
 

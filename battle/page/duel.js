@@ -62,6 +62,7 @@ function hasShares() {
 }
 
 function row(action, number) {
+  const key = keyFor(action, number);
   const best = thoughts?.best === action.id;
   const share = hasShares() ? thoughts.actions[action.id] ?? 0 : Number(best);
   const shade = make("div", "bar");
@@ -71,7 +72,7 @@ function row(action, number) {
     make("div", "what", ...action.types.slice(0, 1).map(typeTag), make("b", "", action.name),
       make("small", "", kindOf(action))),
     make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
-    make("div", "p", hasShares() ? percent(share) : keyFor(action, number) ? make("kbd", "keys", keyFor(action, number)) : ""),
+    make("div", "p", hasShares() ? percent(share) : key ? make("kbd", "keys", key) : ""),
     action.moves ? make("div", "moves", [action.item, action.ability, ...action.moves].filter(Boolean).join(" · ")) : "");
   button.dataset.id = action.id;
   button.disabled = table.phase !== "asked";

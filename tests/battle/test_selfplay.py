@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_selfplay_refuses_what_cannot_be(tmp_path, option, value, mend, capsys):
         selfplay.main(command)
     assert f"argument {option}: '{value}': give a " in (said := capsys.readouterr().err)
     assert mend in said
+
+
+def test_a_stop_is_heard_at_once_while_teams_are_drafted(tmp_path, monkeypatch):
+    """A hundred thousand drafts take hours, and SIGTERM waited for their end."""
+    before, heard = signal.getsignal(signal.SIGTERM), []
+
+    def drafted(*_):
+        heard.append(signal.getsignal(signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(selfplay, "drafted", drafted)
+    command = ["--players", "random", "--formats", "gen1ou", "--battles", "1", "--out", str(tmp_path), "--draft", "9"]
+    assert selfplay.main(command) == 130
+    assert heard == [before]
 
 
 def test_selfplay_goes_on_where_it_was(tmp_path):
