@@ -218,6 +218,11 @@ def _record_batch(
     return pa.RecordBatch.from_arrays(arrays, schema=shard_schema(encoder.space.name, encoder.space.n_words))
 
 
+def digest_of(facts) -> str:
+    """Short name of what a unit is made from, equal as long as that stays as it is."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
 def write_json(file: Path, content: dict | list) -> None:
     """Write a JSON file, whole or not at all."""
     with replacing(file) as temporary:

@@ -114,7 +114,7 @@ def test_a_cache_that_was_stopped_is_gone_on_with_whichever_words_ask_for_its_ar
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.cache._finish", killed)
+        patch.setattr("data.cache.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             dataset_of(tmp_path / "tars", tmp_path)
     assert len(dataset_of(tmp_path / "tars", tmp_path, formats=["gen1ou"])) == 10

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.cache import CacheJob, index_of, make_cache
+from data.cache import CacheJob, make_cache
+from data.cache_end import index_of
 from data.folders import DOWNLOADS, DataError
 from data.token_cache import INDEX_SCHEMA, TokenCache
 from data.tokenizer import Tokenizer
@@ -110,7 +111,7 @@ def test_a_source_that_has_shrunk_leaves_no_shard_behind(tmp_path):
 
 def test_an_end_cut_short_leaves_no_older_manifest_to_the_new_index(tmp_path, monkeypatch):
     """Its shards' numbers are others where a format was added: battles would be read from each other's places."""
-    from data import cache as module
+    from data import cache_end as module
 
     write_battles(tmp_path / "b", 10, formats=("gen2ou", "gen9ou"), style=Style(max_turns=6))
     cache_of(tmp_path / "b", tmp_path / "c")

@@ -82,7 +82,7 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
 
     monkeypatch.setattr(os, "getpid", lambda: 1)
     monkeypatch.setattr(module, "_claim", watched(module._claim))
-    monkeypatch.setattr(module, "_finish", watched(module._finish))
+    monkeypatch.setattr(module, "finish", watched(module.finish))
     job = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=1)
     with ThreadPoolExecutor(3) as pool:
         made = [pool.submit(make_cache, job, 1, (i, 3), progress=False) for i in range(3)]
@@ -95,7 +95,7 @@ def test_machines_that_claim_and_finish_at_once_wait_for_each_other(tmp_path, mo
 
 def test_a_finished_cache_is_whole_while_other_machines_finish_it_too(tmp_path, monkeypatch):
     """One is done first, and begins to train."""
-    from data import cache as module
+    from data import cache_end as module
 
     write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
     job, made = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2), []

@@ -31,7 +31,7 @@ def test_a_cache_is_compared_with_the_run(folder, tmp_path):
 
 
 def test_a_cache_by_the_other_rule_for_illegal_actions_is_refused_where_it_differs(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.cache.REJECTS_KEPT", 0)  # nor where its manifest names others alone
+    monkeypatch.setattr("data.cache_end.REJECTS_KEPT", 0)  # nor where its manifest names others alone
     battles = [make_battle(seed, "gen1ou", Style(max_turns=6)) for seed in range(4)]
     battles[0].actions[0] = 12
     for battle in battles:

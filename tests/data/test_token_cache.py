@@ -294,7 +294,7 @@ def test_files_of_other_formats_that_a_cache_rejected_are_no_matter(tmp_path, ki
 
 
 def test_rejects_that_a_cache_does_not_name_count_too(tmp_path, monkeypatch):
-    from data import cache as module
+    from data import cache_end as module
 
     write_battles(tmp_path / "b", 40, seed=302)
     for number in range(30):
