@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,6 +177,13 @@ def test_what_cannot_begin_says_why(options, said, tmp_path, capsys, monkeypatch
     assert said in capsys.readouterr().err
 
 
+def test_by_a_short_discount_a_lead_is_named_and_no_chance():
+    coach = SimpleNamespace(gamma=0.9, win_chance=lambda value, gamma: 0.5)
+    said = Duel._of_leads(SimpleNamespace(coach=coach), [1.0, 3.0, 2.0])
+    assert said == {"best": 1, "chance": None, "actions": {}}
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_model_of_a_short_discount_names_a_lead_and_no_chances_of_nought(tmp_path):
     command = [

@@ -157,6 +157,7 @@ def test_a_netrc_for_other_hosts_is_no_sign_in(tmp_path, monkeypatch, caplog):
     wandb.teardown()
 
 
+@pytest.mark.slow
 def test_who_has_a_key_starts_online_however_slowly_its_server_proves_it(tmp_path, monkeypatch):
     """Signing in is given ten seconds by wandb, its start a minute by us."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
