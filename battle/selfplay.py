@@ -112,9 +112,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sim.check_formats(args.formats)
         teams = {name: load_teams(sim, name, args.teams) for name in args.formats}
         teams = {name: [*ours, *drafted(sim, name, ours, args.draft, args.seed)] for name, ours in teams.items()}
-        stop = later.enter_context(
-            listen()
-        )  # not before: a hundred thousand drafts take hours, and leave nothing to end
+        # Not before: a hundred thousand drafts take hours, and leave nothing to end.
+        stop = later.enter_context(listen())
         settings = {key: getattr(args, key) for key in asked} | {"simulator": sim.version}
         journal = Journal(args.out / JOURNAL, fingerprint(settings, teams, pool.agents), "--out")
         done = {note["battle"] for note in journal.notes}

@@ -42,8 +42,9 @@ class Lane {
    *   seeds?: string[], strict?: boolean, want: {requests?: boolean[], lines?: boolean[], hash?: boolean,
    *   told?: boolean, log?: boolean}}} spec
    *   seed: as Showdown writes it; teams: packed, or null where the format makes them (from `seeds`, if given); leads:
-   *   place of each lead at team preview, null where its player is asked for it (no leads: the choices say); strict: a refused choice is only reported; want: what the events carry beside
-   *   the states (told: a bench that stands still only once; hash, log: at the end, the fingerprint and the input log)
+   *   place of each lead at team preview, null where its player is asked for it (no leads: the choices say); strict:
+   *   a refused choice is only reported; want: what the events carry beside the states (told: a bench that stands still
+   *   only once; hash, log: at the end, the fingerprint and the input log)
    * @param {(event: object|string) => void} emit
    * @param {(message: string) => void} warn
    */
