@@ -71,7 +71,7 @@ def warn_of_idle_gpus(run, turns: int) -> None:
         return
     plugin = accelerator.state.deepspeed_plugin
     stage = "fsdp2" if config.parallel == "fsdp2" else f"zero{plugin.zero_stage}" if plugin is not None else "plain"
-    of_gpu, of_host = run.flops["train"] * turns / (peak * Assumed().mfu), HOST_S.get(stage, HOST_S["plain"])
+    of_gpu, of_host = run.flops["train"] * turns / (peak * Assumed().mfu), HOST_S[stage]
     if of_gpu < of_host:
         log.warning(
             "each of %d GPUs has %d battles in a pack, some %.1f ms of its work, and the host takes some %.0f ms to "
