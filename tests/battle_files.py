@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,17 +176,27 @@ def make_battle(seed: int, format: str | None = None, style: Style | None = None
 
 def write_battle(root: Path, battle: Battle) -> Path:
     """Write one battle where it belongs under `root`."""
-    path = Path(root) / battle.format / battle.file_name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(lz4.frame.compress(battle.json_bytes()))
-    return path
+    return _write(root, battle.format, battle.file_name, lz4.frame.compress(battle.json_bytes()))
 
 
 def write_battles(
     root: Path, n: int, seed: int = 0, formats: tuple[str, ...] = FORMATS, style: Style | None = None
 ) -> list[Path]:
     """Write `n` battles, formats in turn, seeds `seed` … `seed + n − 1`."""
-    return [write_battle(root, make_battle(seed + i, formats[i % len(formats)], style)) for i in range(n)]
+    return [_write(root, *_packed(seed + i, formats[i % len(formats)], style)) for i in range(n)]
+
+
+@cache  # many tests begin with the same battles
+def _packed(seed: int, format: str, style: Style | None) -> tuple[str, str, bytes]:
+    battle = make_battle(seed, format, style)
+    return battle.format, battle.file_name, lz4.frame.compress(battle.json_bytes())
+
+
+def _write(root: Path, format: str, file_name: str, packed: bytes) -> Path:
+    path = Path(root) / format / file_name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed)
+    return path
 
 
 def choose(state: dict[str, Any]) -> int:

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from battle import ladder
-from battle.local_server import LocalServer
 from battle.replay_page import replay_page
 from tests.chromium import find_chromium
-from trainer.world import free_port
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +27,18 @@ def look(browser, folder, page, *wanted):
 
 
 @pytest.fixture(scope="module")
-def page(browser, tmp_path_factory):
+def page(browser, server, tmp_path_factory):
     """The replay page of a live battle; asks for the browser first, so that nothing is played where there is none."""
-    pages, port = tmp_path_factory.mktemp("pages"), free_port()
+    pages = tmp_path_factory.mktemp("pages")
 
     def play(name, *more):
-        base = ["--port", str(port), "--format", "gen9ou", "--name", name]
+        base = ["--port", str(server.port), "--format", "gen9ou", "--name", name]
         return ladder.live(ladder.parser().parse_args([*base, *more]))
 
-    with LocalServer(port):
-        waiting = threading.Thread(daemon=True, target=play, args=("Turnwise", "--replays", str(pages)))
-        waiting.start()
-        play("Rival", "--agent", "random", "--mode", "challenge", "--opponent", "Turnwise")
-        waiting.join(60)
+    waiting = threading.Thread(daemon=True, target=play, args=("Turnwise", "--replays", str(pages)))
+    waiting.start()
+    play("Rival", "--agent", "random", "--mode", "challenge", "--opponent", "Turnwise")
+    waiting.join(60)
     (found,) = pages.glob("*.html")
     return found
 

@@ -106,16 +106,20 @@ def test_packs_hold_what_their_windows_say(folder, tmp_path, plan, reward):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores: meant here
-@pytest.mark.parametrize("plan", ["packed", pytest.param("battles", marks=pytest.mark.slow)])
-def test_exactly_once_over_processes_and_workers_with_resume(folder, tmp_path, plan):
-    """The global order is the same for 1, 2, 3 processes with 0, 1, 3 workers, also stopped and resumed on others."""
+@pytest.mark.parametrize(
+    ("plan", "every"),
+    [("packed", False), *(pytest.param(plan, True, marks=pytest.mark.slow) for plan in ("packed", "battles"))],
+)
+def test_exactly_once_over_processes_and_workers_with_resume(folder, tmp_path, plan, every):
+    """The global order is the same for 1, 2, 3 processes with 2, 1, 0 workers (`every`: each with 0, 1, 3), also
+    stopped and resumed on others."""
     batch = BatchConfig(battles=8, accumulate=1, plan=plan)
     reference = dataset(folder, tmp_path)
     total = 12
     whole = list(make_loader(reference, batch, seed=5, max_steps=total))
     assert len({tuple(map(tuple, pack["windows"].tolist())) for pack in whole}) == total
     for world in (1, 2, 3):
-        for workers in (0, 1, 3):
+        for workers in (0, 1, 3) if every else (3 - world,):
             data = dataset(folder, tmp_path, workers=workers)
             got = {}
             stop = 6 // world  # then go on with another number of processes

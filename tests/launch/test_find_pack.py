@@ -35,28 +35,18 @@ def test_a_try_trains_and_tells_its_peak(battles, tmp_path, monkeypatch):
     assert 0.1 * GIB < found["peak"] < 64 * GIB
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
-    ],
-)
-def test_a_library_without_memory_is_a_try_that_does_not_fit(error, battles, tmp_path, monkeypatch):
+def test_a_library_without_memory_is_a_try_that_does_not_fit(battles, tmp_path, monkeypatch):
     monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path))
+    errors = [RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")]
+    errors.append(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
     def fails(*_, **__):
-        raise error
+        raise errors.pop(0)
 
     monkeypatch.setattr(find_pack.Run, "_to_device", fails)
-    if "shapes" in str(error):
-        with pytest.raises(RuntimeError, match="shapes"):
-            try_pack([*SMALL, f"data.path={battles}"], None, 2)
-    else:
-        assert try_pack([*SMALL, f"data.path={battles}"], None, 2)["peak"] is None
+    assert try_pack([*SMALL, f"data.path={battles}"], None, 2)["peak"] is None
+    with pytest.raises(RuntimeError, match="shapes"):
+        try_pack([*SMALL, f"data.path={battles}"], None, 2)
 
 
 def test_on_the_cpu_a_budget_must_be_given(capsys):

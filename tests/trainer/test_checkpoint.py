@@ -318,6 +318,14 @@ def test_another_network_is_refused_by_name(cached, tmp_path, capsys):
     assert "num_layers is 2 there and 1 here: its model is not that of this run" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def begun(cached, tmp_path_factory):
+    """A run that ended after one step."""
+    output = tmp_path_factory.mktemp("begun")
+    assert run_of(cached, output, "max_steps=1").train() == 0
+    return output
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -331,9 +339,9 @@ def test_another_network_is_refused_by_name(cached, tmp_path, capsys):
     ],
 )
 def test_weights_that_would_mean_something_else_are_refused_whatever_their_shapes(
-    cached, tmp_path, capsys, setting, said
+    cached, begun, tmp_path, capsys, setting, said
 ):
-    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "eval.every=0", "max_steps=1"]
-    assert train_main(settings) == 0
-    assert train_main([*settings, "max_steps=2", setting]) == (1 if said else 0)
+    output = shutil.copytree(begun, tmp_path / "run")
+    settings = [*SMALL, f"data.path={cached}", f"output={output}", "eval.every=0", "max_steps=2", setting]
+    assert train_main(settings) == (1 if said else 0)
     assert (said or "") in capsys.readouterr().err

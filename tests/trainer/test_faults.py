@@ -10,7 +10,7 @@ import torch
 
 from tests.trainer.conftest import SMALL
 from trainer.config import load_config
-from trainer.faults import said_of
+from trainer.faults import out_of_memory, said_of
 from trainer.loop import Run
 from trainer.train import main as train_main
 
@@ -47,6 +47,18 @@ def test_what_the_machine_lacks_is_told_with_what_to_set(error, turns, mend, cac
     assert str(error).split("\n")[0] in said
     assert "GPU 0" not in said
     assert mend in said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ],
+)
+def test_a_library_that_finds_no_memory_is_out_of_memory(said):
+    assert out_of_memory(RuntimeError(said))
 
 
 def test_a_key_that_deepspeed_does_not_know_is_told_with_its_file():

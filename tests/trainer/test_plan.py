@@ -42,6 +42,26 @@ print(json.dumps([before[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
 """
 
 
+@pytest.fixture(scope="module")
+def counts():
+    """Settings → what was counted for them."""
+    return {}
+
+
+@pytest.fixture
+def counted_once(counts, monkeypatch):
+    """A network is counted once, which takes a second, whatever batch and precision its plans are for."""
+    count = plan.count
+
+    def once(config):
+        asked = repr((config.model, config.objective, config.optim, config.data))
+        if asked not in counts:
+            counts[asked] = count(config)
+        return counts[asked]
+
+    monkeypatch.setattr(plan, "count", once)
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
@@ -182,11 +202,11 @@ def rows_of_plan(capsys, gpus, *settings):
 
 
 @pytest.mark.parametrize("setting", ["objective.filter=winners", "objective.discount_forced=false"])
-def test_every_objective_is_planned(capsys, setting):
+def test_every_objective_is_planned(capsys, counted_once, setting):
     assert ("1", "plain") in rows_of_plan(capsys, "1", "model.preset=tiny", setting)
 
 
-def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
+def test_a_run_that_ends_by_steps_is_planned_by_them(capsys, counted_once):
     """200 steps of 16 battles, in packs of 768 turns, whatever the number of battles there are."""
     quickstart = load_config(ROOT / "launch" / "runs" / "quickstart.yaml")
     trained_on = pytest.approx(200 * 768 / step_costs.TURNS_PER_BATTLE)
@@ -199,7 +219,7 @@ def test_a_run_that_ends_by_steps_is_planned_by_them(capsys):
     assert "both null" in capsys.readouterr().err
 
 
-def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
+def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys, counted_once):
     """One billion FLOPs a turn, 41 turns a battle: of `batch.battles=8` the GPU's share is a tenth of the host's."""
     counted = counting.Counted(parameters=10**6, layer=0, targets=0, working_bytes=0, flops=1e9)
     gpu, assumed = step_costs.GPUS["h100-80gb"], step_costs.Assumed(mfu=0.5)
@@ -234,7 +254,7 @@ def test_a_step_takes_as_long_as_the_slower_of_gpu_and_host(capsys):
         assert capsys.readouterr().out.splitlines()[-1].endswith(f"too few battles a pack: {advice}")
 
 
-def test_recomputing_and_fp32_take_longer(capsys, monkeypatch):
+def test_recomputing_and_fp32_take_longer(capsys, counted_once, monkeypatch):
     monkeypatch.setattr(step_costs, "HOST_S", dict.fromkeys(step_costs.STAGES, 0.0))
 
     def battles_per_s(setting):
@@ -245,7 +265,7 @@ def test_recomputing_and_fp32_take_longer(capsys, monkeypatch):
     assert wide == pytest.approx(plain * 67 / 989, rel=0.01)
 
 
-def test_what_a_run_refuses_is_not_planned(capsys):
+def test_what_a_run_refuses_is_not_planned(capsys, counted_once):
     assert set(rows_of_plan(capsys, "1,8", "optim.name=muon", "model.preset=tiny")) == {("1", "plain"), ("8", "plain")}
     assert plan.main(["batch.turns=100", "model.preset=tiny"]) == 1
     assert "batch.turns is 100" in capsys.readouterr().err
@@ -254,10 +274,8 @@ def test_what_a_run_refuses_is_not_planned(capsys):
         assert f"{option} -3: give a number above 0" in capsys.readouterr().err
 
 
-def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys, monkeypatch):
+def test_the_batch_is_shared_out_or_grows_as_the_run_says(capsys, counted_once):
     """Kept, eight GPUs work on an eighth each and send as much: slower than eight whole batches, with less memory."""
-    counted = counting.count(load_config(None, ["model.preset=base"]))
-    monkeypatch.setattr(plan, "count", lambda config: counted)  # what a network is, however the batch is shared out
     found = {s: rows_of_plan(capsys, "1,8", "model.preset=base", f"batch_scaling={s}") for s in ("keep", "multiply")}
     assert found["keep"]["1", "zero1"] == found["multiply"]["1", "zero1"]
     kept, grown = (found[scaling]["8", "plain"] for scaling in ("keep", "multiply"))
