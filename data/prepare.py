@@ -214,7 +214,15 @@ def _index(options: argparse.Namespace) -> int:
             print(f"  left out {item.path}: {item.reason}")
     for path, reason in reasons.items():
         print(f"  rejected {path}: {reason}")
-    return 0
+    return _status(options.dir, sum(len(part.table) for part in parts))
+
+
+def _status(folder: Path, battles: int) -> int:
+    """Of a command that counts what a folder holds: 1, with a word, where that is no battle."""
+    if not battles:
+        word = "no battle counted: they lie in DIR/FORMAT/*.json.lz4, and --filter may leave none"
+        print(f"error: {folder}: {word}", file=sys.stderr)
+    return 0 if battles else 1
 
 
 def _add_cache(commands: argparse._SubParsersAction) -> None:
@@ -288,7 +296,7 @@ def _stats(options: argparse.Namespace) -> int:
     if options.png:
         with _room_in(options.png):
             stats_png(stats, options.png)
-    return 0 if written else 1
+    return _status(options.dir, stats["battles"]) if written else 1
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -133,6 +134,7 @@ class Run:
             code = self._train()
             self.saver.finish()
         except Exception:
+            self._tell_last_row()
             if self.accelerator.num_processes > 1:
                 log.error("%s failed", self._who())
             raise
@@ -228,6 +230,12 @@ class Run:
         if skipped and self.main:
             log.warning("updates skipped at steps %s: not finite, or a spike; see %s", skipped, self.skips.file)
         return row
+
+    def _tell_last_row(self) -> None:
+        """Of a run that fails: the row on its way may say why. A device that failed itself does not give it."""
+        with suppress(Exception):
+            if (row := self._row()) is not None:
+                self.telling.tell(row, row["step"])
 
     def _to_resume(self) -> Path | None:
         """The checkpoint that `resume` means, or None: from the beginning."""

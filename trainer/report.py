@@ -1,7 +1,7 @@
 """A run, or several side by side, as one page with its pictures inside: `python -m trainer.report RUN_DIR [RUN_DIR …]`.
 
-Writes report.html, which needs nothing beside it, and report/*.png into the first run's folder (or --out). Made at the
-end of every run.
+Writes report.html, which needs nothing beside it, and report/*.png into the run's folder, those of several into --out.
+Made at the end of every run.
 """
 
 import argparse
@@ -44,10 +44,12 @@ i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin
 
 
 def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the report of runs into `out` (default: the first run's folder) and return the page's path.
+    """Write the report of runs into `out` (default, of one run: its folder) and return the page's path.
 
-    Raises ValueError where a folder holds no training_log.csv.
+    Raises ValueError where a folder holds no training_log.csv, and where several runs have no `out`.
     """
+    if out is None and len(folders) > 1:
+        raise ValueError(f"of {len(folders)} runs: give --out FOLDER; in {folders[0]} lies that run's own report")
     out = out or folders[0]
     runs = [read_log(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     pictures = out / "report"
@@ -165,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steady_output()
     parser = argparse.ArgumentParser(prog="python -m trainer.report", description=main.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="output folders of runs")
-    parser.add_argument("--out", type=Path, help="folder for report.html and report/ (default: the first run's)")
+    parser.add_argument("--out", type=Path, help="folder for report.html and report/ (default, of one run: its own)")
     arguments = parser.parse_args(argv)
     try:
         print(write_report(arguments.runs, arguments.out))

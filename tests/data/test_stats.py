@@ -7,6 +7,7 @@ import pytest
 
 from data.folders import DataError
 from data.observation import SPACES
+from data.prepare import main
 from data.stats import folder_stats, stats_text
 from data.token_cache import TokenCache
 from tests.battle_files import Style, make_battle, write_battle
@@ -116,6 +117,17 @@ def test_of_nothing_but_bad_files_no_battle_is_counted(tmp_path):
     stats = folder_stats(tmp_path, cache_dir=str(tmp_path / "i"), processes=1, bar=False)
     assert (stats["battles"], stats["turns"]["histogram"]["counts"]) == (0, [0])
     assert "0 battles of 1 files, 0 turns" in stats_text(stats)
+
+
+@pytest.mark.parametrize("command", [["index"], ["stats"], ["stats", "--filter", "rating > 3000"]])
+def test_of_no_battle_the_status_tells(files, tmp_path, capsys, command):
+    _, root = files
+    folder = root if "--filter" in command else tmp_path
+    (tmp_path / "gen1ou").mkdir()
+    assert main([command[0], str(folder), *command[1:], "--cache-dir", str(tmp_path / "i")]) == 1
+    said = capsys.readouterr()
+    assert "0 battles" in said.out
+    assert f"{folder}: no battle counted" in said.err
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,8 @@ def test_two_runs_stand_side_by_side_with_what_differs(trained, tmp_path, capsys
     with open(trained / "training_log.csv", newline="") as file:
         logged = [float(row["speed/battles_per_s"]) for row in csv.DictReader(file) if row["speed/battles_per_s"]]
     assert f"{statistics.median(logged):,.1f}, the median of what was logged" in page
+    assert main([str(tmp_path / "slow"), str(tmp_path / "fast")]) == 1  # would take the place of the first one's own
+    assert "of 2 runs: give --out FOLDER" in capsys.readouterr().err
     # Two lines in one picture are another picture than one line.
     one, two = (folder / "report" / "losses.png" for folder in (tmp_path / "slow", tmp_path / "both"))
     assert one.read_bytes() != two.read_bytes()

@@ -166,3 +166,18 @@ def test_a_moment_is_when_the_device_is_done():
     second = Moment(device)
     assert time.monotonic() - began < 1
     assert second.seconds_since(first) > 1
+
+
+def test_a_run_that_fails_tells_the_row_on_its_way(cached, tmp_path, monkeypatch):
+    run = run_of(cached, tmp_path, "max_steps=5")
+    run.rows.late, micro = True, run.course.micro
+
+    def fails(step):
+        if step == 3:
+            raise OSError("the disk is gone")
+        return micro(step)
+
+    monkeypatch.setattr(run.course, "micro", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run.train()
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
