@@ -49,10 +49,10 @@ def gist(outcomes):
     ["gen9ou", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gen1ou", "gen9randombattle"))],
 )
 def test_a_battle_is_a_function_of_its_seed(simulator, battle_format):
-    first = gist(battles(simulator, battle_format, 4))
-    assert first == gist(battles(simulator, battle_format, 4, lanes=2))
+    first = gist(battles(simulator, battle_format, 3))
+    assert first == gist(battles(simulator, battle_format, 3, lanes=2))
     with Simulator(processes=2) as other:
-        assert first == gist(battles(other, battle_format, 4))
+        assert first == gist(battles(other, battle_format, 3))
     assert len({turns for _, _, turns, *_ in first}) > 1
 
 
@@ -68,7 +68,7 @@ def test_more_processes_than_wide_pipes_are_allowed_play_all_the_same(simulator,
 
 @pytest.mark.parametrize("battle_format", ["gen1ou", "gen3ou", "gen9ou"])
 def test_a_bench_told_by_number_gives_the_very_bytes_of_whole_states(simulator, monkeypatch, battle_format):
-    told = gist(battles(simulator, battle_format, 4))
+    told = gist(battles(simulator, battle_format, 2))
     short = BattleSpec.message
 
     def whole(spec):
@@ -77,7 +77,7 @@ def test_a_bench_told_by_number_gives_the_very_bytes_of_whole_states(simulator, 
         return message
 
     monkeypatch.setattr(BattleSpec, "message", whole)
-    assert told == gist(battles(simulator, battle_format, 4))
+    assert told == gist(battles(simulator, battle_format, 2))
 
 
 def test_the_simulator_alone_plays_the_same_battles_from_their_logs(simulator):
