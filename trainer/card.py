@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from model.configuration_turnwise import TurnwiseConfig
 from model.fingerprint import fingerprint_of
+from trainer.changes import PLACES
 from trainer.errors import come_whole
 from trainer.export import CURVE, WEIGHTS
 from trainer.provenance import NON_COMMERCIAL
@@ -243,6 +244,10 @@ def _training(facts: RunFacts) -> str:
         said.append(f"- {facts.step or step:,.0f} steps in {duration(hours * 3600)}{state}")
     said.append(f"- cost: ${dollars:,.2f}" if dollars is not None else "- cost: not counted (`cost.dollars_per_hour`)")
     said.append(f"- Turnwise at commit `{facts.about['commit'] or 'unknown'}`, " + _versions(facts.about["versions"]))
+    for change in facts.about.get("changes", []):  # absent in older runs
+        told = [f"`{key}` {text}" for key, text in change["settings"].items() if not key.startswith(PLACES)]
+        if told:
+            said.append(f"- from step {change['step']:,} on by other settings: {'; '.join(told)}")
     curve = f"![Training curve]({CURVE})\n\n" if facts.rows else ""
     settings = json.dumps(_unplaced(facts.about["config"]), indent=1, ensure_ascii=False)
     return (

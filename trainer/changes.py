@@ -20,7 +20,7 @@ _APART = {
     "data.cache_dir", "data.rescan", "data.turns", "data.max_reject_share", "data.max_unknown_share",
 }  # fmt: skip
 # Where things lie may be another place on another machine, and how many workers read there another number.
-_PLACES = (
+PLACES = (
     "output",
     "data.path",
     "data.sources",
@@ -46,6 +46,13 @@ def changed(saved: dict, asked: dict) -> dict[str, str]:
     }
 
 
+def changes_since(run: dict, asked: dict, files: dict[str, int], names: list[int]) -> dict[str, str]:
+    """{key: "before → now"}: what differs from the settings and battles of a checkpoint's `run`."""
+    noted = run.get("data", {})
+    changes = changed(run.get("asked", {}), asked) | other_files(noted.get("files"), files)
+    return changes | other_names(noted.get("names"), names)
+
+
 def other_files(saved: dict[str, int] | None, now: dict[str, int]) -> dict[str, str]:
     """{"data.files.FORMAT": "before → now"} where the numbers of training battles differ."""
     if saved is None:
@@ -57,6 +64,14 @@ def other_files(saved: dict[str, int] | None, now: dict[str, int]) -> dict[str, 
 def other_names(saved: list[int] | None, now: list[int]) -> dict[str, str]:
     """{"data.files.names": …} where the battles of either side are not those by name; their numbers may be the same."""
     return {} if saved in (None, now) else {"data.files.names": "some battles → others"}
+
+
+def on_the_way(run: dict, changes: dict[str, str], commit: str | None) -> list[dict]:
+    """[{"step", "settings": {key: "before → now"}}]: where a run went on by other settings. A checkpoint's `run`
+    notes those before it; `changes`, and another commit, are of this start."""
+    if commit and run.get("commit") not in (None, commit):
+        changes = {**changes, "commit": f"{run['commit']} → {commit}"}
+    return [*run.get("changes", []), *([{"step": run["step"], "settings": changes}] if changes else [])]
 
 
 def refuse_a_finished_run(step: int, total: int, changes: dict[str, str], output: Path) -> None:
@@ -88,7 +103,7 @@ def refuse_differing(asked: dict, accelerator: Accelerator) -> None:
     for number, other in enumerate(others, 1):
         keys = sorted(first.keys() | other.keys())
         unknown = ("commit",) if None in (first["commit"], other["commit"]) else ()  # a machine without git
-        left = (*_PLACES, *unknown)
+        left = (*PLACES, *unknown)
         differing = [key for key in keys if not key.startswith(left) and first.get(key) != other.get(key)]
         if differing:
             told = "; ".join(f"{key}: {first.get(key)} and {other.get(key)}" for key in differing)

@@ -17,7 +17,7 @@ from trainer import checkpoint, publish
 from trainer.advice import warn_of_idle_gpus, warn_of_idle_settings, warn_of_late_starts, warn_of_short_reach
 from trainer.agreement import Agreement
 from trainer.average import WeightAverage
-from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
+from trainer.changes import changed, changes_since, on_the_way, other_heldout, refuse_a_finished_run, refuse_differing
 from trainer.config import RunConfig, to_tree
 from trainer.course import Course
 from trainer.earlier import make_way
@@ -41,6 +41,7 @@ from trainer.step import TrainStep
 from trainer.stop import STOPPED, StopRequest
 from trainer.summary import summary
 from trainer.telling import Telling
+from trainer.versions import git_commit
 from trainer.watchdog import Watchdog
 from trainer.world import build_accelerator, compiles
 
@@ -93,6 +94,7 @@ class Run:
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
+        self.commit, self.changes = git_commit(), []  # and what was changed on the way here
         # Which windows were trained on so far, as one number: equal for a run and its resumed twin.
         self.order = 0
         self._prepare()
@@ -268,15 +270,13 @@ class Run:
         check_meaning(saved, self.objective.network.config, str(folder))
         self.objective.network.config.heldout_share = never_seen(saved, self.config.data)
         run = self._load(folder)
-        changes = changed(run.get("asked", {}), self.asked)
-        noted = run.get("data", {})
-        changes |= other_files(noted.get("files"), self.data_report.files)
-        changes |= other_names(noted.get("names"), self.names)
+        changes = changes_since(run, self.asked, self.data_report.files, self.names)
         refuse_a_finished_run(run["step"], self.course.total, changes, self.output)
         if self.main:
             say_what_it_has_seen(saved, self.config.data, str(folder))
         if changes and self.main:
             log.warning("other settings than the checkpoint's: %s", "; ".join(f"{k}: {c}" for k, c in changes.items()))
+        self.changes = on_the_way(run, changes, self.commit)
         elsewhere = folder.resolve().parent != self.output.resolve()
         if other_heldout(changes) or elsewhere:
             self.best = None  # judged on other battles, or another run's
@@ -323,6 +323,8 @@ class Run:
             {
                 "config": to_tree(self.config),
                 "asked": self.asked,
+                "commit": self.commit,
+                "changes": self.changes,
                 "best": self.best,
                 "owes_evaluation": owes_evaluation,
                 "data": {"files": self.data_report.files, "names": self.names},

@@ -146,6 +146,9 @@ def _facts(run: RunLog, about: dict[str, Any]) -> dict[str, str]:
         facts["machine"] = in_words(about["system"])
         commit = about["commit"] or "unknown"
         facts["commit"] = commit[:12] + ("+" if commit.endswith("+") else "")
+        for change in about.get("changes", []):  # absent in older runs
+            told = "; ".join(f"{key}: {text}" for key, text in change["settings"].items())
+            facts[f"changed at step {change['step']:,}"] = told
     if (hours := last("time/hours")) is not None:
         facts["time"] = duration(3600 * hours)
     if (dollars := last("cost/dollars")) is not None:

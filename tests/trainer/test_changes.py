@@ -10,8 +10,10 @@ import pytest
 from tests.battle_files import Style, write_battles
 from tests.trainer.conftest import SMALL
 from trainer import checkpoint
+from trainer.card import RunFacts, model_card, run_of
 from trainer.changes import changed, other_files, other_heldout, other_names, refuse_a_finished_run, refuse_differing
 from trainer.errors import ConfigError
+from trainer.report import write_report
 from trainer.train import main as train_main
 from trainer.versions import git_commit, versions
 
@@ -124,3 +126,27 @@ def test_what_makes_likelihoods_incomparable_is_told(battles, tmp_path, caplog):
         file.rename(file.with_name(f"other{file.name}"))
     assert train_main([*settings, "max_steps=4"]) == 0
     assert "data.files.names: some battles → others" in caplog.text
+
+
+def test_what_was_changed_on_the_way_stays_with_the_run(cached, tmp_path, monkeypatch):
+    """Nobody could repeat it by its last settings. What came after a checkpoint is not of whoever goes on from it."""
+    settings = [*SMALL, f"data.path={cached}", "eval.every=0", "checkpoint.every=1"]
+    run = [*settings, f"output={tmp_path / 'run'}"]
+    for commit, more in (
+        ("abc", ["max_steps=2"]), ("abc", ["max_steps=3", "optim.lr=0.5"]), ("def+", ["max_steps=4", "optim.lr=0.5"]),
+    ):  # fmt: skip
+        monkeypatch.setattr("trainer.loop.git_commit", lambda commit=commit: commit)
+        assert train_main([*run, *more]) == 0
+    first = {"step": 2, "settings": {"max_steps": "2 → 3", "optim.lr": "0.0003 → 0.5"}}
+    second = {"step": 3, "settings": {"max_steps": "3 → 4", "commit": "abc → def+"}}
+    assert json.loads((tmp_path / "run" / "about.json").read_text())["changes"] == [first, second]
+    said = "- from step 2 on by other settings: `max_steps` 2 → 3; `optim.lr` 0.0003 → 0.5\n- from step 3 on"
+    model = tmp_path / "run" / "model"
+    assert said in str(model_card(model, "me/agent", None, RunFacts.of(run_of(model), model)))
+    assert "<tr><th>changed at step 3</th><td>max_steps: 3 → 4; commit: abc → def+</td></tr>" in write_report(
+        [tmp_path / "run"], tmp_path
+    ).read_text(encoding="utf-8")
+    again = [*settings, f"output={tmp_path / 'again'}", f"resume={tmp_path / 'run' / 'step_00000003'}", "max_steps=4"]
+    assert train_main(again) == 0
+    (one, other) = json.loads((tmp_path / "again" / "about.json").read_text())["changes"]
+    assert (one, other["settings"]["optim.lr"]) == (first, "0.5 → 0.0003")
