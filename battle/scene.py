@@ -137,6 +137,7 @@ def action_of(state: State, action: int, write: Names) -> dict[str, Any]:
         "kind": "tera" if tera else "move",
         "name": write(chosen.name),
         "types": [chosen.move_type],
+        "category": chosen.category,
         "power": chosen.base_power,
         "accuracy": chosen.accuracy,
         "pp": chosen.current_pp,

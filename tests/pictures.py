@@ -9,11 +9,11 @@ from tests.chromium import tab
 
 ROOT = Path(__file__).parents[1]
 RUNS, IMAGES = ROOT / "runs", ROOT / "docs" / "images"
-DUEL_TURNS = 9
+DUEL_TURNS = 10  # with team preview
 
 
 def main(turn: str = "12") -> None:
-    """report.png of runs/quickstart; view.png and view_phone.png of runs/battle.html at one of its turns; duel.png."""
+    """report.png of runs/quickstart; view.png and view_phone.png of runs/battle.html at one of its turns; of a duel."""
     with tempfile.TemporaryDirectory() as folder, tab(Path(folder)) as page:
         battle = f"{(RUNS / 'battle.html').as_uri()}#{turn}"
         for name, address, width, height, phone in (
@@ -28,7 +28,7 @@ def main(turn: str = "12") -> None:
 
 
 def duel(page, out: Path) -> None:
-    """A duel in which the person does what the agent advises, at one of its turns."""
+    """duel_lead.png and duel.png: a duel in which the person does what the agent advises, at team preview and later."""
     command = [sys.executable, "-m", "battle.duel", "--formats", "gen9ou", "--out", str(out), "--port", "0"]
     process = subprocess.Popen([*command, "--seed", "4"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -42,6 +42,8 @@ def duel(page, out: Path) -> None:
             page.wait("document.body.dataset.phase === 'asked'")
             page.ask("document.getElementById('hint').click()")
             page.wait("document.querySelector('.action.best') !== null")
+            if turn == 0:
+                page.picture(IMAGES / "duel_lead.png")
             if turn < DUEL_TURNS - 1:
                 version = page.ask("document.body.dataset.version")
                 page.ask("document.querySelector('.action.best').click()")

@@ -69,7 +69,7 @@ function row(action, number) {
   if (thoughts) shade.style.width = percent(share, 2);
   const button = make("button", `action ${best ? "best" : ""}`,
     thoughts ? shade : "",
-    make("div", "what", ...action.types.slice(0, 1).map(typeTag), make("b", "", action.name),
+    make("div", "what", ...action.types.map(typeTag), make("b", "", action.name),
       make("small", "", kindOf(action))),
     make("span", "pp", action.pp === undefined ? "" : `${percent(action.accuracy)} · ${action.pp} PP`),
     make("div", "p", hasShares() ? percent(share) : key ? make("kbd", "keys", key) : ""),

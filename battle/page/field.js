@@ -86,5 +86,5 @@ function kindOf(action) {
   if (action.kind === "other") return "not in this state";
   if (action.kind === "must") return "in place of its moves";
   if (action.kind === "lead") return "";
-  return action.kind === "tera" ? "tera" : action.power ? `${action.power}` : "status";
+  return action.kind === "tera" ? "tera" : action.power ? `${action.power}` : action.category;
 }

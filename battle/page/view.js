@@ -24,7 +24,7 @@ function drawMind(turn) {
     const row = make("div", `action ${action.id === turn.best ? "best" : ""} ${
       action.id === turn.played ? "played" : ""}`,
       shade,
-      make("div", "what", ...action.types.slice(0, 1).map(typeTag),
+      make("div", "what", ...action.types.map(typeTag),
         make("b", "", action.name), make("small", "", kindOf(action)),
         action.id === turn.played ? make("span", "flag", "played") : ""),
       make("div", "p", percent(action.p, action.p >= 0.9995 || action.p < 0.0005 ? 0 : 1)),

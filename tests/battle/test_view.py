@@ -196,8 +196,24 @@ def test_keys_step_through_the_battle(window):
     widths = window.ask("[...document.querySelectorAll('.action .bar')].map((bar) => parseFloat(bar.style.width))")
     best = sorted((100 * action["p"] for action in turns[first]["actions"]), reverse=True)
     assert widths == pytest.approx(best, abs=0.01)
+    tags = window.ask("[...document.querySelectorAll('.action')].map((row) => row.querySelectorAll('.tag').length)")
+    types = {action["id"]: action["types"] for action in turns[first]["actions"]}
+    assert 2 in map(len, types.values())
+    assert tags == [len(types[number]) for number in shown]
+    assert window.ask("kindOf({ kind: 'move', power: 0, category: 'special' })") == "special"
     assert window.errors == []
     assert window.fetched == [page.as_uri()]
+
+
+def test_a_move_without_a_power_of_its_own_is_of_its_category(agent, tmp_path):
+    """Seismic Toss does damage: it was called a status move, as all without a number were."""
+    made = make_battle(5, "gen1ou")
+    first = min(made.states[0]["player_active_pokemon"]["moves"], key=lambda move: move["name"])
+    first |= {"name": "acid", "base_power": 0, "category": "physical"}  # first by name as well
+    (tmp_path / "toss.json").write_text(json.dumps({"states": made.states, "actions": made.actions}))
+    page = data_of(view(tmp_path / "toss.json", str(agent)))
+    (move,) = (action for action in page["turns"][0]["actions"] if action["id"] == 0)
+    assert (move["power"], move["category"]) == (0, "physical")
 
 
 def test_a_finger_steps_through_the_battle(window):
