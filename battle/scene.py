@@ -16,6 +16,7 @@ _ITEM_ENDS = re.compile(
     "(?<=[a-z]{3})(band|scarf|specs|boots|orb|berry|sash|vest|helmet|balloon|glasses|plate|club|gem|herb|rock|claw|"
     "policy|goggles|cloak|dice|mask|energy|powder|lens|belt|button|root|seed|pack|coat|water|magnet|spoon)$"
 )
+_ITEMS = {"heavydutyboots": "Heavy-Duty Boots", "kingsrock": "King's Rock", "nevermeltice": "Never-Melt Ice"}
 
 
 class Names:
@@ -31,7 +32,7 @@ class Names:
         for entry in data.pokedex.values():
             for ability in entry.get("abilities", {}).values():
                 self._known.setdefault(re.sub("[^a-z]", "", ability.lower()), ability)
-        self._known |= {name: entry["name"] for name, entry in data.moves.items() if "name" in entry}
+        self._known |= {name: entry["name"] for name, entry in data.moves.items() if "name" in entry} | _ITEMS
 
     def base(self, name: str) -> str:
         """The species of a forme, however it is written, as letters alone ("Aegislash-Blade" → "aegislash")."""

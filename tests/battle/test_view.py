@@ -105,6 +105,7 @@ def test_names_are_written_as_people_write_them():
     write = Names("gen9ou")
     found = [write(name) for name in ("ironvaliant", "bodyslam", "choiceband", "vesselofruin", "stealthrock", "noitem")]
     assert found == ["Iron Valiant", "Body Slam", "Choice Band", "Vessel of Ruin", "Stealth Rock", ""]
+    assert write("heavydutyboots") == "Heavy-Duty Boots"
 
 
 @pytest.mark.parametrize("played", [3, 8, 12])
