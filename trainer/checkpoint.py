@@ -36,7 +36,7 @@ from trainer.errors import CheckpointError, come_whole
 from trainer.export import export_model, take_out
 from trainer.optim import parameter_groups
 from trainer.state import TrainingState
-from trainer.versions import git_commit, versions
+from trainer.versions import versions
 
 log = logging.getLogger(__name__)
 PREFIX = "step_"
@@ -93,7 +93,7 @@ def write(output: Path, step: int, state: TrainingState, record: dict[str, Any],
             save_file(state.network, temporary / "online.safetensors")
         save_file(state.targets, temporary / "targets.safetensors")
         save_file(state.moments, temporary / "optimizer.safetensors", metadata={"updates": str(state.updates)})
-        run = {"schema": SCHEMA, "step": step, "versions": versions(), "commit": git_commit(), **record}
+        run = {"schema": SCHEMA, "step": step, "versions": versions(), **record}
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         _write_manifest(temporary)
         if final.exists():

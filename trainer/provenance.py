@@ -10,16 +10,23 @@ from data.dataset import BattleDataset, DataReport
 from data.folders import download_note, read_origins
 from data.parallel import cores
 from trainer.config import RunConfig, to_tree
-from trainer.versions import git_commit, versions
+from trainer.versions import versions
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
 
 
-def about(config: RunConfig, processes: int, device: torch.device, train: BattleDataset, report: DataReport) -> dict:
+def about(
+    config: RunConfig,
+    commit: str | None,
+    processes: int,
+    device: torch.device,
+    train: BattleDataset,
+    report: DataReport,
+) -> dict:
     """The record of a run, JSON-able: config, commit, versions, system, data."""
     return {
         "config": to_tree(config),
-        "commit": git_commit(),
+        "commit": commit,
         "versions": {"python": platform.python_version(), **versions()},
         "system": system(processes, device),
         "data": manifest(train, report),

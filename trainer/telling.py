@@ -69,7 +69,8 @@ def keep_code(file: Path) -> None:
 
 def _known(run, start: int) -> dict:
     """What the run is made of, for its folder and its trackers."""
-    known = about(run.config, run.accelerator.num_processes, run.accelerator.device, run.dataset, run.data_report)
+    processes, device = run.accelerator.num_processes, run.accelerator.device
+    known = about(run.config, run.commit, processes, device, run.dataset, run.data_report)
     known["changes"] = run.changes
     if start:  # what it was trained on so far came from somewhere too
         try:
