@@ -140,6 +140,7 @@ def test_what_was_changed_on_the_way_stays_with_the_run(cached, tmp_path, monkey
     first = {"step": 2, "settings": {"max_steps": "2 → 3", "optim.lr": "0.0003 → 0.5"}}
     second = {"step": 3, "settings": {"max_steps": "3 → 4", "commit": "abc → def+"}}
     assert json.loads((tmp_path / "run" / "about.json").read_text())["changes"] == [first, second]
+    assert json.loads((tmp_path / "run" / "step_00000004" / "run.json").read_text())["commit"] == "def+"
     said = "- from step 2 on by other settings: `max_steps` 2 → 3; `optim.lr` 0.0003 → 0.5\n- from step 3 on"
     model = tmp_path / "run" / "model"
     assert said in str(model_card(model, "me/agent", None, RunFacts.of(run_of(model), model)))
