@@ -6,8 +6,9 @@
 #
 # OUTPUT is the run's output folder. A start that ends badly is followed by another as long as there was progress, a newer
 # checkpoint; three ends in a row without one stop it. From the first such checkpoint on the command ends with resume=auto,
-# lest another `resume` of its own begin anew each time. SIGTERM, Ctrl-C, a hangup and SIGUSR1 are handed on to the run,
-# which saves itself, and nothing is started after it.
+# lest another `resume` of its own begin anew each time. SIGTERM, Ctrl-C, a hangup and SIGUSR1 are handed on to the run as
+# SIGTERM, which it saves itself at, and nothing is started after it. (The `deepspeed` launcher hands nothing on: take
+# torchrun or accelerate here.)
 set -u
 output=${1:?give the run\'s output folder, then the command}
 : "${2:?give the command too, after the run\'s output folder}"
@@ -17,10 +18,10 @@ owed="" # one that came while there was nobody to hand it to
 child=0
 hand_on() {
     told=$((told + 1))
-    if [ "$child" -ne 0 ]; then kill -s "$1" "$child" 2>/dev/null; else owed=$1; fi
+    if [ "$child" -ne 0 ]; then kill -s TERM "$child" 2>/dev/null; else owed=yes; fi
 }
-trap 'hand_on TERM' TERM INT HUP # a job in the background hears no Ctrl-C
-trap 'hand_on USR1' USR1
+# A job in the background hears no Ctrl-C; torchrun dies of SIGUSR1, and its processes train on with nobody over them.
+trap hand_on TERM INT HUP USR1
 newest() { ls -d "$output"/step_*/manifest.json 2>/dev/null | tail -n 1; }
 idle=0
 mkdir -p "$output" && touch "$output/.begun"
@@ -31,7 +32,7 @@ while true; do
     fi
     "$@" &
     child=$!
-    [ -n "$owed" ] && kill -s "$owed" "$child" 2>/dev/null
+    [ -n "$owed" ] && kill -s TERM "$child" 2>/dev/null
     # A trapped signal ends `wait` early, with a code of its own: only a wait that none has ended tells the run's.
     while true; do
         before_wait=$told

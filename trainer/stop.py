@@ -1,4 +1,5 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C: a request to save and end, heard from a process's first line to its last."""
+"""SIGTERM, SIGUSR1, Ctrl-C and a terminal that goes: a request to save and end, heard from a process's first line to
+its last."""
 
 import os
 import signal
@@ -7,7 +8,7 @@ import threading
 from contextlib import contextmanager
 
 STOPPED = 75  # exit code of a run that was told to stop and saved itself (EX_TEMPFAIL: start it again)
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -17,15 +18,18 @@ class StopRequest:
     Only this process listens. Children are forked with SIGTERM at its default, for a pool of index processes is ended
     by it, and deaf to the others: a terminal and some schedulers tell every process of a run, and loaders are needed
     to the step's end. One that arrives while such a child is being forked would be lost to a Python handler.
+    What this process was started deaf to, as by nohup to a hangup, it stays deaf to.
     """
 
     def __init__(self):
         self.asked, self.training, self.listening = False, False, False
+        self.signals = SIGNALS
 
     @contextmanager
     def listen(self):
         """Inside, the signals are heard; after it they have their default effect again."""
         self.listening = True
+        self.signals = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
         self._install()
         os.register_at_fork(before=self._shield, after_in_parent=self._unshield, after_in_child=self._as_a_child)
         try:
@@ -35,11 +39,11 @@ class StopRequest:
             self._default()
 
     def _default(self) -> None:
-        for number in SIGNALS:
+        for number in self.signals:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _install(self) -> None:
-        for number in SIGNALS:
+        for number in self.signals:
             signal.signal(number, self._note)
 
     def _note(self, number, frame) -> None:
@@ -54,22 +58,22 @@ class StopRequest:
     def _shield(self) -> None:
         if not self._mine():
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
         self._default()
 
     def _unshield(self) -> None:
         if not self._mine():
             return
         self._install()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.signals)
 
     def _as_a_child(self) -> None:
         if not self.listening:  # the run is over, and its process forks for something else
             return
         self.listening = False
-        for number in (signal.SIGUSR1, signal.SIGINT):
+        for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.signals)
 
     def _mine(self) -> bool:
         return self.listening and threading.current_thread() is threading.main_thread()

@@ -112,6 +112,7 @@ def listens(pid, number):
         pytest.param("training", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("start-up", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("training", signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param("training", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_signal_at_any_time_ends_with_its_own_code(cached, tmp_path, number, moment):
@@ -123,7 +124,7 @@ def test_a_signal_at_any_time_ends_with_its_own_code(cached, tmp_path, number, m
     command = [sys.executable, "-m", "trainer.train", *settings, "max_steps=4000", "checkpoint.every=3000"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     try:
         log = tmp_path / "training_log.csv"
@@ -154,6 +155,21 @@ def test_a_second_interrupt_does_not_wait():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("before", "heard"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_goes_is_heard_unless_nohup_made_the_run_deaf(before, heard):
+    """A shell whose connection is lost sends it to every process of its job: the run ended with nothing saved."""
+    ours = signal.signal(signal.SIGHUP, before)
+    try:
+        with StopRequest().listen() as stop:
+            stop.training = True
+            if listens(os.getpid(), signal.SIGHUP) or not heard:  # else it would end the tests
+                signal.raise_signal(signal.SIGHUP)
+            assert stop.asked == heard
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, ours)
 
 
 def test_children_are_deaf_while_the_run_listens_and_not_after():
