@@ -5,17 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from launch.bench_engines import environment
 from tests.trainer.conftest import SMALL, rows_of, run_of
 from trainer import checkpoint
 from trainer.errors import ConfigError
+from trainer.lock import lock_output
 from trainer.stop import STOPPED, StopRequest
 from trainer.train import main as train_main
+from trainer.world import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,3 +212,37 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_died(cac
         first.kill()
         first.wait()
     assert run_of(cached, tmp_path, "max_steps=1", "resume=never").train() == 0
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_folder_that_another_machine_does_not_see_is_refused(tmp_path, monkeypatch, apart):
+    """A relative output, each machine with a checkout of its own: it trained on until, after half an hour, the first
+    process took the others for lost."""
+    monkeypatch.setattr("trainer.lock.broadcast_object_list", lambda told: told)
+    monkeypatch.setattr("trainer.lock.gather_object", lambda mine: [*mine, "machine-2" if apart else None])
+    two = SimpleNamespace(is_main_process=True, num_processes=2)
+    with pytest.raises(ConfigError, match="on machine-2 it is another folder") if apart else nullcontext():
+        assert lock_output(tmp_path, two).name == str(tmp_path / ".lock")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_two_machines_with_a_folder_each_are_refused_by_both(cached, tmp_path):
+    settings = [*SMALL, f"data.path={cached}", "output=run", "timeout_minutes=1"]
+    world = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer.train", *settings],
+                cwd=tmp_path / rank,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=world | {"RANK": rank, "LOCAL_RANK": "0", "PYTHONPATH": str(ROOT)},
+            )
+        )
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "it is another folder than the first process's" in errors
