@@ -143,6 +143,9 @@ class Run:
         finally:
             self.stop.training = False
             self.watchdog.stop()
+        if code == 0 and self.main and self.stop.asked:
+            # While the last step was judged and saved: its agent is made by the next start, which may take minutes.
+            code = self._told_to_stop(self.course.total)
         if code:
             # Before any process ends: a launcher that sees one end badly ends the others.
             self.telling.finish()
@@ -207,9 +210,7 @@ class Run:
             if stopping:
                 self.telling.progress.close()
                 profiler.close()
-                again = "" if config.resume == "auto" else " and resume=auto"
-                log.warning("told to stop: saving step %d; start again with the same command%s to go on", done, again)
-                return STOPPED
+                return self._told_to_stop(done)
             step = done
         if self.best is None:
             # Resumed at the end, from a checkpoint that no evaluation by these settings had reached.
@@ -218,6 +219,11 @@ class Run:
         self.telling.progress.close()
         profiler.close()
         return 0
+
+    def _told_to_stop(self, step: int) -> int:
+        again = "" if self.config.resume == "auto" else " and resume=auto"
+        log.warning("told to stop: saving step %d; start again with the same command%s to go on", step, again)
+        return STOPPED
 
     def _row(self) -> dict | None:
         """The row on its way, complete, or None; what it has to say is said."""

@@ -100,6 +100,24 @@ def test_a_host_ahead_of_its_device_does_not_take_its_own_pace_for_a_steps(monke
     assert 0 <= ends[-1] - told_at <= 7
 
 
+def test_a_stop_while_the_last_step_is_judged_leaves_the_agent_to_the_next_start(cached, tmp_path):
+    """To make it may take longer than a scheduler waits, whose word was passed over."""
+    settings = [*SMALL, f"data.path={cached}", f"output={tmp_path}", "max_steps=2"]
+    run = Run(load_config(None, settings))
+    judge = run.judge
+
+    def told(network):
+        run.stop.asked = True
+        return judge(network)
+
+    run.judge = told
+    assert run.train() == STOPPED
+    assert not (tmp_path / "model").exists()
+    assert Run(load_config(None, settings)).train() == 0
+    assert (tmp_path / "model" / "config.json").exists()
+    assert [row["step"] for row in rows_of(tmp_path) if row["heldout/nll"]] == ["2"]
+
+
 def test_an_evaluation_that_a_stop_left_out_has_its_row(cached, tmp_path):
     settings = [*SMALL, f"data.path={cached}", "max_steps=3", "eval.every=1", "log.every=5"]
     whole, parts = Run(load_config(None, [*settings, f"output={tmp_path / 'whole'}"])), f"output={tmp_path / 'parts'}"
