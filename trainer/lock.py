@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -10,6 +11,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from data.lock import FolderHeld, hold
 from trainer.errors import ConfigError, refuse_unwritable
+
+PATIENCE_S = 10
 
 
 def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
@@ -37,7 +40,7 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
     if accelerator.num_processes > 1:
         # Elsewhere the others would not see its signs of life, and end it after `timeout_minutes`, nor could they read
         # its checkpoints.
-        blind = [host for host in gather_object([None if (output / name).exists() else socket.gethostname()]) if host]
+        blind = [host for host in gather_object([None if _is_seen(output / name) else socket.gethostname()]) if host]
         mark.unlink(missing_ok=True)
         if blind:
             raise ConfigError(
@@ -45,3 +48,13 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
                 "output on a disk that all machines see"
             )
     return held
+
+
+def _is_seen(mark: Path) -> bool:
+    """Some shared disks show a new file elsewhere a moment later."""
+    given_up = time.monotonic() + PATIENCE_S
+    while not mark.exists():
+        if time.monotonic() > given_up:
+            return False
+        time.sleep(0.1)
+    return True
