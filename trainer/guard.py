@@ -77,6 +77,7 @@ class SkipLedger:
         self.file, self.config, self.accelerator, self.path_of = output / LOG, config, accelerator, path_of
         self.pending: list[tuple[int, ToHost, list[torch.Tensor]]] = []
         self.in_a_row, self.bad = 0, []
+        self.alone = False  # this process fails, and what the others are at is not known: none is to be waited for
 
     def note(self, step: int, skipped: torch.Tensor, packs: list[dict]) -> None:
         """skipped []: positive where the update of `step` was skipped; the same on all processes."""
@@ -115,7 +116,7 @@ class SkipLedger:
     def _write(self, rows: list[dict]) -> None:
         # One process writes: what each of several adds to a file could fall into the others' rows, on a full disk or
         # on a file system of several machines.
-        if self.accelerator.num_processes > 1:
+        if self.accelerator.num_processes > 1 and not self.alone:
             rows = gather_object(rows)
         if self.accelerator.is_main_process:
             rows = sorted(rows, key=lambda row: (row["step"], row["process"]))

@@ -241,6 +241,7 @@ class Run:
 
     def _tell_last_row(self) -> None:
         """Of a run that fails: the row on its way may say why. A device that failed itself does not give it."""
+        self.skips.alone = True
         with suppress(Exception):
             if (row := self._row()) is not None:
                 self.telling.tell(row, row["step"])

@@ -1,5 +1,6 @@
 """What a logged row is made of, and that its figures are the same where it is read a step late, as on a GPU."""
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import rows_of, run_of
+from tests.trainer.planted import plant_in
 from trainer import loop, rows
 from trainer.rows import OVER_POLICY, Clock, Rows, of_the_policy
 from trainer.to_host import Moment, ToHost
@@ -181,3 +183,28 @@ def test_a_run_that_fails_tells_the_row_on_its_way(cached, tmp_path, monkeypatch
     with pytest.raises(OSError, match="the disk is gone"):
         run.train()
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others_battles(cached, tmp_path, monkeypatch):
+    """Of the skipped updates in its last row it writes down its own: the others, at another place by now, would have
+    been waited for until `timeout_minutes` were over, and why the run failed been told then."""
+    plant_in(monkeypatch, lambda place: place == 2)
+    run = run_of(cached, tmp_path, "max_steps=5", "log.every=3")
+    run.rows.late, micro = True, run.course.micro
+    run.skips.accelerator = SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
+
+    def waits(rows):
+        raise AssertionError("waits for the others")
+
+    def fails(step):
+        if step == 3:
+            raise OSError("the disk is gone")
+        return micro(step)
+
+    monkeypatch.setattr("trainer.guard.gather_object", waits)
+    monkeypatch.setattr(run.course, "micro", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run.train()
+    assert [(row["step"], row["optim/skipped"]) for row in rows_of(tmp_path)] == [("1", "0"), ("3", "1")]
+    (noted,) = (tmp_path / "skipped_batches.jsonl").read_text().splitlines()
+    assert json.loads(noted)["step"] == 3
