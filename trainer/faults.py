@@ -1,8 +1,10 @@
 """Faults that libraries raise in words of their own, told in a line with what to set instead."""
 
+import os
+
 import torch
 
-from trainer.config import RunConfig
+from trainer.config import RunConfig, scale_to_world
 from trainer.world import deepspeed_file
 
 # What CUDA, cuBLAS, cuDNN and the CPU's allocator say where PyTorch's own error for a tensor is not what is raised.
@@ -20,8 +22,10 @@ def said_of(error: Exception, config: RunConfig) -> str | None:
     """What is wrong and the mend; None: no fault of this kind."""
     first = str(error).strip().split("\n")[0]
     if out_of_memory(error):
-        batch = config.batch
-        smaller = {"battles": max(1, batch.battles // 2), "accumulate": 2 * batch.accumulate}
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        batch = scale_to_world(config, world).batch  # that of the packs which did not fit
+        shared = world if config.batch_scaling == "keep" else 1
+        smaller = {"battles": max(1, batch.battles // 2), "accumulate": 2 * batch.accumulate * shared}
         if batch.turns is not None:
             smaller["turns"] = batch.turns // 2
         settings = " ".join(f"batch.{key}={value}" for key, value in smaller.items())

@@ -1,6 +1,7 @@
 """What the machine lacks, memory or a compiler: said in a line."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import SMALL
-from trainer.config import load_config
+from trainer.config import load_config, scale_to_world
 from trainer.faults import out_of_memory, said_of
 from trainer.loop import Run
 from trainer.train import main as train_main
@@ -47,6 +48,25 @@ def test_what_the_machine_lacks_is_told_with_what_to_set(error, turns, mend, cac
     assert str(error).split("\n")[0] in said
     assert "GPU 0" not in said
     assert mend in said
+
+
+@pytest.mark.parametrize("scaling", ["keep", "multiply"])
+@pytest.mark.parametrize(
+    ("world", "battles", "accumulate", "turns"), [(8, 1024, 1, None), (8, 128, 2, 8192), (2, 6, 4, None)]
+)
+def test_the_smaller_packs_of_several_processes_are_smaller(monkeypatch, world, battles, accumulate, turns, scaling):
+    """With the step shared out, half of the file's battles in twice as many packs came to the very packs that did not
+    fit."""
+    asked = [f"batch_scaling={scaling}", f"batch.turns={turns or 'null'}", "data.max_turns=64"]
+    batch = [f"batch.battles={battles}", f"batch.accumulate={accumulate}"]
+    config = load_config(None, [*asked, *batch])
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    said = said_of(torch.OutOfMemoryError("CUDA out of memory."), config)
+    mend = re.search("how many fit; (.*) is the same step", said)[1].split()
+    before, after = (scale_to_world(one, world).batch for one in (config, load_config(None, [*asked, *mend])))
+    assert f"packs of batch.battles={before.battles} " in said
+    assert (after.battles, after.accumulate) == (before.battles // 2, 2 * before.accumulate)
+    assert after.turns == (turns and before.turns // 2)
 
 
 @pytest.mark.parametrize(
