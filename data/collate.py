@@ -38,8 +38,9 @@ import torch
 from .dataset import BattleDataset, Reject
 from .encode import EncodedBattle
 from .observation import ObservationSpace
+from .packing import PackShape, Window
 from .replay_file import BadBattleFile
-from .sampler import PackShape, Window, drawn_window
+from .sampler import drawn_window
 from .schema import N_ACTIONS
 from .token_cache import CachedBattle
 from .tokenizer import PAD_ID

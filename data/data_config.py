@@ -9,9 +9,9 @@ from typing import Any
 from .encode import ILLEGAL_RULES
 from .folders import DataError
 from .observation import space_named
+from .packing import MIN_WINDOW
 from .replay_file import MAX_BYTES
 from .reward import REWARDS
-from .sampler import MIN_WINDOW
 
 SPLIT_KEYS = ("battle", "players")
 

@@ -18,9 +18,9 @@ from .encode import EncodedBattle, Encoder
 from .folders import DataError, EmptySplit
 from .index_table import UNKNOWN_TURNS
 from .observation import BLANK, ObservationSpace, space_named
+from .packing import MIN_WINDOW
 from .rejects import Reject, RejectLedger, TooManyRejects
 from .replay_file import BadBattleFile
-from .sampler import MIN_WINDOW
 from .sources import SPLITS, choose_rows, cloned_rows, encode_file, open_sources
 from .token_cache import CachedBattle
 from .tokenizer import Tokenizer

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from .collate import Pack, PackLayout, PackReport, build_pack, fill_buffer
 from .dataset import BattleDataset
 from .folders import DataError
-from .sampler import MIN_WINDOW, BatchConfig, Drawn, PackShape, Plan, Window, heldout_plan, pack_shape
+from .packing import MIN_WINDOW, PackShape, Window
+from .sampler import BatchConfig, Drawn, Plan, heldout_plan, pack_shape
 from .shared_memory import that_fit
 
 __all__ = ["BatchConfig", "PackLoader", "heldout_packs", "make_loader", "shape_for"]

@@ -16,7 +16,6 @@ the stream. What was drawn from it before, by another W with packs of another si
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -24,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_WINDOW = 2
+from .packing import MIN_WINDOW, PackShape, Piece, Window, fill, fits
+
 POOL = 256
 PLANS = ("packed", "battles", "auto")
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -59,14 +59,6 @@ class BatchConfig:
             raise ValueError(f"batch.plan is {self.plan!r}; choose one of {', '.join(PLANS)}")
 
 
-class PackShape(NamedTuple):
-    """The fixed sizes of every pack of a run."""
-
-    turns: int  # N
-    segments: int  # R
-    max_turns: int  # M, the longest segment
-
-
 class Drawn(NamedTuple):
     """Packs taken from the stream by all processes together: how many, and their size (`battles`: files of each, where
     lengths aren't known)."""
@@ -75,19 +67,6 @@ class Drawn(NamedTuple):
     turns: int
     segments: int
     battles: int
-
-
-class Window(NamedTuple):
-    """States [start, start + length) of the battle at place `battle` of the data set; length 0: not known yet.
-
-    `draw` in [0, 1) then chooses the window, once the battle is read.
-    """
-
-    battle: int
-    start: int
-    length: int
-    epoch: int
-    draw: float = 0.0
 
 
 def mix(*values: int | np.ndarray) -> np.ndarray:
@@ -238,32 +217,28 @@ class Plan:
     def packs(self, past: Sequence[Drawn] = ()) -> Iterator[list[Window]]:
         """Every pack after those of `past`: windows that it took are not taken again, and none of the others is left
         out, whatever size its packs had."""
-        if self._lengths is None:
-            yield from self._unplanned(sum(drawn.packs * drawn.battles for drawn in past))
-        else:
-            # A pool far smaller than an epoch: at the end of one, few windows of the next are let in before its last.
-            pool = min(POOL, max(16, len(self._usable) // 4))
-            before = (repeat(self.shape._replace(turns=d.turns, segments=d.segments), d.packs) for d in past)
-            shapes = chain(*before, repeat(self.shape))
-            yield from islice(
-                _fill(self._stream(), shapes, self.shape.max_turns, pool), sum(drawn.packs for drawn in past), None
-            )
+        return self.for_rank(0, 1, past)
 
     def for_rank(self, rank: int, world: int, past: Sequence[Drawn] = ()) -> Iterator[list[Window]]:
         """The packs of one rank after those of `past`: step by step, micro-batch by micro-batch."""
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world} processes: give 0 … {world - 1}")
-        yield from islice(self.packs(past), rank, None, world)
+        if self._lengths is None:
+            return islice(self._unplanned(sum(drawn.packs * drawn.battles for drawn in past)), rank, None, world)
+        # A pool far smaller than an epoch: at the end of one, few windows of the next are let in before its last.
+        pool = min(POOL, max(16, len(self._usable) // 4))
+        before = (repeat(self.shape._replace(turns=d.turns, segments=d.segments), d.packs) for d in past)
+        shapes = chain(*before, repeat(self.shape))
+        first = sum(drawn.packs for drawn in past) + rank
+        return fill(self._stream(), shapes, pool, first, world)
 
-    def _stream(self) -> Iterator[Window]:
+    def _stream(self) -> Iterator[Piece]:
         epoch = 0
         while True:
-            battle, start, length = self.epoch_windows(epoch)
+            windows = self.epoch_windows(epoch)
             # In pieces: the lists of millions of windows would stay in memory for the whole epoch.
-            for at in range(0, len(battle), 8192):
-                piece = slice(at, at + 8192)
-                for one in zip(battle[piece].tolist(), start[piece].tolist(), length[piece].tolist(), strict=True):
-                    yield Window(*one, epoch)
+            for at in range(0, len(windows[0]), 8192):
+                yield Piece(*(part[at : at + 8192].tolist() for part in windows), epoch)
             epoch += 1
 
     def _unplanned(self, skip: int) -> Iterator[list[Window]]:
@@ -303,66 +278,10 @@ def heldout_plan(lengths: Iterable[int], shape: PackShape) -> Iterator[list[Wind
     for battle, n in enumerate(lengths):
         for start in range(0, n - 1, step):
             length = min(step, n - 1 - start) + 1
-            if pack and not _fits(length, room, len(pack), shape):
+            if pack and not fits(length, room, len(pack), shape):
                 yield pack
                 pack, room = [], shape.turns
             pack.append(Window(battle, start, length, 0))
             room -= length
     if pack:
-        yield pack
-
-
-def _fits(length: int, room: int, count: int, shape: PackShape) -> bool:
-    """Whether a window can be added: rows are left, and segments for it and for the padding behind it."""
-    if length > room:
-        return False
-    return count + 1 + -(-(room - length) // shape.max_turns) <= shape.segments
-
-
-def _fill(stream: Iterator[Window], shapes: Iterable[PackShape], max_turns: int, pool: int) -> Iterator[list[Window]]:
-    """Pack an endless stream of windows of at most `max_turns` into packs of the given sizes.
-
-    The pool holds the next `pool` windows by length, with one bit per length that is there: the longest that fits is
-    then found without a search. A pack begins with the oldest windows, so none waits longer than the pool is deep.
-    """
-    order: deque[tuple[int, Window]] = deque()
-    by_length: list[deque[tuple[int, Window]]] = [deque() for _ in range(max_turns + 1)]
-    taken: set[int] = set()
-    present = 0
-    for ticket, window in enumerate(islice(stream, pool)):
-        order.append((ticket, window))
-        by_length[window.length].append((ticket, window))
-        present |= 1 << window.length
-    tickets = pool
-    close = 2 * max_turns
-    for shape in shapes:
-        pack: list[Window] = []
-        room = shape.turns
-        while room >= MIN_WINDOW:
-            window = None
-            if not pack or room >= close:
-                while order[0][0] in taken:
-                    taken.discard(order.popleft()[0])
-                ticket, window = order[0]
-            else:
-                fitting = present & ((2 << room) - 1)
-                if not fitting:
-                    break
-                ticket, window = by_length[fitting.bit_length() - 1][0]
-            length = window.length
-            if not _fits(length, room, len(pack), shape):
-                break
-            queue = by_length[length]
-            # The oldest of a length is the oldest of all windows when the pack takes those in order.
-            queue.popleft()
-            if not queue:
-                present &= ~(1 << length)
-            taken.add(ticket)
-            pack.append(window)
-            room -= length
-            new = next(stream)
-            order.append((tickets, new))
-            by_length[new.length].append((tickets, new))
-            present |= 1 << new.length
-            tickets += 1
         yield pack

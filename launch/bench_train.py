@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from data.loader import make_loader
-from data.sampler import PackShape
+from data.packing import PackShape
 from launch.bench_table import MODES, PARTS, ratios, table
 from launch.machine import cpu_name, cpu_seconds, peak_rss
 from launch.part_clock import PartClock, TimedStep, kernel_seconds

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from data.collate import PackLayout
 from data.observation import space_named
-from data.sampler import PackShape
+from data.packing import PackShape
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.config import RunConfig

@@ -12,7 +12,8 @@ from data.collate import build_pack
 from data.dataset import BattleDataset, DataConfig, Reject, RejectLedger, TooManyRejects
 from data.folders import DataError
 from data.loader import BatchConfig, heldout_packs, make_loader, shape_for
-from data.sampler import PackShape, Window, drawn_window
+from data.packing import PackShape, Window
+from data.sampler import drawn_window
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, make_battle, write_battle, write_battles
 

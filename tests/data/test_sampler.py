@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import packing
+from data.packing import PackShape, Piece, Window, fill, fits
 from data.sampler import (
     POOL,
     BatchConfig,
     Drawn,
-    PackShape,
     Plan,
     cut_windows,
     drawn_window,
@@ -294,3 +295,43 @@ def test_sizes():
         BatchConfig(battles=0)
     with pytest.raises(ValueError, match=r"batch\.plan"):
         BatchConfig(plan="random")
+
+
+def plainly_filled(windows, shapes, pool):
+    """As `fill`, by looking at each window that waits."""
+    waiting, rest = windows[:pool], iter(windows[pool:])
+    for shape in shapes:
+        pack, room = [], shape.turns
+        while room >= 2:
+            found = waiting[:1]
+            if pack and room < 2 * shape.max_turns:
+                found = sorted((w for w in waiting if w.length <= room), key=lambda w: -w.length)[:1]
+            if not found or not fits(found[0].length, room, len(pack), shape):
+                break
+            waiting.remove(found[0])
+            waiting.append(next(rest))
+            pack += found
+            room -= found[0].length
+        yield pack
+
+
+@given(
+    st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 40), st.integers(0, 3), st.integers(1, 3),
+    st.sampled_from((5, 65_536)),
+)  # fmt: skip
+@settings(deadline=None)
+def test_packs_are_those_of_a_plain_loop(seed, max_turns, pool, first, every, kept):
+    """Whatever is forgotten of those taken, and whoever of several processes asks."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, max_turns + 1, 4000).tolist()
+    windows = [Window(n, n % 7, length, n // 50) for n, length in enumerate(lengths)]
+    columns = [[window[column] for window in windows] for column in range(3)]
+    pieces = (Piece(*(column[at : at + 50] for column in columns), at // 50) for at in range(0, 4000, 50))
+    shapes = []
+    for _ in range(8):
+        turns = max_turns * int(rng.integers(1, 4)) + int(rng.integers(0, max_turns))
+        shapes.append(PackShape(turns, -(-turns // max_turns) + int(rng.integers(1, 8)), max_turns))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "KEPT", kept)
+        found = list(fill(pieces, shapes, pool, first, every))
+    assert found == list(plainly_filled(windows, shapes, pool))[first::every]
