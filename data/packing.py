@@ -47,11 +47,7 @@ class Piece(NamedTuple):
 
 
 def fill(
-    pieces: Iterator[Piece],
-    shapes: Iterable[PackShape],
-    pool: int,
-    first: int = 0,
-    every: int = 1,
+    pieces: Iterator[Piece], shapes: Iterable[PackShape], pool: int, first: int = 0, every: int = 1
 ) -> Iterator[list[Window]]:
     """Pack an endless stream of windows into packs of the given sizes, one after the other.
 
@@ -103,8 +99,9 @@ class _Pool:
         return tickets
 
     def _take_oldest(self, shape: PackShape) -> tuple[list[int], int, bool]:
-        """What a pack begins with, one window at least, as long as two of the longest find room; the room that is left;
-        whether segments are too few for another."""
+        """What a pack begins with, one window in any case, as long as two of the longest find room; the room that is
+        left; whether segments are too few for another (of a pack that an earlier run drew, by other windows, for any).
+        """
         here, end = self.oldest, self.end + shape.segments  # a pack may hold more than those that wait
         self._fetch(end)
         free = self.free[here:end]
@@ -113,6 +110,8 @@ class _Pool:
         # Each window takes a segment, and no more than one from the padding: where one fits, those before it do.
         few = bisect_left(range(count), True, key=lambda n: not fits(0, shape.turns - turns[n], n, shape))
         tickets = list(islice(compress(range(here, end), free), few))
+        if not tickets:
+            return [], shape.turns, True
         self.oldest = tickets[-1] + 1
         self.free[here : self.oldest] = bytes(self.oldest - here)
         return tickets, shape.turns - turns[few - 1], few < count

@@ -321,7 +321,7 @@ def plainly_filled(windows, shapes, pool):
 )  # fmt: skip
 @settings(deadline=None)
 def test_packs_are_those_of_a_plain_loop(seed, max_turns, pool, first, every, kept):
-    """Whatever is forgotten of those taken, and whoever of several processes asks."""
+    """Whatever is forgotten of those taken, whoever of several processes asks, and where segments are too few for any."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, max_turns + 1, 4000).tolist()
     windows = [Window(n, n % 7, length, n // 50) for n, length in enumerate(lengths)]
@@ -330,7 +330,7 @@ def test_packs_are_those_of_a_plain_loop(seed, max_turns, pool, first, every, ke
     shapes = []
     for _ in range(8):
         turns = max_turns * int(rng.integers(1, 4)) + int(rng.integers(0, max_turns))
-        shapes.append(PackShape(turns, -(-turns // max_turns) + int(rng.integers(1, 8)), max_turns))
+        shapes.append(PackShape(turns, -(-turns // max_turns) + int(rng.integers(0, 8)), max_turns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "KEPT", kept)
         found = list(fill(pieces, shapes, pool, first, every))
