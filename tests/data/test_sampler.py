@@ -321,7 +321,7 @@ def plainly_filled(windows, shapes, pool):
 )  # fmt: skip
 @settings(deadline=None)
 def test_packs_are_those_of_a_plain_loop(seed, max_turns, pool, first, every, kept):
-    """Whatever is forgotten of those taken, whoever of several processes asks, and where segments are too few for any."""
+    """Whatever is forgotten of those taken, whoever of several processes asks, where segments are too few as well."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, max_turns + 1, 4000).tolist()
     windows = [Window(n, n % 7, length, n // 50) for n, length in enumerate(lengths)]
