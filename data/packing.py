@@ -75,7 +75,6 @@ class _Pool:
         self.epochs: list[int] = []
         self.free = bytearray()  # 1: not taken
         self.oldest, self.end = 0, size
-        self._fetch(size)
 
     def window(self, ticket: int) -> Window:
         return Window(self.battles[ticket], self.starts[ticket], self.lengths[ticket], self.epochs[ticket])
@@ -84,7 +83,6 @@ class _Pool:
         """The tickets of one pack. For each that is taken another window joins those that wait."""
         tickets, room, full = self._take_oldest(shape)
         self.end += len(tickets)
-        self._fetch(self.end)
         waiting = sorted(compress(self.lengths[self.oldest : self.end], self.free[self.oldest : self.end]))
         while room >= MIN_WINDOW and not full:
             longest = bisect_right(waiting, room) - 1  # that finds room
@@ -94,7 +92,6 @@ class _Pool:
                 tickets.append(self._oldest_of(length))
                 room -= length
                 self.end += 1
-                self._fetch(self.end)
                 insort(waiting, self.lengths[self.end - 1])
         return tickets
 
@@ -102,8 +99,8 @@ class _Pool:
         """What a pack begins with, one window in any case, as long as two of the longest find room; the room that is
         left; whether segments are too few for another (of a pack that an earlier run drew, by other windows, for any).
         """
-        here, end = self.oldest, self.end + shape.segments  # a pack may hold more than those that wait
-        self._fetch(end)
+        here, end = self.oldest, self.end + shape.segments
+        self._fetch(end)  # all that this pack may take, more than wait perhaps, and all that will wait after it
         free = self.free[here:end]
         turns = list(accumulate(compress(self.lengths[here:end], free)))
         count = 1 + bisect_right(turns, shape.turns - 2 * shape.max_turns)

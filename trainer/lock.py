@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from data.lock import FolderHeld, hold
 from trainer.errors import ConfigError, refuse_unwritable
 
-PATIENCE_S = 10
+PATIENCE_S = 10  # until a shared disk shows a new file elsewhere
 
 
 def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
@@ -51,7 +51,6 @@ def lock_output(output: Path, accelerator: Accelerator) -> TextIO | None:
 
 
 def _is_seen(mark: Path) -> bool:
-    """Some shared disks show a new file elsewhere a moment later."""
     given_up = time.monotonic() + PATIENCE_S
     while not mark.exists():
         if time.monotonic() > given_up:

@@ -128,7 +128,9 @@ def test_the_same_on_a_gpu_in_bf16(mode):
 
 
 @pytest.mark.usefixtures("own_accelerate_state")
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
+)
 def test_no_graph_break_in_bf16_as_accelerate_prepares_it(backend):
     """The GPU's default: accelerate wraps `forward` in autocast after `Run` has asked for compilation, and that must
     not break the graph, which is the same whatever computes it. PyTorch's compiler for CPUs writes no valid C++ where
