@@ -135,10 +135,11 @@ def index_of(tables: dict[str, list[pa.Table]]) -> pa.Table:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Rows by path, of each path the last: an archive that was added to may hold a battle twice, as tar has it."""
+    """Rows by path, of each battle the last: an archive that was added to may hold one twice, as tar has it, and one of
+    a folder with battles unpacked in it holds them as `.json` and, which is last, as `.json.lz4`."""
     table = table.sort_by([("path", "ascending")])
-    paths = table["path"]
-    last = np.append(pc.not_equal(paths.slice(1), paths.slice(0, len(paths) - 1)).to_numpy(), True)
+    names = pc.replace_substring_regex(table["path"], r"\.lz4$", "")
+    last = np.append(pc.not_equal(names.slice(1), names.slice(0, len(names) - 1)).to_numpy(), True)
     if not last.all():
         log.warning("%d battles stand in their archive again: the last of each is taken", np.count_nonzero(~last))
     return table.filter(pa.array(last))

@@ -239,8 +239,9 @@ format, rating, players, date, outcome, and per turn `words` (uint16), `codes` (
 
 
 def _battle_files(battles: Path) -> list[Path]:
-    """One format's files, and those that links lead to, sorted. Raises DataError where one is a pipe, which reading
-    would wait for, a folder, or a link that leads nowhere."""
+    """One format's files, and those that links lead to, sorted, of a battle that lies there packed and unpacked the
+    packed one. Raises DataError where one is a pipe, which reading would wait for, a folder, or a link that leads
+    nowhere."""
     found = []
     with os.scandir(battles) as entries:
         for entry in entries:
@@ -249,7 +250,8 @@ def _battle_files(battles: Path) -> list[Path]:
                 if not entry.is_file():
                     raise DataError(f"{file}: is no file: put the battle in its place, or move it elsewhere")
                 found.append(file)
-    return sorted(found)
+    packed = set(found)
+    return sorted(file for file in found if file.with_name(f"{file.name}.lz4") not in packed)
 
 
 def _pack(files: Sequence[Path], archive: Path, name: str) -> None:

@@ -144,6 +144,7 @@ def _scan_and_keep(name: str, folder: Path, cache: Path | None, root: Path) -> F
         "folder": os.fspath(folder.resolve()),
         "mtime_ns": mtime,
         "fixed": mtime < started - FIXED_MTIME_NS,
+        "once": True,
         "bad_names": [[item.path, item.reason] for item in bad],
     }
     try:
@@ -183,7 +184,8 @@ def _open_kept(cache: Path, name: str, folder: Path, trust: bool = False) -> For
     try:
         table = map_table(file)
         facts = read_facts(table)
-        fresh = trust or (facts["fixed"] and facts["mtime_ns"] == folder.stat().st_mtime_ns)
+        # Of an index from before battles that lie there twice were left out once, the lengths alone are good.
+        fresh = trust or ("once" in facts and facts["fixed"] and facts["mtime_ns"] == folder.stat().st_mtime_ns)
         if facts["version"] != INDEX_VERSION or facts["folder"] != os.fspath(folder.resolve()) or not fresh:
             return None
         bad = [BadName(path, reason) for path, reason in facts["bad_names"]]
@@ -229,8 +231,9 @@ def _list_names(folder: Path, prefix: str) -> tuple[list[str], list[BadName]]:
     if plain := [name for name in names if name.endswith(".json")]:
         packed = set(names)
         twice = {name for name in plain if f"{name}.lz4" in packed}
-        bad += [BadName(prefix + name, "name: is that of a battle which lies here as .json.lz4, too") for name in twice]
-        names = [name for name in names if name not in twice]
+        if twice:
+            log.warning("%s: %d battles lie there as .json, too: their .json.lz4 are read", folder, len(twice))
+            names = [name for name in names if name not in twice]
     return names, bad
 
 

@@ -225,6 +225,16 @@ def test_a_battle_that_stands_twice_in_an_archive_is_one(folder, tmp_path, caplo
     assert manifest["turns"] == sum(len(cache[i]) for i in range(10))
 
 
+def test_a_battle_that_stands_packed_and_unpacked_in_an_archive_is_one(tmp_path, caplog):
+    """As of a folder in which `lz4 -d` unpacked battles beside themselves."""
+    files = write_battles(tmp_path, 3, formats=("gen1ou",), style=Style(max_turns=5))
+    files[1].with_suffix("").write_bytes(lz4.frame.decompress(files[1].read_bytes()))
+    tar_of(tmp_path, tmp_path / "gen1ou.tar", "gen1ou")
+    assert cache_of(tmp_path / "gen1ou.tar", tmp_path / "c", unit=2)["battles"] == 3
+    assert "1 battles stand in their archive again" in caplog.text
+    assert TokenCache(tmp_path / "c").table["path"].to_pylist() == sorted(f"gen1ou/{file.name}" for file in files)
+
+
 @pytest.mark.parametrize("kind", ["tar", "gz"])
 def test_no_cut_or_flipped_bit_is_taken_for_the_end(folder, tmp_path, kind):
     """tarfile ends quietly at any header that is none, and does not look at gzip's sums."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -21,7 +22,7 @@ from data import index
 from data.dataset import BattleDataset, DataConfig
 from data.folders import DataError
 from data.index import folder_for, open_index, scan_format
-from data.index_table import map_table
+from data.index_table import map_table, write_table
 from data.parallel import cores
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
@@ -119,19 +120,47 @@ def test_bad_names_are_listed_with_reasons(tmp_path):
     assert "name: is not UTF-8" in reasons.values()
 
 
-def test_a_battle_that_lies_there_packed_and_unpacked_counts_once(tmp_path, capsys):
-    """As after a look into one with `lz4 -d`, which keeps what it unpacks."""
+@pytest.mark.parametrize("unpacked", [1, 4])
+def test_a_battle_that_lies_there_packed_and_unpacked_counts_once(tmp_path, capsys, caplog, unpacked):
+    """As after a look into one with `lz4 -d`, which keeps what it unpacks, or into all of them."""
+    files = write_battles(tmp_path / "d", 4, formats=("gen1ou",), style=Style(max_turns=5))
+    for file in files[:unpacked]:
+        file.with_suffix("").write_bytes(lz4.frame.decompress(file.read_bytes()))
+    config = DataConfig(path=str(tmp_path / "d"), cache_dir=str(tmp_path / "i"), heldout_share=0.0, workers=0)
+    data = BattleDataset(config, Tokenizer.load())  # by the share of rejects that runs have
+    assert sorted(data.path(i) for i in range(len(data))) == sorted(map(str, files))
+    assert not data.ledger.rejects
+    assert f"gen1ou: {unpacked} battles lie there as .json, too" in caplog.text
+    assert main(["verify", str(tmp_path / "d")]) == 0
+    assert "4 files, 4 sound" in capsys.readouterr().out
+
+
+def test_an_unpacked_battle_alone_is_read(tmp_path):
     packed, other = write_battles(tmp_path / "d", 2, formats=("gen1ou",), style=Style(max_turns=5))
-    plain = packed.with_suffix("")
-    plain.write_bytes(lz4.frame.decompress(packed.read_bytes()))
     other.with_suffix("").write_bytes(lz4.frame.decompress(other.read_bytes()))
     other.unlink()
     (part,) = open_index(tmp_path / "d", cache_dir=tmp_path / "i")
     assert sorted(part.table["path"].to_pylist()) == sorted(f"gen1ou/{f.name}" for f in (packed, other.with_suffix("")))
-    reason = "name: is that of a battle which lies here as .json.lz4, too"
-    assert [(item.path, item.reason) for item in part.bad_names] == [(f"gen1ou/{plain.name}", reason)]
-    assert main(["verify", str(tmp_path / "d")]) == 1
-    assert f"{plain}: {reason}" in capsys.readouterr().out
+
+
+def test_an_index_that_counted_battles_twice_is_made_anew_with_its_lengths(tmp_path, monkeypatch):
+    """Of before they were left out: it passed for good as long as nothing came into the folder."""
+    files = write_battles(tmp_path / "d", 2, formats=("gen1ou",), style=Style(max_turns=5))
+    files[0].with_suffix("").write_bytes(lz4.frame.decompress(files[0].read_bytes()))
+    age(tmp_path / "d")
+    config = DataConfig(path=str(tmp_path / "d"), cache_dir=str(tmp_path / "i"), heldout_share=0.0, turns="always")
+
+    def all_of_them(folder, prefix):
+        return sorted(os.listdir(folder)), []
+
+    def without_stamp(file, table, facts):
+        return write_table(file, table, {key: fact for key, fact in facts.items() if key != "once"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_list_names", all_of_them)
+        patch.setattr(index, "write_table", without_stamp)
+        assert len(BattleDataset(config, Tokenizer.load())) == 3
+    assert len(BattleDataset(replace(config, turns="never"), Tokenizer.load()).lengths) == 2
 
 
 def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch, caplog):
