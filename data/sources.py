@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 from .archive import archives_under
 from .cache import CacheJob, make_cache
 from .cache_manifest import CACHE_VERSION, is_cache
+from .cache_shard import write_json
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
-from .folders import DataError
+from .folders import MANIFEST, DataError
 from .index import FormatIndex, cache_root, folder_for, open_index, set_turns
 from .index_table import REJECTED_TURNS, SCHEMA, UNKNOWN_TURNS, pair_draws
 from .lock import locked
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "heldout", "all")
 FILL_TURNS_UP_TO = 20_000
 KEPT_EVERY = 60.0  # seconds of reading lengths that a machine which goes down can cost
+TIMES = "archives.json"  # in a token cache that a run made: when its archives were written
 REFUSED_BEFORE = "states: refused when indexed (data.turns=always reads it again)"
 
 
@@ -84,7 +86,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
         for source in config.all_sources():
             root = Path(source.path)
             formats = source.formats or tuple(config.formats)
-            cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer)
+            cached = root if is_cache(root) else _cached_archives(root, formats, config, tokenizer, scan)
             if cached is not None:
                 cache = TokenCache(cached)
                 cache.check(config.space, tokenizer, config.reward, config.illegal_actions)
@@ -191,10 +193,13 @@ def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> Enco
         raise BadBattleFile(path, error.field, error.reason, error.mend) from error
 
 
-def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, tokenizer: Tokenizer) -> Path | None:
+def _cached_archives(
+    root: Path, formats: tuple[str, ...], config: DataConfig, tokenizer: Tokenizer, scan: bool
+) -> Path | None:
     """The token cache of a folder of `{format}.tar.gz` as a download leaves them, made at its first use; none where the
-    folder holds format folders. It lies beside the indexes, named by the archives' sizes and times and by what is made
-    of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to evaluation).
+    folder holds format folders. It lies beside the indexes, named by the archives' places and sizes and by what is made
+    of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to evaluation). Archives
+    that were written since, as by fetching them again, are compared with it: what is as it was is not encoded again.
 
     Raises:
         DataError: archives that cannot be read, or a cache folder that is full or cannot be written.
@@ -209,31 +214,49 @@ def _cached_archives(root: Path, formats: tuple[str, ...], config: DataConfig, t
     archives = {name: file for name, file in there.items() if not formats or name in formats}
     facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     facts.append(space_digest(space_named(config.space)))
-    for name, file in archives.items():
-        status = file.stat()
-        facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])
+    facts += [[name, os.fspath(file.resolve()), file.stat().st_size] for name, file in archives.items()]
+    times = {name: file.stat().st_mtime_ns for name, file in archives.items()}
     out = cache_root(config.cache_dir) / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
     with locked(out):
-        if not is_cache(out):
-            log.warning("%s holds archives: making a token cache of them in %s, once", root, out)
-            job = CacheJob(
-                source=os.fspath(root),
-                out=os.fspath(out),
-                formats=tuple(archives),  # by which it is named: who asks for them in other words goes on with it
-                space=config.space,
-                vocabulary=os.fspath(out / VOCABULARY),
-                illegal=config.illegal_actions,
-                max_bytes=config.max_bytes,
-            )
-            try:
-                tokenizer.save(out / VOCABULARY)
-                make_cache(job)
-            except OSError as error:
-                raise DataError(
-                    f"{out}: the token cache of {root} cannot be written ({error.strerror}); make room, or give "
-                    "another data.cache_dir (what is made is kept)"
-                ) from error
+        made = _made_at(out)
+        known = _known_times(out) if made else []
+        if times in known and not (config.rescan and scan):
+            return out
+        doing = "comparing them with the token cache in %s" if made else "making a token cache of them in %s, once"
+        log.warning(f"%s holds archives: {doing}", root, out)
+        job = CacheJob(
+            source=os.fspath(root),
+            out=os.fspath(out),
+            formats=tuple(archives),  # by which it is named: who asks for them in other words goes on with it
+            space=config.space,
+            vocabulary=os.fspath(out / VOCABULARY),
+            illegal=config.illegal_actions,
+            max_bytes=config.max_bytes,
+        )
+        try:
+            tokenizer.save(out / VOCABULARY)
+            make_cache(job)
+            write_json(out / TIMES, [*known, times] if made == _made_at(out) else [times])
+        except OSError as error:
+            raise DataError(
+                f"{out}: the token cache of {root} cannot be written ({error.strerror}); make room, or give "
+                "another data.cache_dir (what is made is kept)"
+            ) from error
     return out
+
+
+def _made_at(cache: Path) -> int:
+    """When a cache was finished, in ns; 0 where it is not."""
+    return (cache / MANIFEST).stat().st_mtime_ns if is_cache(cache) else 0
+
+
+def _known_times(cache: Path) -> list[dict[str, int]]:
+    """When the archives that a cache holds the battles of were written, in ns by format: several times where machines
+    with archives of their own share the cache."""
+    try:
+        return json.loads((cache / TIMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
 
 
 def _open_folder(

@@ -147,17 +147,59 @@ def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_pat
     with tarfile.open(second, "a") as tar:  # which is not asked for
         tar.add(first, arcname="gen2ou/notes.txt")
     assert not made()
-    stamp = first.stat()
-    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
-    assert len(made()) == 1
     with open(first, "ab") as file:
         file.write(bytes(10240))
-    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     assert len(made()) == 1
     monkeypatch.setattr("data.sources.digests", lambda: {"shaped": "other"})
     assert len(made()) == 1
     monkeypatch.setattr("data.sources.space_digest", lambda space: "other")
     assert len(made()) == 1
+
+
+def test_archives_that_were_fetched_again_are_compared_and_what_is_as_it_was_is_not_encoded_again(
+    tmp_path, monkeypatch, caplog
+):
+    """A download gives the same bytes another time; machines with archives of their own may share a cache."""
+    from data import cache as module
+
+    encoded, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: encoded.append(unit.name) or real(unit, job))
+    monkeypatch.setattr(module, "cores", lambda: 1)  # in this very process
+    files = write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    (tmp_path / "tars").mkdir()
+    file = tmp_path / "tars" / "gen1ou.tar"
+    tar_of(tmp_path / "b", file, "gen1ou")
+
+    def opened(at, **options):
+        encoded.clear()
+        caplog.clear()
+        os.utime(file, (at, at))
+        data = dataset_of(tmp_path / "tars", tmp_path, **options)
+        assert len(list((tmp_path / "i").glob("tokens-*"))) == 1
+        return len(data), "comparing" in caplog.text, encoded.copy()
+
+    assert opened(1) == (4, False, ["gen1ou-00000"])
+    assert opened(2) == (4, True, [])
+    assert opened(1) == opened(2) == (4, False, [])  # by turns: each is known
+    assert opened(2, rescan=True) == (4, True, [])
+    (tmp_path / "b" / "gen1ou" / files[0].name).write_bytes(b"of that size, in blocks of a tar")
+    size = file.stat().st_size
+    tar_of(tmp_path / "b", file, "gen1ou")
+    with open(file, "ab") as end:
+        end.write(bytes(size - file.stat().st_size))
+    assert opened(3) == (3, True, ["gen1ou-00000"])
+    assert opened(1) == (3, True, [])  # what was known of the earlier battles is nothing to these
+
+
+def test_a_spoilt_shard_of_a_cache_that_a_run_made_is_made_again_by_a_rescan(folder, tmp_path):
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar", "gen1ou")
+    dataset_of(tmp_path / "tars", tmp_path)
+    (shard,) = (tmp_path / "i").glob("tokens-*/shard-*.arrow")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match="make the cache again"):
+        dataset_of(tmp_path / "tars", tmp_path)[0]
+    assert len(dataset_of(tmp_path / "tars", tmp_path, rescan=True)[0])
 
 
 def test_other_archives_do_not_wait_and_the_same_ones_say_that_they_do(folder, tmp_path, caplog):
