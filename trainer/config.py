@@ -206,7 +206,8 @@ class RunConfig:
     cost: CostConfig = field(default_factory=CostConfig)
 
     def check(self) -> None:
-        """Raises ValueError naming the key, of this or of a part. `data` and `batch` look at themselves when made."""
+        """Raises ValueError naming the key, of this or of a part. `data` and `batch` look at themselves when made; what
+        they may hold and a run may not is looked at here."""
         rules = [
             ("output", bool(self.output), "a folder"),
             ("seed", 0 <= self.seed < 2**63, "0 or more, below 2⁶³"),
@@ -220,6 +221,8 @@ class RunConfig:
             ("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"),
         ]
         refuse_unless("", self, rules)
+        judged = (self.data.heldout_share > 0, "a share above 0: a run is judged by battles that it does not train on")
+        refuse_unless("data.", self.data, [("heldout_share", *judged)])
         for part in (self.model, self.objective, self.optim, self.eval, self.checkpoint, self.log, self.guard, self.hub,
                      self.cost):  # fmt: skip
             part.check()

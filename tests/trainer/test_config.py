@@ -85,6 +85,7 @@ def _lists(tree):
         ("resume=no", ["resume: YAML reads yes, no, on and off as true or false", "in quotes, or resume=never"]),
         ("hub.licence=off", ["hub.licence: YAML reads yes, no, on and off as true or false: put the word in quotes"]),
         ("batch.battles=0", ["batch.battles is 0; give 1 or more"]),
+        ("data.heldout_share=0", ["command line: data.heldout_share=0.0 cannot be", "a share above 0"]),
         ("data.path=", ["data.path is empty: give text"]),
         ("max_steps", ["a.b=c"]),
         ("runs/mine.yaml", ["'runs/mine.yaml' is no setting: give a file of settings as --config runs/mine.yaml"]),
