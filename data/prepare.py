@@ -66,15 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _room_in(folder: str | Path) -> Iterator[None]:
-    """A full disk's error, which names no file, as one that names the folder that is written."""
+def _written_in(folder: Path) -> Iterator[None]:
+    """A full disk's error, which names no file, as one that names the folder that is written; that of a folder which
+    nobody can write, a read-only one or one below a file, with its mend."""
     try:
         yield
     except (OSError, ValueError) as error:
-        full = error if isinstance(error, OSError) else error.__cause__
-        if getattr(full, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ValueError(f"{folder}: {full.strerror}: make room there, and give the same command again") from error
+        fault = error if isinstance(error, OSError) else error.__cause__
+        if getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"{folder}: {fault.strerror}: make room there, and give the same command again") from error
+        if folder in (file := Path(getattr(fault, "filename", None) or ""), *file.parents):
+            raise ValueError(
+                f"{folder}: cannot be written ({fault.strerror}): make it writable, or give another"
+            ) from error
+        raise
 
 
 def _add_encode(commands: argparse._SubParsersAction) -> None:
@@ -123,7 +128,7 @@ def actions_report(encoded: EncodedBattle) -> dict:
 
 def _add_vocabulary(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("vocabulary", help="build the vocabulary from the game's data and battle files")
-    parser.add_argument("--out", type=Path, default=DEFAULT_PATH)
+    parser.add_argument("--out", type=report_file, default=DEFAULT_PATH)
     parser.add_argument("--base", type=Path, help="vocabulary whose ids are kept (default: --out, where it exists)")
     parser.add_argument("--fresh", action="store_true", help="keep no ids: every checkpoint's vocabulary then differs")
     parser.add_argument("--showdown", type=Path, help="folder of an installed pokemon-showdown package (for the items)")
@@ -153,7 +158,7 @@ def _vocabulary(options: argparse.Namespace) -> int:
             log.warning("left out: %s", reason)
         bad += len(left_out)
     tokenizer = Tokenizer(vocabulary.build(kept, *sources, corpus))
-    with _room_in(options.out):
+    with _written_in(options.out):
         tokenizer.save(options.out)
     print(
         f"{options.out}: {len(tokenizer)} words ({len(kept)} kept{f' from {base}' if base else ''}), "
@@ -258,7 +263,7 @@ def _cache(options: argparse.Namespace) -> int:
         max_bytes=options.max_bytes,
         unit=options.battles_per_shard,
     )
-    with _room_in(options.out):
+    with _written_in(options.out):
         manifest = make_cache(job, options.processes, (int(index), int(count)))
     if manifest is None:
         print(f"{options.out}: this machine's share is done; other shares are missing")
@@ -294,7 +299,7 @@ def _stats(options: argparse.Namespace) -> int:
     print(stats_text(stats))
     written = not options.json or write_report(options.json, json.dumps(stats, indent=1))
     if options.png:
-        with _room_in(options.png):
+        with _written_in(options.png):
             stats_png(stats, options.png)
     return _status(options.dir, stats["battles"]) if written else 1
 
@@ -380,7 +385,7 @@ def _add_download(commands: argparse._SubParsersAction) -> None:
 def _download(options: argparse.Namespace) -> int:
     from .hub import download
 
-    with _room_in(options.to):
+    with _written_in(options.to):
         download(options.repo, options.revision, options.formats, options.to, options.subset, options.unpack)
     return 0
 
@@ -397,7 +402,7 @@ def _add_push(commands: argparse._SubParsersAction) -> None:
 def _push(options: argparse.Namespace) -> int:
     from .hub import push
 
-    with _room_in(tempfile.gettempdir()):  # battles are packed there
+    with _written_in(Path(tempfile.gettempdir())):  # battles are packed there
         print(push(options.source, options.to, options.licence, private=not options.public))
     return 0
 

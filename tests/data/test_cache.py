@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from data.cache import CacheJob, make_cache
 from data.cache_end import index_of
 from data.folders import DOWNLOADS, DataError
+from data.prepare import main
 from data.token_cache import INDEX_SCHEMA, TokenCache
 from data.tokenizer import Tokenizer
 from tests.battle_files import Style, write_battles
@@ -315,13 +318,29 @@ def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
             cache_of(folder, tmp_path / place)
 
 
-def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys):
-    from data.prepare import main
+@pytest.mark.parametrize("place", ["file", "file/c"])
+def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys, place):
+    (tmp_path / "file").write_text("")
+    assert main(["cache", "--from", str(folder), "--out", str(tmp_path / place)]) == 1
+    assert f"error: {tmp_path / place}: cannot be written (" in capsys.readouterr().err
 
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    assert main(["cache", "--from", str(folder), "--out", str(blocked / "c")]) == 1
-    assert "Not a directory" in capsys.readouterr().err
+
+def test_a_read_only_disk_is_named_with_the_mend(folder, tmp_path):
+    """Mounted in a name space of its own, where the system lets one have it."""
+    mounted, out = tmp_path / "disk", tmp_path / "disk" / "c"
+    mounted.mkdir()
+    inside = 'mount -t tmpfs -o ro tmpfs "$0" && exec "$@"'
+    alone = ["unshare", "--mount", "--map-root-user", "sh", "-c", inside, mounted]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount of one's own here")
+    for command in (["cache", "--from", folder, "--out", out], ["vocabulary", "--corpus", folder, "--out", out]):
+        done = subprocess.run(
+            [*alone, sys.executable, "-m", "data.prepare", *command],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode in (1, 2)
+        assert "disk/c" in done.stderr.splitlines()[-1]
+        assert "cannot be written" in done.stderr.splitlines()[-1]
 
 
 def test_a_folder_that_fills_up_leaves_no_half_shard(folder, tmp_path, monkeypatch):
