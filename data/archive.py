@@ -25,7 +25,7 @@ from .folders import (
     refuse_misnamed,
     refuse_other_archive,
 )
-from .replacing import replacing
+from .replacing import clear_left, replacing
 from .replay_file import MAX_BYTES, is_battle_file, is_named_as_battle
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ def unpack_archive(
     whole = to / format_of_archive(file.name)
     folder = whole if whole.is_dir() else to / f".{whole.name}.unpacking"
     folder.mkdir(parents=True, exist_ok=True)
+    clear_left(folder)
     written = left_out = 0
     others = {name for name in os.listdir(folder) if wanted(name)}
     for member in members(file, max_bytes, max_members, wanted):

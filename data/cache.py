@@ -30,6 +30,7 @@ from .lock import locked
 from .observation import space_named
 from .parallel import cores, workers
 from .progress import progress_bar
+from .replacing import clear_left
 from .replay_file import MAX_BYTES
 from .reward import digests
 from .schema import SCHEMA_VERSION
@@ -76,6 +77,8 @@ def make_cache(
     # One process at a time: of machines that start or end at once, each is to see what the other has written.
     with locked(out / ".making"):
         _claim(out, job, tokenizer)
+        for folder in (out, out / "parts"):
+            clear_left(folder)
     fault: DataError | None = None
     totals = Counter()
     names: list[str] = []

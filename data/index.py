@@ -26,6 +26,7 @@ from .folders import DataError, format_folders, refuse_deeper
 from .index_table import SCHEMA, UNKNOWN_TURNS, UNREAD, BadName, columns_of, map_table, read_facts, write_table
 from .lock import locked
 from .parallel import cores, workers
+from .replacing import clear_left
 from .replay_file import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def open_index(
     wanted = {name: folders[name] for name in (sorted(formats) or folders)}
     cache = folder_for(root, cache_dir)
     with locked(cache) as writable:
+        if writable:
+            clear_left(cache)
         found: dict[str, FormatIndex] = {}
         if not (rescan and scan):
             for name, folder in wanted.items():
