@@ -154,13 +154,29 @@ def test_an_index_that_counted_battles_twice_is_made_anew_with_its_lengths(tmp_p
         return sorted(os.listdir(folder)), []
 
     def without_stamp(file, table, facts):
-        return write_table(file, table, {key: fact for key, fact in facts.items() if key != "once"})
+        return write_table(file, table, {key: fact for key, fact in facts.items() if key != "rows"})
 
     with monkeypatch.context() as patch:
         patch.setattr(index, "_list_names", all_of_them)
         patch.setattr(index, "write_table", without_stamp)
         assert len(BattleDataset(config, Tokenizer.load())) == 3
     assert len(BattleDataset(replace(config, turns="never"), Tokenizer.load()).lengths) == 2
+
+
+def test_an_index_whose_end_a_machine_lost_is_made_again(tmp_path, monkeypatch, caplog):
+    """Zeros are a good end of an Arrow stream: the battles behind them were left out in silence."""
+    monkeypatch.setattr("data.index_table.BATCH_ROWS", 2)
+    write_battles(tmp_path / "b", 6, formats=("gen1ou",), style=Style(max_turns=4))
+    age(tmp_path / "b")
+    (part,) = open_index(tmp_path / "b", cache_dir=tmp_path / "c")
+    with open(part.file, "r+b") as file:
+        stream = pa.ipc.open_stream(file)
+        for _ in range(2):
+            stream.read_next_batch()
+        file.write(bytes(part.file.stat().st_size - file.tell()))
+    assert len(map_table(part.file)) == 4
+    assert len(paths(open_index(tmp_path / "b", cache_dir=tmp_path / "c"))) == 6
+    assert "is no index (holds 4 of 6 rows): scanning again" in caplog.text
 
 
 def test_warm_start_maps_and_does_not_scan(tmp_path, monkeypatch, caplog):
