@@ -322,9 +322,16 @@ class TokenCache:
                 )
             with pa.memory_map(str(file), "rb") as source:
                 reader = pa.ipc.open_stream(source)
-                return [_views(batch, self._codes, str(file), self._words) for batch in reader]
+                batches = [_views(batch, self._codes, str(file), self._words) for batch in reader]
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read ({error}); make the cache again") from error
+        # Arrow takes zeros, which a copy that was stopped may leave at a file's end, for the end of the stream.
+        if (held := sum(len(batch.outcome) for batch in batches)) != facts["battles"]:
+            raise DataError(
+                f"{file}: holds {held} battles, its manifest says {facts['battles']}; copy the whole cache, or make it "
+                "again"
+            )
+        return batches
 
 
 def _views(batch: pa.RecordBatch, codes: Codes, file: str, vocabulary: int) -> _Batch:

@@ -10,6 +10,7 @@ from functools import partial
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -238,6 +239,21 @@ def test_whatever_of_a_cache_is_gone_or_spoilt_is_named(folder, tmp_path, name):
         damage()
         with pytest.raises(ValueError, match=rf"{file.parent}.*(cannot be read|holds no manifest|has \d+ bytes)"):
             TokenCache(tmp_path / "c")[0]
+
+
+def test_a_shard_whose_end_a_stopped_copy_left_empty_is_named(tmp_path, monkeypatch):
+    """Its size was set before its content came."""
+    monkeypatch.setattr("data.cache_shard.BATCH_BATTLES", 2)
+    write_battles(tmp_path / "b", 6, formats=("gen1ou",), style=Style(max_turns=6))
+    cache_of(tmp_path / "b", tmp_path / "c", unit=6)
+    (shard,) = (tmp_path / "c").glob("shard-*")
+    with open(shard, "r+b") as file:
+        stream = pa.ipc.open_stream(file)
+        for _ in range(2):
+            stream.read_next_batch()
+        file.write(bytes(shard.stat().st_size - file.tell()))
+    with pytest.raises(DataError, match=r"shard-.*: holds 4 battles, its manifest says 6; copy the whole cache"):
+        TokenCache(tmp_path / "c")[5]
 
 
 def test_a_word_that_is_none_never_reaches_the_network(folder, tmp_path):
