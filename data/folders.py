@@ -73,8 +73,8 @@ def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
     unread = sorted(name for name in archives if format_of_archive(name) not in folders)
     if unread:
         raise DataError(
-            f"data.path {root}: {', '.join(unread)} beside format folders would be left unread: unpack each "
-            "to a folder of its name, or keep archives and folders apart"
+            f"data.path {root}: {', '.join(unread)} beside format folders ({', '.join(sorted(folders))}) would be left "
+            "unread: unpack each to a folder of its name, or keep archives and folders apart"
         )
     return dict(sorted(folders.items()))
 

@@ -74,6 +74,11 @@ def download(
             if unpack:
                 written, left_out = unpack_archive(path, path.parent, wanted=_is_data)
                 print(f"{path.parent / name}: {written:,} files, {left_out} left out")
+            elif (path.parent / name).is_dir():
+                log.warning(
+                    "%s: is read, and not %s beside it: give --unpack, which brings it up to that, or remove it",
+                    path.parent / name, path.name,
+                )  # fmt: skip
     except HUB_ERRORS as error:
         raise DataError(said_of(error, f"{repo}@{revision}")) from error
 

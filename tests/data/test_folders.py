@@ -49,7 +49,7 @@ def test_archives_beside_folders_are_not_left_unread_in_silence(folder, tmp_path
     battles = cache_of(tmp_path / "d", tmp_path / "c")["battles"]
     assert len(dataset_of(tmp_path / "d", tmp_path)) == battles + 1  # a file is judged when it is read
     tar_of(folder, tmp_path / "d" / "gen9ou.tar.gz", "gen9ou")
-    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
+    with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders \(gen1ou\) would"):
         cache_of(tmp_path / "d", tmp_path / "c2")
     with pytest.raises(DataError, match=r"gen9ou\.tar\.gz beside format folders"):
         dataset_of(tmp_path / "d", tmp_path)

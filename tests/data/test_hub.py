@@ -104,7 +104,11 @@ def test_replays_are_fetched_unpacked_and_not_fetched_twice(hub, tmp_path):
     # One revision from the list of files to the files themselves.
     assert all("/v4" in request for request in hub.requests if REPLAYS in request), hub.requests
     before = len([r for r in hub.requests if r.startswith("GET /datasets")])
-    assert prepare(hub, tmp_path, *arguments).returncode == 0
+    assert "is read, and not" not in prepare(hub, tmp_path, *arguments).stderr
+    # Another revision as an archive alone would lie there, and the files of this one be read.
+    again = prepare(hub, tmp_path, *arguments[:-1])
+    assert again.returncode == 0
+    assert f"{tmp_path / 'd' / 'gen1ou'}: is read, and not gen1ou.tar.gz beside it: give --unpack" in again.stderr
     assert len([r for r in hub.requests if r.startswith("GET /datasets")]) == before
 
 
