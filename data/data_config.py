@@ -21,7 +21,7 @@ class SourceConfig:
     """One folder of a mix.
 
     Args:
-        path: folder of battle files, or of a token cache.
+        path: folder of battle files, of archives or of a token cache, or an archive.
         weight: its share of the mix, against the other sources' weights.
         filter: which of its battles to take.
         formats: which of its formats; empty: those of `data.formats`.
@@ -61,7 +61,7 @@ class DataConfig:
     """What is read, and by which rules.
 
     Args:
-        path: folder of `{format}/*.json.lz4`.
+        path: folder of `{format}/*.json.lz4` or of `{format}.tar.gz`, one of these, or a token cache.
         formats: formats to take; empty: all there are.
         space: observation space.
         reward: reward kind.

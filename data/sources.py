@@ -196,15 +196,16 @@ def encode_file(path: str, encoder: Encoder, max_bytes: int = MAX_BYTES) -> Enco
 def _cached_archives(
     root: Path, formats: tuple[str, ...], config: DataConfig, tokenizer: Tokenizer, scan: bool
 ) -> Path | None:
-    """The token cache of a folder of `{format}.tar.gz` as a download leaves them, made at its first use; none where the
-    folder holds format folders. It lies beside the indexes, named by the archives' places and sizes and by what is made
-    of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to evaluation). Archives
-    that were written since, as by fetching them again, are compared with it: what is as it was is not encoded again.
+    """The token cache of a `{format}.tar.gz`, or of a folder of them as a download leaves it, made at its first use;
+    none where the folder holds format folders. It lies beside the indexes, named by the archives' places and sizes and
+    by what is made of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to
+    evaluation). Archives that were written since, as by fetching them again, are compared with it: what is as it was is
+    not encoded again.
 
     Raises:
         DataError: archives that cannot be read, or a cache folder that is full or cannot be written.
     """
-    if not root.is_dir():
+    if not root.exists():
         return None
     there = archives_under(root, formats)
     if not there:

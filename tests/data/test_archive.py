@@ -86,6 +86,17 @@ def test_a_folder_of_archives_trains_as_it_is(folder, tmp_path, caplog):
         BattleDataset(config, TOKENIZER)
 
 
+def test_one_archive_trains_as_it_is(folder, tmp_path):
+    tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
+    tar_of(folder, tmp_path / "gen9ou.tar.gz", "gen9ou")
+    data = dataset_of(tmp_path / "gen1ou.tar.gz", tmp_path)
+    assert (data.formats(), len(data[0]) > 1) == ({"gen1ou": 10}, True)
+    with pytest.raises(DataError, match=r"gen1ou\.json: is no archive of battles; give a folder or a \.tar\.gz"):
+        dataset_of((tmp_path / "gen1ou.tar.gz").rename(tmp_path / "gen1ou.json"), tmp_path)
+    with pytest.raises(DataError, match="is no folder; give the folder that holds the format folders"):
+        dataset_of(tmp_path / "gen1ou.tar.gz", tmp_path)
+
+
 def test_archives_are_cached_for_the_words_of_their_reader(folder, tmp_path):
     """Not for the file that holds them: a model brings its own to evaluation, and a vocabulary file may grow."""
     (tmp_path / "tars").mkdir()
