@@ -81,7 +81,7 @@ def make_cache(
             clear_left(folder)
     fault: DataError | None = None
     totals = Counter()
-    names: list[str] = []
+    sources: dict[str, str] = {}
     started = time.perf_counter()
     with progress_bar(desc="cache", show=progress) as bar:
 
@@ -90,7 +90,7 @@ def make_cache(
             totals.update(battles=part.battles, turns=part.turns, rejects=len(part.rejects))
             bar.set_postfix(turns=totals["turns"], rejects=totals["rejects"])
 
-        units = _Units(job, out, names, index, count)
+        units = _Units(job, out, sources, index, count)
         try:
             _work(units, job, processes or cores(), finished)
         except DataError as error:
@@ -99,21 +99,23 @@ def make_cache(
     log.info("%d battles in %.1f s", totals["battles"], seconds)
     if fault:
         raise fault
-    missing = [name for name in names if not (out / "parts" / f"{name}.json").is_file()]
+    # Nor is there what another machine has made meanwhile of other battles, from before the folder changed.
+    missing = [name for name, source in sources.items() if _note(out, name).get("source") != source]
     if missing:
-        log.warning("%d of %d units are other machines' and not there yet", len(missing), len(names))
+        log.warning("%d of %d units are other machines' and not there yet", len(missing), len(sources))
         return None
     with locked(out / ".making"):
-        return finish(out, job, tokenizer, names)
+        return finish(out, job, tokenizer, list(sources))
 
 
 class _Units:
     """The units of a job in order; those done, or other machines', are only named."""
 
-    def __init__(self, job: CacheJob, out: Path, names: list[str], index: int, count: int) -> None:
+    def __init__(self, job: CacheJob, out: Path, sources: dict[str, str], index: int, count: int) -> None:
+        """sources: of each unit by its name what it is made from, filled in as they pass."""
         self.job = job
         self.out = out
-        self.names = names
+        self.sources = sources
         self.index = index
         self.count = count
 
@@ -121,33 +123,41 @@ class _Units:
         return _units(self.job, self._wanted)
 
     def _wanted(self, name: str, source: str, folder: Path | None = None) -> bool:
-        """Note a unit's name; whether this machine has to do it, as yet or because its battles are others now. Where
+        """Note a unit; whether this machine has to do it, as yet or because its battles are others now. Where
         they are no archive's, they lie in `folder`."""
-        place = len(self.names)
-        self.names.append(name)
+        place = len(self.sources)
+        self.sources[name] = source
         part = self.out / "parts" / f"{name}.json"
         mine = place % self.count == self.index
-        done = part.is_file() and self._is_done(part, source, mine, folder)
+        done = part.is_file() and self._is_done(name, source, mine, folder)
         if part.is_file() and not done:
             (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
             part.unlink(missing_ok=True)
         return mine and not done
 
-    def _is_done(self, part: Path, source: str, mine: bool, folder: Path | None) -> bool:
+    def _is_done(self, name: str, source: str, mine: bool, folder: Path | None) -> bool:
         """Whether a unit's note tells of the battles that it has now, its shard is there, and, of this machine's, all
         files could be read: what a disk did not give then it may give now. Nor may one that was rejected have been
         written since: fetched again, it can be as long as it was."""
         try:
-            made = part.stat().st_mtime
-            noted = json.loads(part.read_text(encoding="utf-8"))
+            made = (self.out / "parts" / f"{name}.json").stat().st_mtime
+            noted = _note(self.out, name)
             whole = (self.out / noted["file"]).stat().st_size == noted["bytes"]
-        except (OSError, ValueError):  # removed, or cut as the machine went down
+        except (OSError, KeyError):  # removed, or cut as the machine went down
             return False
         again = mine and any(
             UNREAD in reason or (folder is not None and _written_at(folder / Path(path).name) > made)
             for path, reason in noted["rejects"]
         )
         return whole and noted.get("source") == source and not again
+
+
+def _note(out: Path, name: str) -> dict:
+    """What is noted of a unit; nothing where that was removed, or cut as the machine went down."""
+    try:
+        return json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _written_at(file: Path) -> float:

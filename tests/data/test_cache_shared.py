@@ -115,6 +115,33 @@ def test_a_finished_cache_is_whole_while_other_machines_finish_it_too(tmp_path, 
         assert (tmp_path / "c" / gone).is_file()
 
 
+def test_machines_that_saw_a_folder_at_different_times_make_no_cache_of_both(tmp_path, monkeypatch):
+    """A battle that one took for the other's share, and the other did not, was in neither's."""
+    from data import cache as module
+
+    files = sorted(write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6)))
+    job, real = CacheJob(str(tmp_path / "b"), str(tmp_path / "c"), unit=2), module.do_unit
+    early = []
+
+    def late(unit, job):
+        """The second machine's work, at whose end the first is done, which began when all four files were there."""
+        part = real(unit, job)
+        for one in early:
+            real(one, job)
+        return part
+
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: early.append(unit))
+    with pytest.raises(AttributeError):  # stopped in its unit: its work is done later
+        make_cache(job, 1, (0, 2), progress=False)
+    files[0].unlink()
+    monkeypatch.setattr(module, "do_unit", late)
+    assert make_cache(job, 1, (1, 2), progress=False) is None
+    monkeypatch.setattr(module, "do_unit", real)
+    manifest = make_cache(job, 1, (0, 2), progress=False)
+    assert manifest["battles"] == 3
+    assert TokenCache(tmp_path / "c").table["path"].to_pylist() == [f"gen1ou/{file.name}" for file in files[1:]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_at_any_moment_it_goes_on(tmp_path, number):
     """Killed, it leaves whole shards or none; Ctrl-C, which a terminal sends to its workers too, is a line of text."""
