@@ -66,11 +66,7 @@ def make_cache(
     if job.unit < 1:
         raise DataError(f"--battles-per-shard {job.unit}: give 1 or more")
     out = Path(job.out)
-    source, inside = Path(job.source).resolve(), out.resolve()
-    if source in inside.parents and FORMAT.fullmatch(inside.relative_to(source).parts[0]):
-        raise DataError(
-            f"--out {out}: lies in {job.source} and would be read as a format there; give a folder beside it"
-        )
+    refuse_inside(Path(job.source), out, f"--out {out}")
     _found(job)  # before the folder is claimed for it: a slip in the command must not stand in its own mend's way
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(job.vocabulary)
@@ -106,6 +102,14 @@ def make_cache(
         return None
     with locked(out / ".making"):
         return finish(out, job, tokenizer, list(sources))
+
+
+def refuse_inside(source: Path, out: Path, told: str) -> None:
+    """Raises DataError, which names the setting as `told`, where a cache would lie in the folder that it is made of, by
+    a name that a format could have."""
+    above, inside = source.resolve(), out.resolve()
+    if above in inside.parents and FORMAT.fullmatch(inside.relative_to(above).parts[0]):
+        raise DataError(f"{told}: lies in {source} and would be read as a format there; give a folder beside it")
 
 
 class _Units:

@@ -31,7 +31,7 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         with _held(temporary):
             yield temporary
-            os.replace(temporary, target)
+        os.replace(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -39,7 +39,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held(temporary: Path) -> Iterator[None]:
-    if fcntl is None:  # nor could an open file be moved there
+    if fcntl is None:
         yield
         return
     with open(temporary, "xb") as file:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .archive import archives_under
-from .cache import CacheJob, make_cache
+from .cache import CacheJob, make_cache, refuse_inside
 from .cache_manifest import CACHE_VERSION, is_cache
 from .cache_shard import write_json
 from .data_config import DataConfig, SourceConfig
@@ -218,6 +218,7 @@ def _cached_archives(
     facts += [[name, os.fspath(file.resolve()), file.stat().st_size] for name, file in archives.items()]
     times = {name: file.stat().st_mtime_ns for name, file in archives.items()}
     out = cache_root(config.cache_dir) / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+    refuse_inside(root, out, f"data.cache_dir {cache_root(config.cache_dir)}")
     with locked(out):
         made = _made_at(out)
         known = _known_times(out) if made else []

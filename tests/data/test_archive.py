@@ -237,6 +237,17 @@ def test_archives_whose_cache_finds_no_room_say_so(folder, tmp_path):
         dataset_of(tmp_path / "tars", tmp_path, cache_dir=str(tmp_path / "tars" / "gen1ou.tar.gz"))
 
 
+def test_a_cache_folder_among_the_archives_is_refused_before_it_is_made(folder, tmp_path):
+    """It would pass for a format at the next start, and the archives for ones beside it."""
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar.gz", "gen1ou")
+    inside = tmp_path / "tars" / "cache"
+    with pytest.raises(DataError, match=rf"^data\.cache_dir {inside}: lies in {inside.parent} and would be"):
+        dataset_of(tmp_path / "tars", tmp_path, cache_dir=str(inside))
+    assert not inside.exists()
+    assert len(dataset_of(tmp_path / "tars", tmp_path, cache_dir=str(tmp_path / "tars" / ".cache"))) == 10
+
+
 def test_a_cut_archive_keeps_what_was_whole(folder, tmp_path):
     tar_of(folder, tmp_path / "gen1ou.tar.gz", "gen1ou")
     content = (tmp_path / "gen1ou.tar.gz").read_bytes()
