@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from pathlib import Path
@@ -42,7 +42,11 @@ log = logging.getLogger(__name__)
 
 
 def make_cache(
-    job: CacheJob, processes: int | None = None, shard: tuple[int, int] = (0, 1), progress: bool = True
+    job: CacheJob,
+    processes: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    progress: bool = True,
+    beside: Sequence[Path] = (),
 ) -> Manifest | None:
     """Make a cache, or this machine's share of it.
 
@@ -51,6 +55,8 @@ def make_cache(
         processes: encoding processes; default the number of cores.
         shard: (i, n): take units i, i + n, ….
         progress: show a bar.
+        beside: other caches on the same disk, of archives too: where those are made of the same battles by the same
+            rules, their shards are linked to.
 
     Returns:
         the manifest once every unit is there; none while other machines' shares are missing.
@@ -72,7 +78,7 @@ def make_cache(
     tokenizer = Tokenizer.load(job.vocabulary)
     # One process at a time: of machines that start or end at once, each is to see what the other has written.
     with locked(out / ".making"):
-        _claim(out, job, tokenizer)
+        facts = _claim(out, job, tokenizer)
         for folder in (out, out / "parts"):
             clear_left(folder)
     fault: DataError | None = None
@@ -86,7 +92,8 @@ def make_cache(
             totals.update(battles=part.battles, turns=part.turns, rejects=len(part.rejects))
             bar.set_postfix(turns=totals["turns"], rejects=totals["rejects"])
 
-        units = _Units(job, out, sources, index, count)
+        alike = [cache for cache in beside if _rules(_read(cache / JOB)) == _rules(facts)]
+        units = _Units(job, out, sources, index, count, alike)
         try:
             _work(units, job, processes or cores(), finished)
         except DataError as error:
@@ -115,11 +122,15 @@ def refuse_inside(source: Path, out: Path, told: str) -> None:
 class _Units:
     """The units of a job in order; those done, or other machines', are only named."""
 
-    def __init__(self, job: CacheJob, out: Path, sources: dict[str, str], index: int, count: int) -> None:
-        """sources: of each unit by its name what it is made from, filled in as they pass."""
+    def __init__(
+        self, job: CacheJob, out: Path, sources: dict[str, str], index: int, count: int, alike: list[Path]
+    ) -> None:
+        """sources: of each unit by its name what it is made from, filled in as they pass; alike: caches made by the
+        same rules."""
         self.job = job
         self.out = out
         self.sources = sources
+        self.alike = alike
         self.index = index
         self.count = count
 
@@ -137,7 +148,9 @@ class _Units:
         if part.is_file() and not done:
             (self.out / MANIFEST).unlink(missing_ok=True)  # no finished cache any more
             part.unlink(missing_ok=True)
-        return mine and not done
+        # Of files in a folder a unit's source tells names and sizes alone: another's may be others.
+        linked = mine and not done and folder is None and any(_linked(c, self.out, name, source) for c in self.alike)
+        return mine and not done and not linked
 
     def _is_done(self, name: str, source: str, mine: bool, folder: Path | None) -> bool:
         """Whether a unit's note tells of the battles that it has now, its shard is there, and, of this machine's, all
@@ -156,12 +169,42 @@ class _Units:
         return whole and noted.get("source") == source and not again
 
 
-def _note(out: Path, name: str) -> dict:
-    """What is noted of a unit; nothing where that was removed, or cut as the machine went down."""
+def _linked(cache: Path, out: Path, name: str, source: str) -> bool:
+    """Whether a cache has a unit of these very battles, which is `out`'s then, too: both can have one file, for what is
+    written anew is another in its place."""
+    note = _note(cache, name)
+    if note.get("source") != source:
+        return False
+    shard = out / note["file"]
     try:
-        return json.loads((out / "parts" / f"{name}.json").read_text(encoding="utf-8"))
+        shard.unlink(missing_ok=True)
+        os.link(cache / note["file"], shard)
+    except OSError:  # of a disk without links, or it is gone
+        return False
+    # A unit's note goes before its shard is made anew: as long as it is there, the shard is its own.
+    if _note(cache, name) != note or shard.stat().st_size != note["bytes"]:
+        shard.unlink()
+        return False
+    write_json(out / "parts" / f"{name}.json", note)
+    return True
+
+
+def _note(out: Path, name: str) -> dict:
+    """What is noted of a unit."""
+    return _read(out / "parts" / f"{name}.json")
+
+
+def _read(file: Path) -> dict:
+    """What `write_json` wrote; nothing where that was removed, or cut as the machine went down."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def _rules(facts: dict) -> dict:
+    """By what of a job's facts a unit is made of its battles."""
+    return {key: fact for key, fact in facts.items() if key not in ("formats", "source")}
 
 
 def _written_at(file: Path) -> float:
@@ -242,8 +285,9 @@ def _work(units: _Units, job: CacheJob, processes: int, finished) -> None:
                 finished(future.result())
 
 
-def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
-    """Mark the folder as this job's, or check that it is. What isn't ours is never written over."""
+def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> dict:
+    """Mark the folder as this job's, or check that it is; returns the facts that it is marked by. What isn't ours is
+    never written over."""
     facts = {
         "kind": KIND,
         "version": CACHE_VERSION,
@@ -277,12 +321,13 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> None:
             )
         if not _is_ours(out / VOCABULARY, tokenizer):  # lost or changed since: the words that its tokens stand for
             tokenizer.save(out / VOCABULARY)
-        return
+        return facts
     if strangers:
         raise DataError(f"{out}: holds {strangers[0]!r} and is no cache; give an empty or new folder")
     (out / "parts").mkdir(exist_ok=True)  # no sooner: among battles it would pass for a format
     tokenizer.save(out / VOCABULARY)
     write_json(file, facts)
+    return facts
 
 
 def _is_ours(vocabulary: Path, tokenizer: Tokenizer) -> bool:

@@ -76,7 +76,7 @@ class DataConfig:
         max_bytes: cap on a file's decompressed size.
         illegal_actions: `reject` a battle with an action illegal in its state, or take the action as `unrecorded`.
         cache_dir: where indexes are kept; none: `TURNWISE_CACHE` or `~/.cache/turnwise`.
-        rescan: scan every folder anew, and compare every archive with the token cache made of it.
+        rescan: scan every folder anew, and compare archives with the token cache made of them.
         turns: find every battle's length at the start: `auto` (of up to 20,000 files that have none yet),
             `always` or `never`.
         filter: which battles to take, an expression over the index's columns (`expression.py`).

@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 from .archive import archives_under
 from .cache import CacheJob, make_cache, refuse_inside
 from .cache_manifest import CACHE_VERSION, is_cache
-from .cache_shard import write_json
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
-from .folders import MANIFEST, DataError
+from .folders import DataError
 from .index import FormatIndex, cache_root, folder_for, open_index, set_turns
 from .index_table import REJECTED_TURNS, SCHEMA, UNKNOWN_TURNS, pair_draws
 from .lock import locked
@@ -42,7 +41,6 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "heldout", "all")
 FILL_TURNS_UP_TO = 20_000
 KEPT_EVERY = 60.0  # seconds of reading lengths that a machine which goes down can cost
-TIMES = "archives.json"  # in a token cache that a run made: when its archives were written
 REFUSED_BEFORE = "states: refused when indexed (data.turns=always reads it again)"
 
 
@@ -197,10 +195,9 @@ def _cached_archives(
     root: Path, formats: tuple[str, ...], config: DataConfig, tokenizer: Tokenizer, scan: bool
 ) -> Path | None:
     """The token cache of a `{format}.tar.gz`, or of a folder of them as a download leaves it, made at its first use;
-    none where the folder holds format folders. It lies beside the indexes, named by the archives' places and sizes and
+    none where the folder holds format folders. It lies beside the indexes, named by the archives' sizes and times and
     by what is made of them: with the words of `tokenizer`, whatever file holds them (a model brings its own to
-    evaluation). Archives that were written since, as by fetching them again, are compared with it: what is as it was is
-    not encoded again.
+    evaluation). What caches beside it hold of the same battles is not encoded again.
 
     Raises:
         DataError: archives that cannot be read, or a cache folder that is full or cannot be written.
@@ -215,50 +212,33 @@ def _cached_archives(
     archives = {name: file for name, file in there.items() if not formats or name in formats}
     facts = [config.space, tokenizer.hash, config.illegal_actions, config.max_bytes, CACHE_VERSION, digests()]
     facts.append(space_digest(space_named(config.space)))
-    facts += [[name, os.fspath(file.resolve()), file.stat().st_size] for name, file in archives.items()]
-    times = {name: file.stat().st_mtime_ns for name, file in archives.items()}
-    out = cache_root(config.cache_dir) / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
-    refuse_inside(root, out, f"data.cache_dir {cache_root(config.cache_dir)}")
+    for name, file in archives.items():
+        status = file.stat()
+        facts.append([name, os.fspath(file.resolve()), status.st_size, status.st_mtime_ns])
+    caches = cache_root(config.cache_dir)
+    out = caches / f"tokens-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+    refuse_inside(root, out, f"data.cache_dir {caches}")
     with locked(out):
-        made = _made_at(out)
-        known = _known_times(out) if made else []
-        if times in known and not (config.rescan and scan):
-            return out
-        doing = "comparing them with the token cache in %s" if made else "making a token cache of them in %s, once"
-        log.warning(f"%s holds archives: {doing}", root, out)
-        job = CacheJob(
-            source=os.fspath(root),
-            out=os.fspath(out),
-            formats=tuple(archives),  # by which it is named: who asks for them in other words goes on with it
-            space=config.space,
-            vocabulary=os.fspath(out / VOCABULARY),
-            illegal=config.illegal_actions,
-            max_bytes=config.max_bytes,
-        )
-        try:
-            tokenizer.save(out / VOCABULARY)
-            make_cache(job)
-            write_json(out / TIMES, [*known, times] if made == _made_at(out) else [times])
-        except OSError as error:
-            raise DataError(
-                f"{out}: the token cache of {root} cannot be written ({error.strerror}); make room, or give "
-                "another data.cache_dir (what is made is kept)"
-            ) from error
+        if not is_cache(out) or (config.rescan and scan):
+            log.warning("%s holds archives: making a token cache of them in %s, once", root, out)
+            job = CacheJob(
+                source=os.fspath(root),
+                out=os.fspath(out),
+                formats=tuple(archives),  # by which it is named: who asks for them in other words goes on with it
+                space=config.space,
+                vocabulary=os.fspath(out / VOCABULARY),
+                illegal=config.illegal_actions,
+                max_bytes=config.max_bytes,
+            )
+            try:
+                tokenizer.save(out / VOCABULARY)
+                make_cache(job, beside=[cache for cache in sorted(caches.glob("tokens-*")) if cache != out])
+            except OSError as error:
+                raise DataError(
+                    f"{out}: the token cache of {root} cannot be written ({error.strerror}); make room, or give "
+                    "another data.cache_dir (what is made is kept)"
+                ) from error
     return out
-
-
-def _made_at(cache: Path) -> int:
-    """When a cache was finished, in ns; 0 where it is not."""
-    return (cache / MANIFEST).stat().st_mtime_ns if is_cache(cache) else 0
-
-
-def _known_times(cache: Path) -> list[dict[str, int]]:
-    """When the archives that a cache holds the battles of were written, in ns by format: several times where machines
-    with archives of their own share the cache."""
-    try:
-        return json.loads((cache / TIMES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
 
 
 def _open_folder(

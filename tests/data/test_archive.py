@@ -158,8 +158,12 @@ def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_pat
     with tarfile.open(second, "a") as tar:  # which is not asked for
         tar.add(first, arcname="gen2ou/notes.txt")
     assert not made()
+    stamp = first.stat()
+    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert len(made()) == 1
     with open(first, "ab") as file:
         file.write(bytes(10240))
+    os.utime(first, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     assert len(made()) == 1
     monkeypatch.setattr("data.sources.digests", lambda: {"shaped": "other"})
     assert len(made()) == 1
@@ -167,39 +171,76 @@ def test_archives_are_cached_anew_where_what_the_cache_hangs_on_is_other(tmp_pat
     assert len(made()) == 1
 
 
-def test_archives_that_were_fetched_again_are_compared_and_what_is_as_it_was_is_not_encoded_again(
-    tmp_path, monkeypatch, caplog
-):
-    """A download gives the same bytes another time; machines with archives of their own may share a cache."""
+@pytest.fixture
+def encoded(monkeypatch):
+    """Names of the units that are encoded."""
     from data import cache as module
 
-    encoded, real = [], module.do_unit
-    monkeypatch.setattr(module, "do_unit", lambda unit, job: encoded.append(unit.name) or real(unit, job))
+    names, real = [], module.do_unit
+    monkeypatch.setattr(module, "do_unit", lambda unit, job: names.append(unit.name) or real(unit, job))
     monkeypatch.setattr(module, "cores", lambda: 1)  # in this very process
-    files = write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    return names
+
+
+def test_what_is_as_it_was_in_archives_is_not_encoded_again(tmp_path, encoded):
+    """Fetched again, copied elsewhere, joined by others, or only some of them read."""
+    write_battles(tmp_path / "b", 8, formats=("gen1ou", "gen2ou"), style=Style(max_turns=6))
     (tmp_path / "tars").mkdir()
-    file = tmp_path / "tars" / "gen1ou.tar"
-    tar_of(tmp_path / "b", file, "gen1ou")
+    first, second = (tmp_path / "tars" / f"{name}.tar" for name in ("gen1ou", "gen2ou"))
 
-    def opened(at, **options):
+    def opened(place, **options):
         encoded.clear()
-        caplog.clear()
-        os.utime(file, (at, at))
-        data = dataset_of(tmp_path / "tars", tmp_path, **options)
-        assert len(list((tmp_path / "i").glob("tokens-*"))) == 1
-        return len(data), "comparing" in caplog.text, encoded.copy()
+        data = dataset_of(place, tmp_path, **options)
+        whole = dataset_of(tmp_path / "b", tmp_path, formats=list(data.formats()), space=data.space.name)
+        assert len(data) == len(whole)
+        for i in range(len(data)):
+            assert_equal(data[i], whole[i], data.space)
+        return encoded.copy()
 
-    assert opened(1) == (4, False, ["gen1ou-00000"])
-    assert opened(2) == (4, True, [])
-    assert opened(1) == opened(2) == (4, False, [])  # by turns: each is known
-    assert opened(2, rescan=True) == (4, True, [])
-    (tmp_path / "b" / "gen1ou" / files[0].name).write_bytes(b"of that size, in blocks of a tar")
-    size = file.stat().st_size
+    tar_of(tmp_path / "b", first, "gen1ou")
+    assert opened(tmp_path / "tars") == ["gen1ou-00000"]
+    os.utime(first, (1, 1))
+    assert opened(tmp_path / "tars") == []
+    tar_of(tmp_path / "b", second, "gen2ou")
+    assert opened(tmp_path / "tars") == ["gen2ou-00000"]
+    shutil.copytree(tmp_path / "tars", tmp_path / "elsewhere")
+    assert opened(tmp_path / "elsewhere") == []
+    assert opened(tmp_path / "elsewhere", formats=["gen2ou"]) == []
+    assert {file.stat().st_nlink for file in (tmp_path / "i").glob("tokens-*/shard-gen2ou-*")} == {3}
+    assert opened(tmp_path / "tars", space="expanded") == ["gen1ou-00000", "gen2ou-00000"]
+    write_battle(tmp_path / "b", make_battle(77, "gen1ou", Style(max_turns=6)))
+    tar_of(tmp_path / "b", first, "gen1ou")
+    assert opened(tmp_path / "tars") == ["gen1ou-00000"]
+    assert len(dataset_of(tmp_path / "elsewhere", tmp_path)) == 8  # what is another's stays that
+
+
+@pytest.mark.parametrize("spoil", [lambda shard: shard.write_bytes(b"cut"), lambda shard: shard.unlink()])
+def test_a_shard_that_is_not_what_its_note_tells_is_not_linked_to(tmp_path, encoded, spoil):
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    file = tmp_path / "gen1ou.tar"
     tar_of(tmp_path / "b", file, "gen1ou")
-    with open(file, "ab") as end:
-        end.write(bytes(size - file.stat().st_size))
-    assert opened(3) == (3, True, ["gen1ou-00000"])
-    assert opened(1) == (3, True, [])  # what was known of the earlier battles is nothing to these
+    dataset_of(file, tmp_path)
+    (shard,) = (tmp_path / "i").glob("tokens-*/shard-*")
+    spoil(shard)
+    os.utime(file, (1, 1))
+    assert len(dataset_of(file, tmp_path)[0]) > 1
+    assert encoded == ["gen1ou-00000"] * 2
+
+
+def test_a_shard_that_is_made_anew_as_it_is_linked_to_is_not_taken_for_the_earlier(tmp_path, encoded, monkeypatch):
+    """By another process: its note goes first."""
+    from data import cache as module
+
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    file = tmp_path / "gen1ou.tar"
+    tar_of(tmp_path / "b", file, "gen1ou")
+    dataset_of(file, tmp_path)
+    (note,) = (tmp_path / "i").glob("tokens-*/parts/*.json")
+    real = os.link
+    monkeypatch.setattr(module.os, "link", lambda source, target: note.unlink() or real(source, target))
+    os.utime(file, (1, 1))
+    dataset_of(file, tmp_path)
+    assert encoded == ["gen1ou-00000"] * 2
 
 
 def test_a_spoilt_shard_of_a_cache_that_a_run_made_is_made_again_by_a_rescan(folder, tmp_path):
