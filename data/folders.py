@@ -36,8 +36,7 @@ def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
         DataError: no such folder, nothing in it that could be a format, what would be left unread, a link that leads
             nowhere, or a token cache, finished or not.
     """
-    if not root.is_dir():
-        raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
+    refuse_no_folder(root)
     if (root / MANIFEST).is_file():
         raise DataError(f"{root}: is a token cache, where battle files are read; give the folder it was made from")
     if (root / JOB).is_file():
@@ -77,6 +76,12 @@ def format_folders(root: Path, asked: Sequence[str] = ()) -> dict[str, Path]:
             "unread: unpack each to a folder of its name, or keep archives and folders apart"
         )
     return dict(sorted(folders.items()))
+
+
+def refuse_no_folder(root: Path) -> None:
+    """Raises DataError where no folder is."""
+    if not root.is_dir():
+        raise DataError(f"data.path {root}: is no folder; give the folder that holds the format folders")
 
 
 def format_of_archive(name: str) -> str:

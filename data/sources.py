@@ -22,7 +22,7 @@ from .cache_manifest import CACHE_VERSION, is_cache
 from .data_config import DataConfig, SourceConfig
 from .encode import EncodedBattle, Encoder
 from .expression import filter_mask, weights
-from .folders import DataError
+from .folders import DataError, refuse_no_folder
 from .index import FormatIndex, cache_root, folder_for, open_index, set_turns
 from .index_table import REJECTED_TURNS, SCHEMA, UNKNOWN_TURNS, pair_draws
 from .lock import locked
@@ -80,6 +80,7 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
     parts: list[Source] = []
     tables: list[datasets.Dataset] = []
     first = 0
+    _refuse_at_once(config)
     with ledger.together():
         for source in config.all_sources():
             root = Path(source.path)
@@ -103,6 +104,18 @@ def open_sources(config: DataConfig, tokenizer: Tokenizer, ledger: RejectLedger,
     if not first:
         raise DataError(f"data.path {config.path}: no battle file with a good name in the formats asked for")
     return Sources(parts, datasets.concatenate_datasets(tables) if len(tables) > 1 else tables[0])
+
+
+def _refuse_at_once(config: DataConfig) -> None:
+    """Raises DataError where a slip can be seen without a battle: to open a source may take an hour."""
+    nothing = SCHEMA.empty_table()
+    filter_mask(config.filter, nothing, "data.filter")
+    filter_mask(config.clone, nothing, "data.clone")
+    weights(config.weight, nothing, "data.weight", np.arange(0))
+    for number, source in enumerate(config.all_sources()):
+        filter_mask(source.filter, nothing, f"data.sources[{number}].filter")
+        if not Path(source.path).is_file():  # an archive
+            refuse_no_folder(Path(source.path))
 
 
 def index_table(index: datasets.Dataset) -> pa.Table:

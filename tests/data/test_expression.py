@@ -6,6 +6,7 @@ import pytest
 
 from data.expression import filter_mask, weights
 from data.folders import DataError
+from data.index_table import SCHEMA
 
 TABLE = pa.table(
     {
@@ -40,6 +41,7 @@ TABLE = pa.table(
 )
 def test_filters(text, expected):
     assert filter_mask(text, TABLE, "data.filter").tolist() == [bool(x) for x in expected]
+    assert filter_mask(text, SCHEMA.empty_table(), "data.filter").tolist() == []  # to look for slips before battles
 
 
 def test_lengths_that_are_not_known_are_not_compared():
@@ -55,6 +57,8 @@ def test_lengths_that_are_not_known_are_not_compared():
 def test_weights():
     """Of the rows that are drawn from; of a file that cannot be read (turns 0) it is 0."""
     rows = np.arange(4)
+    for text in ("", "won", "2.0 if won else 0.5", "max(0, rating - 1200) / 100", "10 / turns"):
+        assert weights(text, SCHEMA.empty_table(), "data.weight", rows[:0]).tolist() == []
     assert weights("2.0 if won else 0.5", TABLE, "data.weight", rows).tolist() == [2.0, 0.5, 2.0, 0]
     assert weights("max(0, rating - 1200) / 100", TABLE, "data.weight", rows).tolist() == [0, 3, 5, 0]
     assert weights("", TABLE, "data.weight", rows).tolist() == [1, 1, 1, 0]

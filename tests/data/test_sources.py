@@ -11,7 +11,7 @@ from data.folders import DataError
 from data.loader import BatchConfig, make_loader
 from tests.battle_files import Style, write_battles
 
-from .caches import TOKENIZER, cache_of
+from .caches import TOKENIZER, cache_of, tar_of
 
 
 def test_sources_are_mixed_in_their_shares(folder, tmp_path):
@@ -187,3 +187,24 @@ def test_path_and_sources_together_are_refused():
         DataConfig(path="x", sources=[{"path": "y"}])
     with pytest.raises(DataError, match="is empty"):
         BattleDataset(DataConfig(), TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"filter": "ratting > 1500"}, "data.filter: 'ratting' is no column"),
+        ({"clone": "player"}, "data.clone: "),
+        ({"weight": "'much'"}, "data.weight: .* gives text"),
+        ({"sources": [{"path": "tars", "filter": "won +"}]}, r"data.sources\[0\].filter: .* is no expression"),
+        ({"sources": [{"path": "tars"}, {"path": "none"}]}, "none: is no folder; give the folder that holds"),
+    ],
+)
+def test_a_slip_is_told_before_the_first_source_is_read(folder, tmp_path, monkeypatch, options, match):
+    """Which of archives may be an hour later."""
+    (tmp_path / "tars").mkdir()
+    tar_of(folder, tmp_path / "tars" / "gen1ou.tar", "gen1ou")
+    monkeypatch.chdir(tmp_path)
+    options = options if "sources" in options else {"path": "tars", **options}
+    with pytest.raises(DataError, match=match):
+        BattleDataset(DataConfig(cache_dir="i", max_reject_share=0.5, **options), TOKENIZER)
+    assert not list(tmp_path.glob("i/*"))
