@@ -174,8 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(write_report(arguments.runs, arguments.out))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = error.filename or arguments.out or arguments.runs[0]  # a full disk names no file
+        print(f"error: {place}: {error.strerror}: free some space or choose another --out", file=sys.stderr)
         return 1
     return 0
 

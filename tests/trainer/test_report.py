@@ -108,6 +108,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys, caplog):
     assert "no report was made" in caplog.text
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_the_mend(tmp_path, capsys):
+    (tmp_path / "training_log.csv").write_text("step,loss/total\n1,2.0\n")
+    (tmp_path / "report").write_text("a file")
+    assert main([str(tmp_path)]) == 1
+    assert (
+        f"error: {tmp_path / 'report'}: File exists: free some space or choose another --out" in capsys.readouterr().err
+    )
+
+
 def test_series_pass_over_rows_that_lack_a_value():
     run = RunLog("", [{"step": "1", "a": "0.5"}, {"step": "2", "a": ""}, {"step": "3", "a": "0.25"}])
     steps, values = run.series("a")
