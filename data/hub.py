@@ -61,6 +61,7 @@ def download(
             info.path: info.size
             for info in api.get_paths_info(repo, list(chosen.values()), revision=revision, repo_type="dataset")
         }
+        _refuse_others_archives(to, subset, repo, {file: sizes.get(file) for file in chosen.values()})
         licence = licence_of(api, repo, revision)
         print(f"{repo}@{revision}: licence {licence}")
         _note_download(to / subset, {"repo": repo, "revision": revision, "licence": licence})
@@ -81,6 +82,17 @@ def download(
                 )  # fmt: skip
     except HUB_ERRORS as error:
         raise DataError(said_of(error, f"{repo}@{revision}")) from error
+
+
+def _refuse_others_archives(to: Path, subset: str, repo: str, sizes: dict[str, int | None]) -> None:
+    """Raises DataError where an archive by the name of one to fetch lies there, and nothing of `repo` was fetched to
+    its folder: of another repository, or one's own, it would give way."""
+    noted = to / subset / DOWNLOADS
+    if any(origin["repo"] == repo for origin in (read_origins(noted) if noted.exists() else [])):
+        return
+    for file, size in sizes.items():
+        if (to / file).exists() and (to / file).stat().st_size != size:
+            raise DataError(f"{to / file}: lies there, and is not of {repo}: give --to another folder, or move it away")
 
 
 def _note_download(to: Path, entry: dict[str, str]) -> None:

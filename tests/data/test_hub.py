@@ -365,3 +365,19 @@ def test_push_a_token_cache(hub, tmp_path):
     shards = {name: content for name, content in hub.uploads["me/cache"].items() if name.startswith("shard-")}
     assert set(shards) == {shard["file"] for shard in manifest["shards"]}
     assert all(content == (tmp_path / "c" / name).read_bytes() for name, content in shards.items())
+
+
+def test_an_archive_of_ones_own_does_not_give_way_to_one_of_another_repository(hub, tmp_path):
+    """Nor that of a repository fetched before: both call theirs by its format."""
+    (tmp_path / "d").mkdir()
+    mine = tmp_path / "d" / "gen1ou.tar.gz"
+    mine.write_bytes(tar("gen1ou", {}))
+    kept = mine.read_bytes()
+    fetch = ("download", "--repo", REPLAYS, "--formats", "gen1ou", "--to", tmp_path / "d")
+    done = prepare(hub, tmp_path, *fetch)
+    assert (done.returncode, mine.read_bytes()) == (1, kept)
+    assert f"{mine}: lies there, and is not of {REPLAYS}: give --to another folder" in done.stderr
+    assert not (tmp_path / "d" / DOWNLOADS).exists()
+    assert prepare(hub, tmp_path, *fetch[:-3], "gen9ou", *fetch[-2:]).returncode == 0  # beside it
+    mine.unlink()
+    assert prepare(hub, tmp_path, *fetch).returncode == 0
