@@ -169,9 +169,15 @@ def scan_format(name: str, folder: Path, prefix: str) -> tuple[pa.Table, list[Ba
 
 
 def set_turns(entry: FormatIndex, turns: np.ndarray) -> FormatIndex:
-    """A format's index with its `turns` column replaced, written back where it is kept."""
+    """A format's index with its `turns` column replaced, written back where it is kept; lengths that another process
+    found and kept there meanwhile stay known."""
     place = SCHEMA.get_field_index("turns")
     facts = read_facts(entry.table)
+    kept = (
+        None if entry.file is None else _open_kept(entry.file.parent, entry.format, Path(facts["folder"]), trust=True)
+    )
+    if kept is not None and kept.table["path"].equals(entry.table["path"]):
+        turns = np.where(turns == UNKNOWN_TURNS, kept.table["turns"].to_numpy(), turns)
     table = entry.table.set_column(place, SCHEMA.field("turns"), pa.array(turns, pa.int32()))
     if entry.file is not None:
         try:

@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from multiprocessing import get_context
 
+import numpy as np
+
 from data import index
 from data.dataset import BattleDataset, DataConfig
 from data.index import open_index, scan_format
@@ -126,6 +128,16 @@ def test_lengths_found_before_a_machine_is_taken_away_are_kept(tmp_path, monkeyp
         assert killed.exitcode == 9
     assert main(command[:-3]) == 0
     assert "10 battles, 6 of known length" in capsys.readouterr().out
+
+
+def test_lengths_that_another_machine_found_meanwhile_are_kept(tmp_path):
+    """Of two that read one folder the slower wrote its own over them, and may be stopped before it comes to those."""
+    write_battles(tmp_path / "b", 10, formats=("gen1ou",), style=Style(max_turns=6))
+    slower, faster = (open_index(tmp_path / "b", cache_dir=tmp_path / "c")[0] for _ in range(2))
+    index.set_turns(faster, np.arange(1, 11, dtype=np.int32))
+    written = index.set_turns(slower, np.array([7, 0, *[-1] * 8], dtype=np.int32))
+    assert written.table["turns"].to_pylist() == [7, 0, *range(3, 11)]
+    assert open_index(tmp_path / "b", cache_dir=tmp_path / "c", scan=False)[0].table.equals(written.table)
 
 
 def test_an_index_that_is_as_it_was_is_not_written(tmp_path):
