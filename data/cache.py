@@ -138,8 +138,8 @@ class _Units:
         return _units(self.job, self._wanted)
 
     def _wanted(self, name: str, source: str, folder: Path | None = None) -> bool:
-        """Note a unit; whether this machine has to do it, as yet or because its battles are others now. Where
-        they are no archive's, they lie in `folder`."""
+        """Note a unit; whether this machine has to do it, as yet or because its battles are others now. Where they are
+        no archive's, they lie in `folder`."""
         place = len(self.sources)
         self.sources[name] = source
         part = self.out / "parts" / f"{name}.json"
@@ -321,6 +321,7 @@ def _claim(out: Path, job: CacheJob, tokenizer: Tokenizer) -> dict:
             )
         if not _is_ours(out / VOCABULARY, tokenizer):  # lost or changed since: the words that its tokens stand for
             tokenizer.save(out / VOCABULARY)
+        (out / "parts").mkdir(exist_ok=True)
         return facts
     if strangers:
         raise DataError(f"{out}: holds {strangers[0]!r} and is no cache; give an empty or new folder")

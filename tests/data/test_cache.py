@@ -318,6 +318,13 @@ def test_a_claim_cut_in_the_middle_is_made_whole(folder, tmp_path):
             cache_of(folder, tmp_path / place)
 
 
+def test_a_cache_whose_notes_were_removed_is_made_again(tmp_path):
+    write_battles(tmp_path / "b", 4, formats=("gen1ou",), style=Style(max_turns=6))
+    made = cache_of(tmp_path / "b", tmp_path / "c")
+    shutil.rmtree(tmp_path / "c" / "parts")
+    assert cache_of(tmp_path / "b", tmp_path / "c") == made
+
+
 @pytest.mark.parametrize("place", ["file", "file/c"])
 def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys, place):
     (tmp_path / "file").write_text("")
