@@ -73,19 +73,9 @@ def battles(shared):
 
 @pytest.fixture(autouse=True, scope="session")
 def fp32_by_default():
-    """Runs that name no precision have one, whatever this processor multiplies: accelerate allows one a process."""
+    """Runs that name no precision have one, whatever this processor multiplies: bounds are of its numbers."""
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
         yield
-
-
-@pytest.fixture
-def own_accelerate_state():
-    """accelerate keeps one state a process, and refuses another precision: neither other tests' nor ours may stay."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import (
     DataLoaderConfiguration,
     DeepSpeedPlugin,
@@ -61,6 +62,7 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
     backend = {"backend": "gloo"} if asked > 1 and not cuda else {}
     waiting = timedelta(minutes=config.timeout_minutes)
     handlers = [InitProcessGroupKwargs(timeout=waiting, **backend)] if asked > 1 else []
+    _begin_a_world()
     accelerator = Accelerator(
         mixed_precision=precision,
         # As a number it would give way to ACCELERATE_GRADIENT_ACCUMULATION_STEPS, of another run's launch perhaps.
@@ -84,6 +86,13 @@ def build_accelerator(config: RunConfig) -> tuple[Accelerator, RunConfig]:
                 "`torchrun --nproc-per-node N -m trainer.train …` or an `accelerate launch` file of launch/accelerate"
             )
     return accelerator, config
+
+
+def _begin_a_world() -> None:
+    """Without this a process's first run decides for those after it: accelerate keeps one world for each process, and
+    refuses another precision or DeepSpeed file. The states are not emptied: a run that is not done yet holds them."""
+    for state in (PartialState, AcceleratorState, GradientState):
+        state._shared_state = {}
 
 
 def computes_in_bf16(config: RunConfig, cuda: bool) -> bool:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch._dynamo.utils import counters
 
 from model.attention import choose_implementation
@@ -127,7 +128,6 @@ def test_the_same_on_a_gpu_in_bf16(mode):
     train_compiled(objective, "cuda", lambda: torch.autocast("cuda", torch.bfloat16), 2e-2, 0.2)
 
 
-@pytest.mark.usefixtures("own_accelerate_state")
 @pytest.mark.parametrize(
     "backend", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
 )
@@ -137,6 +137,7 @@ def test_no_graph_break_in_bf16_as_accelerate_prepares_it(backend):
     one sum of bf16 is two gradients."""
     objective = OfflineRL(tiny_network(**SIZES), ObjectiveConfig()).train()
     compile_forward(objective, backend=backend)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of runs before, of another precision perhaps
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     module = accelerator.prepare(objective)
     for seed in range(4):

@@ -9,7 +9,6 @@ from trainer.config import load_config
 from trainer.train import main as train_main
 
 
-@pytest.mark.usefixtures("own_accelerate_state")
 @pytest.mark.parametrize(
     ("asked", "multiplies", "chosen"),
     [("auto", True, "bf16"), ("auto", False, "no"), ("fp32", True, "no"), ("bf16", False, "bf16")],
@@ -22,7 +21,12 @@ def test_precision_is_by_default_what_the_processor_multiplies(asked, multiplies
     assert accelerator.mixed_precision == chosen
 
 
-@pytest.mark.usefixtures("own_accelerate_state")
+def test_each_run_of_a_process_has_its_own_precision():
+    """accelerate refused the second one, by words that told nobody of runs."""
+    made = [world.build_accelerator(load_config(None, [f"precision={name}"]))[0] for name in ("bf16", "fp32")]
+    assert [accelerator.mixed_precision for accelerator in made] == ["bf16", "no"]
+
+
 def test_what_is_compiled_is_compiles_to_say(monkeypatch):
     """An answer once given to `accelerate config` compiled a run of `compile=false`, by its own settings."""
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
@@ -32,7 +36,6 @@ def test_what_is_compiled_is_compiles_to_say(monkeypatch):
     assert accelerator.prepare_model(module) is module
 
 
-@pytest.mark.usefixtures("own_accelerate_state")
 @pytest.mark.parametrize(
     ("here", "environment", "said"),
     [(True, {}, True), (True, {"ACCELERATE_USE_CPU": "False"}, True), (True, {"ACCELERATE_USE_CPU": "true"}, False),
