@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer import checkpoint
 from trainer.export import WEIGHTS, copy_model
-from trainer.heldout import all_packs, evaluate_dataset
+from trainer.heldout import all_packs, evaluate_dataset, rule_of
 from trainer.scores import as_text, calibrate
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,12 @@ def finish(run) -> None:
     (target / "calibration.json").write_text(json.dumps(calibration, indent=1))
     judged = run.heldout.some(run.config.eval.final_battles)
     result = {"step": step, **evaluate_dataset(network, judged, run.dataset, calibration)}
+    # `trainer.evaluate` judges on what the model has never seen, which is less where it began with another one.
+    data, rule, unseen = run.config.data, rule_of(run.config.data), network.config.heldout_share
+    if unseen < data.heldout_share:
+        rule += f", of which the model that it went on from may have seen all but {unseen:g}"
+    of = len(run.dataset) + len(run.heldout)
+    result["judged"] = {"battles": len(judged), "of": of, "heldout": rule}
     (run.output / "evaluation.json").write_text(json.dumps(result, indent=1))
     log.info("%s\n\nthe agent is in %s: that of step %d", as_text(result), target, step)
     if len(judged) < len(run.heldout):

@@ -41,6 +41,11 @@ def describe(dataset: BattleDataset, rows: np.ndarray, teams: set[int] | None) -
     return about
 
 
+def rule_of(config: TurnwiseConfig | DataConfig) -> str:
+    """By which rule battles are held out: "0.02 by battle"."""
+    return f"{config.heldout_share:g} by {config.split_by}"
+
+
 class Opened(NamedTuple):
     """A saved model and the battles that it is judged on. train: the folder's others, None where it was trained on
     none."""
@@ -122,7 +127,7 @@ def evaluate_folder(
         calibration = calibrate(network, all_packs((model.train or model.heldout).some(1000)))
     decisions = collect(network, all_packs(heldout), gamma)
     result = evaluate_dataset(network, heldout, model.train, calibration, gamma, decisions)
-    rule = None if whole else f"{config.heldout_share:g} by {config.split_by}"
+    rule = None if whole else rule_of(config)
     result["judged"] = {"battles": len(heldout), "of": len(model.everything), "heldout": rule}
     if other is not None:
         its = other.network.config

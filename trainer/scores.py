@@ -307,7 +307,7 @@ def as_text(result: dict) -> str:
             f"{with_interval(row, 'frequent_top1', 100, '4.1f'):>21}{row['frequent_nll'][0]:>9.3f}"
         )
     if judged := result.get("judged"):
-        rule = f"held out by the model's rule, {judged['heldout']}" if judged["heldout"] else "of all there"
+        rule = f"held out by rule: {judged['heldout']}" if judged["heldout"] else "of all there"
         lines.append(f"judged: {judged['battles']:,} of {judged['of']:,} battles, {rule}")
     for row in result["values"]:
         of = f" of {row['battles']:,} battles" if row.get("battles", 1) > 1 else ""  # older evaluations do not say

@@ -60,7 +60,7 @@ def test_battles_that_no_model_was_trained_on_are_judged_whole(trained, cached, 
     # Without the flag the table says how many it is of.
     assert evaluate_main(["--checkpoint", str(trained), "--data", str(cached), "--battles", "3"]) == 0
     assert "judged: 3 of " in (text := capsys.readouterr().out)
-    assert "battles, held out by the model's rule, 0.15 by battle" in text
+    assert "battles, held out by rule: 0.15 by battle" in text
 
 
 def test_a_win_chance_worse_than_a_constant_is_said(trained, cached, tmp_path, caplog):

@@ -22,6 +22,7 @@ from trainer.config import load_config
 from trainer.errors import CheckpointError
 from trainer.finetune import joined, starting_model
 from trainer.loop import Run
+from trainer.scores import as_text
 from trainer.train import main as train_main
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +116,18 @@ def test_held_out_battles_that_the_model_may_have_seen_are_told(share, by, said,
 
 
 def test_a_run_that_goes_on_with_more_held_out_is_judged_on_what_it_never_saw(cached, tmp_path):
-    for steps, share in ((1, 0.15), (2, 0.3)):
-        assert run_of(cached, tmp_path, f"max_steps={steps}", f"data.heldout_share={share}").train() == 0
+    """By `trainer.evaluate`; the run's own table is of more battles, and says so."""
+    for steps, share, rule in (
+        (1, 0.15, "0.15 by battle"),
+        (2, 0.3, "0.3 by battle, of which the model that it went on from may have seen all but 0.15"),
+    ):
+        run = run_of(cached, tmp_path, f"max_steps={steps}", f"data.heldout_share={share}")
+        assert run.train() == 0
+        evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+        assert evaluation["judged"]["heldout"] == rule
+        counts = [evaluation["judged"][key] for key in ("battles", "of")]
+        assert f"judged: {counts[0]} of {counts[1]} battles, held out by rule: {rule}" in as_text(evaluation)
+        assert counts == [len(run.heldout), len(run.heldout) + len(run.dataset)]
     assert TurnwiseConfig.from_pretrained(tmp_path / "model").heldout_share == 0.15
 
 
