@@ -9,7 +9,7 @@ from trainer.metrics import Meter, Progress
 from trainer.provenance import about
 from trainer.publish import Publisher
 from trainer.tracking import Trackers
-from trainer.training_log import CsvLog, read_json
+from trainer.training_log import CsvLog, hours_until, read_json
 from trainer.versions import code_changes
 from trainer.wording import ABOUT, CODE
 
@@ -30,7 +30,9 @@ class Telling:
             keep_code(run.output / CODE)
             self.csv = CsvLog(self.path, start)
             self.trackers = Trackers(config.log, run.output, start, known)
-            self.meter = Meter(self.csv.hours, config.cost.dollars_per_hour)
+            # Of another run's checkpoint, that run's: its steps are among those that were paid for.
+            before = 0.0 if run.resumed is None else hours_until(run.resumed.parent / self.path.name, start)
+            self.meter = Meter(max(self.csv.hours, before), config.cost.dollars_per_hour)
             self.publisher = Publisher(config.hub, run.output, start, run.course.total)
             run.saver.written = self.publisher.offer
         self.progress = Progress(run.course.total, start, self.gamma, self.main and config.log.progress)
@@ -74,7 +76,7 @@ def _known(run, start: int) -> dict:
     known["changes"] = run.changes
     if start:  # what it was trained on so far came from somewhere too
         try:
-            before = (read_json(run.output / ABOUT) or {}).get("data", {}).get("origins", [])
+            before = (read_json(run.resumed.parent / ABOUT) or {}).get("data", {}).get("origins", [])
         except ValueError as error:  # a full disk kept half of it: no reason to lose the training
             log.warning("%s; what it said of the data's origins is lost", error)
             before = []

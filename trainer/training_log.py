@@ -22,6 +22,12 @@ def read_json(path: Path) -> dict | None:
         raise ValueError(f"{path}: is not whole ({error}): the command that made it writes it anew") from error
 
 
+def hours_until(path: Path, step: int) -> float:
+    """Hours that a run had taken when `step` was done, by its log; 0 where there is none."""
+    rows = csv.DictReader(whole_lines(path)) if path.exists() else ()
+    return max((float(row.get("time/hours") or 0.0) for row in rows if int(row["step"]) <= step), default=0.0)
+
+
 class CsvLog:
     """`training_log.csv`: appended row by row; after a resume, rows from the resumed step on are dropped first.
 

@@ -79,15 +79,21 @@ def test_damaged_checkpoints_beyond_the_start_do_not_push_out_new_ones(cached, t
 
 def test_a_checkpoint_of_another_folder_is_the_whole_start_of_a_new_run(cached, tmp_path):
     """Its best is not this run's best; at its last step the new folder still gets a checkpoint and an agent, and a row
-    of its evaluation, without which there was no report either."""
+    of its evaluation, without which there was no report either. Its hours, and where its battles came from, are."""
     settings = [*SMALL, f"data.path={cached}", "eval.every=2", "eval.choose=likelihood", "max_steps=4"]
     assert train_main([*settings, f"output={tmp_path / 'a'}"]) == 0
+    about, logged = tmp_path / "a" / "about.json", tmp_path / "a" / "training_log.csv"
+    told, origin = json.loads(about.read_text()), {"repo": "some/data", "revision": "v4", "licence": "cc-by-nc-4.0"}
+    about.write_text(json.dumps(told | {"data": told["data"] | {"origins": [origin]}}))
+    logged.write_text("step,time/hours\n2,1.5\n4,2.5\n6,9.5\n")  # 6: of what it went on to
     start = f"resume={checkpoint.step_folder(tmp_path / 'a', 4)}"
     assert train_main([*settings, f"output={tmp_path / 'b'}", start, "log.report=true"]) == 0
     run = json.loads((checkpoint.step_folder(tmp_path / "b", 4) / "run.json").read_text())
     assert run["best"]["step"] == 4
     assert (tmp_path / "b" / "model" / "calibration.json").exists()
     assert [(row["step"], float(row["heldout/nll"])) for row in rows_of(tmp_path / "b")] == [("4", run["best"]["nll"])]
+    assert 2.5 < float(rows_of(tmp_path / "b")[0]["time/hours"]) < 2.6
+    assert json.loads((tmp_path / "b" / "about.json").read_text())["data"]["origins"] == [origin]
     assert "battles/s" not in (tmp_path / "b" / "report.html").read_text()
 
 
