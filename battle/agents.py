@@ -146,6 +146,8 @@ class TurnwiseAgent:
 
         actions: those taken, one for each state but the last (a last one is passed over, as battle files have it).
         """
+        if not states:
+            return []
         if len(actions) not in (len(states) - 1, len(states)):
             raise ValueError(f"actions: {len(actions)} for {len(states)} states: give one for each but the last")
         lane, cache, slot = _Lane(self._encoder), self.network.new_cache(1), self._slots([0])

@@ -148,7 +148,8 @@ def speed(folder: Path) -> float:
 
 def winner_told(folder: Path) -> float:
     """Area under the curve of telling the winner of held-out decisions' battles by the value at the largest γ."""
-    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["values"][-1]["auc"]
+    rows = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["values"]
+    return max(rows, key=lambda row: row["gamma"])["auc"]
 
 
 def win_rates(arms: dict[str, list[Path]], options: argparse.Namespace) -> dict[str, list[dict]]:
@@ -204,6 +205,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, settings in options.own.items():
         if name in ARMS or not settings or not NAME.fullmatch(name):
             parser.error(f"--arm {name}: give a name of its own, of letters, digits, - and blanks, and what it sets")
+        if split := [one for one in settings if one.startswith(("data.heldout_share=", "data.split_by="))]:
+            parser.error(f"--arm {name}: {split[0]}: arms are judged on the same battles: give it to all by --set")
     return options
 
 

@@ -157,7 +157,8 @@ class OfflineRL(nn.Module):
             improving = torch.arange(probs.shape[1], device=probs.device) >= self.clones
             weight = torch.where((filtering > 0) & improving, kept.clamp_min(config.filter_floor), 1.0)
             target, slow_value = self._td_target(frozen, frozen_entities, batch, critic_subset)
-            drift = slow_value - losses.state_value(judge, q.mean(2))
+            # Of the same critics, taken together alike: the least of two stands below the mean of all by itself.
+            drift = slow_value - losses.pooled_value(q[:, :, critic_subset], judge, config.target_reduce)
         policy_loss = losses.masked_sum(-weight * log_prob, policy_mask).mean() * per_policy
 
         loss = config.policy_weight * policy_loss
@@ -208,7 +209,7 @@ class OfflineRL(nn.Module):
         return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
     def _td_target(self, hidden, entities, batch, subset) -> tuple[torch.Tensor, torch.Tensor]:
-        """(TD targets, the target heads' V'(s)), fp32 [N,G] each.
+        """(TD targets, the target heads' V'(s) by the critics of `subset`), fp32 [N,G] each.
 
         A target is of use where `decision` holds: a turn's successor is the next row of its window.
         """

@@ -295,6 +295,7 @@ def test_decisions_are_drawn_from_the_policy_each_by_a_number_of_its_own(tokeniz
     assert max(below) > min(above)
     assert [d.action for d in acting.decide_all(states, [-1] * len(states))] == [d.action for d in decisions]
     assert acting.decide(states).action == decisions[-1].action
+    assert acting.decide_all([], []) == []
     repeated = acting.decide_all([states[0]] * 28, [-1] * 28)
     assert len({d.action for d in repeated}) > 1
 

@@ -78,6 +78,19 @@ def test_an_arm_of_ones_own_has_a_name_and_settings(tmp_path, capsys, arm):
     assert "two have one name" in capsys.readouterr().err
 
 
+def test_an_arm_that_holds_out_other_battles_is_refused_before_it_is_trained(tmp_path, capsys):
+    """Its decisions were laid beside those of other battles, which numpy refused after hours of training."""
+    with pytest.raises(SystemExit):
+        main(["--data", "data/sample", "--out", str(tmp_path), "--arm", "mine", "data.split_by=players"])
+    assert "--arm mine: data.split_by=players: arms are judged on the same battles" in capsys.readouterr().err
+
+
+def test_winners_are_told_by_the_largest_discount_wherever_it_stands(tmp_path):
+    rows = [{"gamma": 0.99, "auc": 0.6}, {"gamma": 0.999, "auc": 0.8}, {"gamma": 0.9, "auc": 0.5}]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"values": rows}))
+    assert ablate.winner_told(tmp_path) == 0.8
+
+
 def test_an_arm_that_cannot_be_trained_says_why(tmp_path):
     options = ["--data", "data/sample", "--out", str(tmp_path), "--arm", "mine", "objective.filter=none"]
     with pytest.raises(SystemExit, match=r"mine_0.001_0: training ended with 1: .*objective\.filter"):
