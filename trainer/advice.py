@@ -5,7 +5,6 @@ from typing import Any
 
 from data.dataset import BattleDataset
 from trainer.config import RunConfig, to_tree
-from trainer.objective import ObjectiveConfig
 from trainer.optim import learning_rate
 from trainer.step_costs import HOST_S, Assumed
 from trainer.wording import flat
@@ -15,7 +14,9 @@ log = logging.getLogger(__name__)
 # Settings that are not read under some choices: (choice, its values, settings).
 _IDLE = (
     ("objective.filter", ("imitation", "winners", "binary"), ("objective.beta", "objective.clip")),
+    ("objective.filter", ("imitation",), ("objective.filter_floor",)),
     ("optim.name", ("adamw", "sgd"), ("optim.muon_momentum", "optim.muon_scale")),
+    ("optim.schedule", ("constant",), ("optim.min_lr_ratio",)),
     ("model.value_head", ("scalar",), ("model.value_bins", "model.value_spacing")),
     ("model.value_head", ("two_hot",), ("objective.popart_rate",)),
     ("model.turn_encoder", ("transformer",), ("model.word_width", "model.entity_hidden", "model.matchup_width")),
@@ -81,13 +82,16 @@ def warn_of_idle_gpus(run, turns: int) -> None:
         )  # fmt: skip
 
 
-def warn_of_short_reach(config: ObjectiveConfig, steps: int, dataset: BattleDataset) -> None:
-    """Say where critics decide what is cloned, in a run too short for them to hear in mid-battle how battles end.
+def warn_of_short_reach(run: RunConfig, steps: int, dataset: BattleDataset) -> None:
+    """Say where critics decide what is cloned, in a run too short for them to hear in mid-battle how battles end; those
+    of a model to start from have heard.
 
     A target sums `n_step` rewards and leans on a value that moves by a share of `tau` a step: a result goes back by
     n_step turns every 1/tau steps.
     """
-    if config.filter not in ("binary", "exponential") and config.maxq_weight == 0:
+    config = run.objective
+    critics_decide = config.filter in ("binary", "exponential") or config.maxq_weight > 0
+    if run.model.init_from or not critics_decide:
         return
     reach, turns = steps * config.tau * config.n_step, dataset.mean_window()
     if reach < turns / 2:

@@ -386,5 +386,5 @@ class Run:
         self.rows.flops_per_turn = self.flops["train"]
         if self.main:
             log.info("%s", summary(self, micro, shares))
-            warn_of_short_reach(self.config.objective, self.course.total, self.dataset)
+            warn_of_short_reach(self.config, self.course.total, self.dataset)
             warn_of_idle_gpus(self, micro[0]["words"].shape[0])

@@ -5,8 +5,7 @@ import pytest
 
 from trainer import advice
 from trainer.advice import idle_settings, warn_of_idle_gpus, warn_of_short_reach
-from trainer.config import load_config, to_tree
-from trainer.objective import ObjectiveConfig
+from trainer.config import from_tree, load_config, to_tree
 from trainer.wording import flat
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
@@ -23,10 +22,13 @@ RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
         (200, {"filter": "winners"}, None),
         (200, {"filter": "imitation", "maxq_weight": 1.0}, "by about 0.8 turns"),
         (200, {"filter": "exponential"}, "by about 0.8 turns"),
+        (200, {"init_from": "a/model"}, None),  # its critics know
     ],
 )
 def test_a_run_too_short_for_its_critics_is_said(caplog, steps, settings, said):
-    warn_of_short_reach(ObjectiveConfig(**settings), steps, SimpleNamespace(mean_window=lambda: 20.0))
+    of_model = {key: value for key, value in settings.items() if key == "init_from"}
+    tree = {"model": of_model, "objective": {key: settings[key] for key in settings if key not in of_model}}
+    warn_of_short_reach(from_tree(tree, "test"), steps, SimpleNamespace(mean_window=lambda: 20.0))
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or said in words[0]
@@ -72,6 +74,8 @@ def test_settings_that_nothing_reads_are_told_of():
         ("objective.beta", 2.0, "objective.filter", "binary"),
         ("model.encoder_layers", 3, "model.turn_encoder", "blocks"),
     ]
+    told = idle_settings(load_config(None, ["optim.schedule=constant", "optim.min_lr_ratio=0.5"]))
+    assert told == [("optim.min_lr_ratio", 0.5, "optim.schedule", "constant")]
     assert not idle_settings(load_config(None, ["objective.beta=2", "objective.filter=exponential"]))
     assert not idle_settings(load_config(None, ["model.encoder_layers=3", "model.init_from=a/transformers"]))
     for path in RUNS:
