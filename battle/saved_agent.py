@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
+from data.reward import reward_stamp
 from data.schema import SCHEMA_VERSION
 from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
@@ -83,9 +84,10 @@ def _no_bars() -> Iterator[None]:
 def check_stamps(config, tokenizer: Tokenizer, name: str) -> None:
     """Raises ValueError naming the stamp that differs (law 14)."""
     stamps = {"vocabulary_hash": tokenizer.hash, "schema_version": SCHEMA_VERSION}
-    for stamp, ours in {**stamps, **space_stamps(config.observation_space)}.items():
+    stamps |= space_stamps(config.observation_space) | reward_stamp(config.reward_kind)
+    for stamp, ours in stamps.items():
         theirs = getattr(config, stamp)
-        if ours != theirs and (stamp, theirs) != ("space_digest", ""):  # of a model older than the digest
+        if ours != theirs and not (stamp.endswith("_digest") and theirs == ""):  # of a model older than the digests
             raise ValueError(
                 f"{name}: {stamp} is {theirs!r} in the model's config and {ours!r} here: use the vocabulary.json and "
                 "code saved with the model"

@@ -103,6 +103,11 @@ def digests() -> dict[str, str]:
     return dict(_digests(transition, tuple(REWARDS)))
 
 
+def reward_stamp(kind: str) -> dict[str, str]:
+    """A kind's stamp beside its name, as a model's configuration calls it; "none" where no reward has the name."""
+    return {"reward_digest": digests().get(kind, "none")}
+
+
 @cache  # 40 ms, for every dataset that a process opens
 def _digests(formula: Callable[[Facts, Facts], tuple[float, ...]], kinds: tuple[str, ...]) -> dict[str, str]:
     health = ((1.0, NO_STATUS), (0.375, "par"), (0.0, "fnt"))

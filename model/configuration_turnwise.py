@@ -38,8 +38,9 @@ class TurnwiseConfig(PretrainedConfig):
 
     Stamps (law 14), compared with the data's at load:
         observation_space, vocabulary_hash, action_space, reward_kind, schema_version, reward_scale; n_words and
-        n_numbers below, and space_digest (of the observation space's slots and formulas; "" in older models);
-        heldout_share and split_by say which battles the model has never seen, licence what those that it saw ask for.
+        n_numbers below, space_digest and reward_digest (of the space's slots and formulas, and of the reward's; "" in
+        older models); heldout_share and split_by say which battles the model has never seen, licence what those that
+        it saw ask for.
     Observation:
         vocab_size: words of the tokenizer, reserved ids included. n_words (S), n_numbers (F), n_actions (A).
         layout: `{"groups": [{"name", "words": rows of word slots, "numbers": rows of number slots,
@@ -62,6 +63,7 @@ class TurnwiseConfig(PretrainedConfig):
 
     observation_space: str = "default"
     space_digest: str = ""
+    reward_digest: str = ""
     vocabulary_hash: str = ""
     action_space: str = "standard13"
     reward_kind: str = "shaped"

@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 
 from data.data_config import DataConfig
+from data.reward import reward_stamp
 from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL
@@ -60,6 +61,7 @@ class Start:
             "heldout_share": never_seen(self.saved, data),
             "split_by": data.split_by,
             "space_digest": space_stamps(data.space)["space_digest"],
+            **reward_stamp(data.reward),
             "vocab_size": len(self.tokenizer),
             "vocabulary_hash": self.tokenizer.hash,
         }
@@ -135,15 +137,18 @@ def never_seen(saved: TurnwiseConfig, data: DataConfig) -> float:
     return min(saved.heldout_share, data.heldout_share) if data.split_by == saved.split_by else data.heldout_share
 
 
-def check_space(saved: TurnwiseConfig, space: str, source: str) -> None:
-    """Raises ConfigError where this checkout's `space` makes other words or numbers of a state than the saved model
-    learned from. Of a model older than the digest its sizes alone are known."""
-    for stamp, here in space_stamps(space).items():
+def check_formulas(saved: TurnwiseConfig, source: str) -> None:
+    """Raises ConfigError where this checkout makes other words or numbers of a state, or other rewards, than the saved
+    model learned from. Of a model older than the digests the sizes of its space alone are known."""
+    space, reward = saved.observation_space, saved.reward_kind
+    of_space, of_reward = space_stamps(space), reward_stamp(reward)
+    for stamp, here in (of_space | of_reward).items():
         own = getattr(saved, stamp)
         if own not in ("", here):
+            edited = f"observation space {space!r}" if stamp in of_space else f"reward {reward!r}"
             raise ConfigError(
-                f"{source}: the model's {stamp} is {own!r} and {here!r} in this checkout: observation space {space!r} "
-                "was edited since (data/): take that back, or train a new model"
+                f"{source}: the model's {stamp} is {own!r} and {here!r} in this checkout: {edited} was edited since "
+                "(data/): take that back, or train a new model"
             )
 
 
@@ -162,7 +167,7 @@ def _refuse_other_data(saved: TurnwiseConfig, config: RunConfig, name: str) -> N
                 f"model.init_from={name!r}: the model's {stamp} is {own!r} and the run's {key} is {asked!r}: {reason}. "
                 f"Set {key}={own}, or train a new model"
             )
-    check_space(saved, config.data.space, f"model.init_from={name!r}")
+    check_formulas(saved, f"model.init_from={name!r}")
 
 
 def _sizes_of(saved: TurnwiseConfig, asked: ModelChoice, name: str) -> ModelChoice:

@@ -19,7 +19,7 @@ from model.attention import choose_implementation
 from model.configuration_turnwise import TurnwiseConfig
 from model.modeling_turnwise import TurnwiseForOfflineRL
 from trainer.checkpoint import find_model, load_network
-from trainer.finetune import check_space
+from trainer.finetune import check_formulas
 from trainer.paired import paired
 from trainer.scores import calibrate, collect, grouped, report
 
@@ -69,7 +69,7 @@ def open_model(checkpoint: str, source: DataConfig, whole: bool, rule: TurnwiseC
     network.to(device)
     network.attention = choose_implementation("auto", device)
     config = network.config
-    check_space(config, config.observation_space, str(checkpoint))
+    check_formulas(config, str(checkpoint))
     source = replace(
         source, space=config.observation_space, reward=config.reward_kind, max_turns=config.max_turns,
         heldout_share=(rule or config).heldout_share, split_by=(rule or config).split_by,

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from data.dataset import BattleDataset, DataConfig
 from data.observation import space_named
-from data.reward import REWARDS
+from data.reward import REWARDS, reward_stamp
 from data.schema import SCHEMA_VERSION
 from data.space_stamps import space_stamps
 from data.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ from model.attention import choose_implementation
 from model.modeling_turnwise import TurnwiseConfig, TurnwiseForOfflineRL, preset
 from trainer.config import ModelChoice, RunConfig
 from trainer.errors import CheckpointError, ConfigError
-from trainer.finetune import Start, check_space
+from trainer.finetune import Start, check_formulas
 from trainer.objective import derived_support
 from trainer.world import computes_in_bf16
 
@@ -27,10 +27,10 @@ OTHER_MODEL = (
     "another output"
 )
 # Of a model's configuration: what a run may choose anew where it goes on, no weight means anything else for it; and
-# the digest, which `check_stamps` looks at.
+# the digests, which `check_stamps` looks at.
 _FREE = {
     "initializer_range", "dropout", "act_gamma", "act_beta", "max_turns", "heldout_share", "split_by", "licence",
-    "space_digest",
+    "space_digest", "reward_digest",
 }  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def network_config(choice: ModelChoice, data: DataConfig, tokenizer: Tokenizer, 
         split_by=data.split_by,
         vocab_size=len(tokenizer),
         **space_stamps(space.name),
+        **reward_stamp(data.reward),
         layout=space.layout,
         max_turns=data.max_turns,
     )
@@ -101,7 +102,7 @@ def check_stamps(model_config: TurnwiseConfig, data: DataConfig, tokenizer: Toke
                 f"{source}: the model's {name} is {saved!r} and the data's {here!r}: "
                 "use the model's own (data.space, data.reward, its vocabulary.json), or train a new model"
             )
-    check_space(model_config, data.space, source)
+    check_formulas(model_config, source)
 
 
 def check_meaning(saved: TurnwiseConfig, here: TurnwiseConfig, source: str) -> None:
