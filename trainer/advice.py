@@ -5,6 +5,7 @@ from typing import Any
 
 from data.dataset import BattleDataset
 from trainer.config import RunConfig, to_tree
+from trainer.objective import OfflineRL
 from trainer.optim import learning_rate
 from trainer.step_costs import HOST_S, Assumed
 from trainer.wording import flat
@@ -44,6 +45,15 @@ def idle_settings(config: RunConfig) -> list[tuple[str, Any, str, str]]:
         for name in names
         if asked[name] != default[name]
     ]
+
+
+def warn_of_unsaved(objective: OfflineRL) -> None:
+    """Say what of an objective of one's own no checkpoint holds: parameters and buffers outside its network."""
+    if own := [name for name in objective.state_dict() if not name.startswith("network.")]:
+        log.warning(
+            "objective: no checkpoint holds %s, outside its network: a run that goes on begins with it anew",
+            ", ".join(own),
+        )
 
 
 def warn_of_late_starts(config: RunConfig, steps: int) -> None:

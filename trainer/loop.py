@@ -14,7 +14,9 @@ from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
 from trainer import checkpoint, publish
-from trainer.advice import warn_of_idle_gpus, warn_of_idle_settings, warn_of_late_starts, warn_of_short_reach
+from trainer.advice import (
+    warn_of_idle_gpus, warn_of_idle_settings, warn_of_late_starts, warn_of_short_reach, warn_of_unsaved,
+)  # fmt: skip
 from trainer.agreement import Agreement
 from trainer.average import WeightAverage
 from trainer.changes import changed, changes_since, on_the_way, other_heldout, refuse_a_finished_run, refuse_differing
@@ -91,6 +93,7 @@ class Run:
         self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
         if self.main:
             warn_of_late_starts(config, self.course.total)
+            warn_of_unsaved(self.objective)
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0

@@ -2,10 +2,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from tests.packs import tiny_network
 from trainer import advice
-from trainer.advice import idle_settings, warn_of_idle_gpus, warn_of_short_reach
+from trainer.advice import idle_settings, warn_of_idle_gpus, warn_of_short_reach, warn_of_unsaved
 from trainer.config import from_tree, load_config, to_tree
+from trainer.objective import ObjectiveConfig, OfflineRL
 from trainer.wording import flat
 
 RUNS = sorted((Path(__file__).parents[2] / "launch" / "runs").rglob("*.yaml"))
@@ -65,6 +68,17 @@ def test_gpus_that_share_out_too_little_are_said(caplog, world, battles, zero, s
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == (said is not None)
     assert said is None or (said in words[0] and "by which each has 128" in words[0])
+
+
+def test_what_of_an_objective_no_checkpoint_holds_is_told_of(caplog):
+    """Or a temperature of one's own, learned for a week, would begin anew where the run goes on."""
+    objective = OfflineRL(tiny_network(), ObjectiveConfig())
+    warn_of_unsaved(objective)
+    assert not caplog.records
+    objective.log_alpha = torch.nn.Parameter(torch.zeros(()))
+    objective.register_buffer("spread", torch.ones(()))
+    warn_of_unsaved(objective)
+    assert "no checkpoint holds log_alpha, spread, outside its network" in caplog.text
 
 
 def test_settings_that_nothing_reads_are_told_of():
