@@ -13,10 +13,7 @@ from accelerate.utils import broadcast_object_list
 from data.sampler import Drawn
 from data.tokenizer import Tokenizer
 from model.configuration_turnwise import TurnwiseConfig
-from trainer import checkpoint, publish
-from trainer.advice import (
-    warn_of_idle_gpus, warn_of_idle_settings, warn_of_late_starts, warn_of_short_reach, warn_of_unsaved,
-)  # fmt: skip
+from trainer import advice, checkpoint, publish
 from trainer.agreement import Agreement
 from trainer.average import WeightAverage
 from trainer.changes import changed, changes_since, on_the_way, other_heldout, refuse_a_finished_run, refuse_differing
@@ -66,7 +63,7 @@ class Run:
         self.lock = lock_output(self.output, self.accelerator)
         publish.check(config.hub)
         if self.main:
-            warn_of_idle_settings(config)
+            advice.warn_of_idle_settings(config)
         self.resumed = self._to_resume()
         with self.accelerator.local_main_process_first():
             start = starting_model(config, self.resumed)
@@ -92,8 +89,8 @@ class Run:
         self.average = WeightAverage(network, config.optim.ema) if config.optim.ema > 0 else None
         self.course = Course(self.dataset, config, self.accelerator.process_index, self.accelerator.num_processes)
         if self.main:
-            warn_of_late_starts(config, self.course.total)
-            warn_of_unsaved(self.objective)
+            advice.warn_of_late_starts(config, self.course.total)
+            advice.warn_of_unsaved(self.objective)
         self.best: dict | None = None  # {"nll", "step"} of the best held-out evaluation so far
         self.owed: dict | None = None  # scores that the run before this process was stopped before it took
         self.went_back, self.step_done = False, 0
@@ -389,5 +386,5 @@ class Run:
         self.rows.flops_per_turn = self.flops["train"]
         if self.main:
             log.info("%s", summary(self, micro, shares))
-            warn_of_short_reach(self.config, self.course.total, self.dataset)
-            warn_of_idle_gpus(self, micro[0]["words"].shape[0])
+            advice.warn_of_short_reach(self.config, self.course.total, self.dataset)
+            advice.warn_of_idle_gpus(self, micro[0]["words"].shape[0])
