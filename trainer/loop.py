@@ -25,6 +25,7 @@ from trainer.finetune import Start, never_seen, say_what_it_has_seen, starting_m
 from trainer.finish import finish
 from trainer.flops import flops_per_turn
 from trainer.guard import SkipLedger, SpikeGuard, TooManySkipsError
+from trainer.launcher import Launcher
 from trainer.lock import lock_output
 from trainer.metrics import FilterWarning, Profiler
 from trainer.objective import OfflineRL, compile_forward
@@ -52,7 +53,7 @@ class Run:
 
     def __init__(self, config: RunConfig, stop: StopRequest | None = None):
         self.asked = to_tree(config)  # before it is scaled to the world, and before a model to start from adds to it
-        self.stop = stop or StopRequest()
+        self.stop, self.launcher = stop or StopRequest(), Launcher()
         # First of all: the processes' first meeting, in there, can wait for one that is gone.
         self.watchdog = Watchdog(Path(config.output), config.timeout_minutes * 60)
         self.watchdog.start()
@@ -184,7 +185,7 @@ class Run:
             if logging_step:
                 rate = learning_rate(step, self.course.total, config.optim)
                 self.rows.send({"step": done, "data/order_crc32": self.order, "optim/lr": rate}, metrics)
-            stopping = self.agreement.stops(done, self.stop.asked)
+            stopping = self.agreement.stops(done, self.stop.asked or self.launcher.gone())
             ends = done == self.course.total
             wants_eval = ends or (config.eval.every and done % config.eval.every == 0)
             due = wants_eval or done % config.checkpoint.every == 0
@@ -222,7 +223,8 @@ class Run:
 
     def _told_to_stop(self, step: int) -> int:
         again = "" if self.config.resume == "auto" else " and resume=auto"
-        log.warning("told to stop: saving step %d; start again with the same command%s to go on", step, again)
+        why = "the launcher is gone" if self.launcher.gone() else "told to stop"
+        log.warning("%s: saving step %d; start again with the same command%s to go on", why, step, again)
         return STOPPED
 
     def _row(self) -> dict | None:
