@@ -19,6 +19,7 @@ import argparse
 import csv
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -257,13 +258,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             results[arm]["play"] = rows
     ours = " ".join(repr(arm) for arm in names if arm in ARMS)
     chosen = ("" if names == list(ARMS) else f" --arms {ours}") + "".join(
-        f" --arm {name!r} {' '.join(settings)}" for name, settings in own.items()
+        f" --arm {shlex.join([name, *settings])}" for name, settings in own.items()
     )
-    further = f" --set {' '.join(options.set)}" if options.set else ""
+    further = f" --set {shlex.join(options.set)}" if options.set else ""
+    play = f"--formats {' '.join(options.formats)} --battles {options.battles}" if options.battles else "--battles 0"
     command = (
         f"python -m launch.ablate --data CACHE --out DIR{chosen} --steps {options.steps} "
         f"--seeds {' '.join(map(str, options.seeds))} --lr {' '.join(f'{lr:g}' for lr in options.lr)} "
-        f"--battles {options.battles}{further}" + (f" --record {options.record}" if options.record else "")
+        f"{play}{further}" + (f" --record {options.record}" if options.record else "")
     )
     # A researcher's own comparison takes no place among those that the docs tell of unless it is given a name there.
     folder = None if options.record else out

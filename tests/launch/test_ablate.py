@@ -1,6 +1,7 @@
 """The paired comparison of the ablation, against a plain loop."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -136,13 +137,21 @@ def test_arms_are_judged_on_the_battles_that_all_take(tmp_path):
 def test_a_comparison_without_a_name_stays_in_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RECORDS", tmp_path / "records")
     judged = {"nll": np.ones(4), "top1": np.ones(4, bool), "battle": np.array(list("abab")), "parameters": np.array(9)}
-    for name, value in (("train", None), ("heldout_decisions", judged), ("winner_told", 0.5), ("speed", 1.0)):
+    known = {"train": None, "heldout_decisions": judged, "winner_told": 0.5, "speed": 1.0, "win_rates": {}}
+    for name, value in known.items():
         monkeypatch.setattr(ablate, name, lambda *_, value=value: value)
     command = ["--data", "data/sample", "--out", str(tmp_path / "out"), "--battles", "0", "--arm", "mine", "seed=1"]
     assert main(command) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ablation.json", "ablation.md"]
     assert main([*command, "--record", "mine"]) == 0
     assert sorted(path.name for path in (tmp_path / "records").iterdir()) == ["mine.json", "mine.md"]
+    # The command that a record tells is the one that made it.
+    played = ["--battles", "3", "--formats", "gen1ou", "gen9ou", "--set", "data.filter=rating > 1", "seed=2"]
+    assert main([*command[:4], *played, *command[6:]]) == 0
+    told = shlex.split((tmp_path / "out" / "ablation.md").read_text().split("`")[1])
+    options = ablate.arguments(told[3:])
+    assert (options.formats, options.battles, options.set) == (["gen1ou", "gen9ou"], 3, [*played[6:]])
+    assert options.own == {"mine": ["seed=1"]}
 
 
 def test_battles_that_cannot_be_played_say_why(tmp_path):
