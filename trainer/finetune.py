@@ -103,6 +103,10 @@ def starting_model(config: RunConfig, resumed: Path | None = None) -> Start | No
     tokenizer = joined(Tokenizer.load(folder / VOCABULARY), Tokenizer.load(config.data.vocabulary))
     if len(tokenizer) > saved.vocab_size:
         log.info("%s: %d new words join its %d", name, len(tokenizer) - saved.vocab_size, saved.vocab_size)
+    if saved.act_beta != config.model.act_beta:
+        log.info(
+            "%s: its β is %g and this run's agent's %g, of model.act_beta", name, saved.act_beta, config.model.act_beta
+        )
     path = Path(config.output) / VOCABULARY
     tokenizer.save(path)
     adapted = dataclasses.replace(

@@ -35,10 +35,12 @@ def config_of(battles, output, *settings):
     return load_config(None, [*FREE, f"data.path={battles}", f"output={output}", "max_steps=5", *settings])
 
 
-def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, cached, tmp_path):
+def test_a_run_starts_from_the_saved_weights_in_their_sizes(trained, cached, tmp_path, caplog):
+    caplog.set_level("INFO")
     chosen = ("model.dropout=0.2", "model.act_gamma=0.99", "model.act_beta=0.3", "data.max_turns=32")
     split = ("data.heldout_share=0.125", "data.split_by=players")
     start = starting_model(config_of(cached, tmp_path, f"model.init_from={trained}", *chosen, *split))
+    assert "its β is 0 and this run's agent's 0.3, of model.act_beta" in caplog.text
     network = start.network()
     saved = load_file(trained / "model" / "model.safetensors")
     assert all(torch.equal(network.state_dict()[name], value) for name, value in saved.items())
