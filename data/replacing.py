@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -22,39 +22,43 @@ SURELY_DONE = 3600.0  # seconds without a write, where a lock does not reach the
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target` to write the new file at; it takes the target's place where the block ends well, and is
-    deleted where it does not. As long as its writer lives, a lock on it tells `clear_left` so.
+    deleted where it does not. As long as its writer lives, a lock on the folder tells `clear_left` so.
 
     Its name is drawn: the processes of several machines have the same numbers, as the first of every container has.
     It begins with a dot, which readers of battle files pass over. Raises OSError of what cannot be replaced.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with _held(temporary):
+        with _locked(target.parent, alone=False):
             yield temporary
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-@contextmanager
-def _held(temporary: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    with open(temporary, "xb") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def clear_left(folder: Path) -> None:
-    """Remove what `replacing` left in a folder where its process was killed: old files that nobody holds. Where locks
-    cannot be had, all stay."""
-    for name in os.listdir(folder):
-        file = folder / name
+    """Remove what `replacing` left in a folder where its process was killed: old files, while nobody writes there.
+    Where locks cannot be had, all stay."""
+    with _locked(folder, alone=True) as alone:
+        for name in filter(LEFT.fullmatch, os.listdir(folder)) if alone else ():
+            with suppress(OSError):
+                if time.time() - (folder / name).lstat().st_mtime > SURELY_DONE:
+                    (folder / name).unlink()
+
+
+@contextmanager
+def _locked(folder: Path, alone: bool) -> Iterator[bool]:
+    """Hold a lock on a folder, shared with other writers or `alone`; gives whether it is held. Nobody waits for it.
+
+    On the folder itself: a file that is locked on an SMB disk can be written by nobody who opens it anew (flock(2)).
+    """
+    with ExitStack() as stack:
+        held = False
         with suppress(OSError):
-            if LEFT.fullmatch(name) and time.time() - file.lstat().st_mtime > SURELY_DONE:
-                with open(file, "r+b") as left:
-                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    file.unlink()
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            if fcntl is not None:
+                fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                held = True
+        yield held

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, by several processes at once too."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -75,8 +76,30 @@ def test_what_a_killed_writer_left_is_cleared_and_what_a_living_one_writes_is_no
             file.touch()
             os.utime(file, (1, 1))
         clear_left(tmp_path)
-        assert set(tmp_path.iterdir()) == {*others, temporary}
+        assert temporary.exists()
+    clear_left(tmp_path)
+    assert set(tmp_path.iterdir()) == {*others, target}
     assert target.read_text() == "half"
+
+
+def test_what_is_written_is_not_locked_itself(tmp_path):
+    """On an SMB disk a lock is everybody's law: nothing could be written any more but by who has it (flock(2))."""
+    with replacing(tmp_path / "index.bin") as temporary:
+        temporary.write_text("half")
+        with open(temporary, "r+b") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_that_others_hold_is_written_in_all_the_same(tmp_path):
+    """As by flock(1) around a whole command."""
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with replacing(tmp_path / "index.bin") as temporary:
+            temporary.write_text("whole")
+    finally:
+        os.close(held)
+    assert (tmp_path / "index.bin").read_text() == "whole"
 
 
 def test_the_next_run_of_what_was_killed_clears_what_it_left(tmp_path):
