@@ -155,11 +155,12 @@ class _Units:
     def _is_done(self, name: str, source: str, mine: bool, folder: Path | None) -> bool:
         """Whether a unit's note tells of the battles that it has now, its shard is there, and, of this machine's, all
         files could be read: what a disk did not give then it may give now. Nor may one that was rejected have been
-        written since: fetched again, it can be as long as it was."""
+        written since: fetched again, it can be as long as it was. Of an archive, which is read through for it anyway,
+        the shard is read, too: a bit that flipped changes no size."""
         try:
             made = (self.out / "parts" / f"{name}.json").stat().st_mtime
             noted = _note(self.out, name)
-            whole = (self.out / noted["file"]).stat().st_size == noted["bytes"]
+            whole = _is_whole(self.out / noted["file"], noted, to_the_bit=mine and folder is None)
         except (OSError, KeyError):  # removed, or cut as the machine went down
             return False
         again = mine and any(
@@ -182,11 +183,21 @@ def _linked(cache: Path, out: Path, name: str, source: str) -> bool:
     except OSError:  # of a disk without links, or it is gone
         return False
     # A unit's note goes before its shard is made anew: as long as it is there, the shard is its own.
-    if _note(cache, name) != note or shard.stat().st_size != note["bytes"]:
+    if _note(cache, name) != note or not _is_whole(shard, note, to_the_bit=True):
         shard.unlink()
         return False
     write_json(out / "parts" / f"{name}.json", note)
     return True
+
+
+def _is_whole(shard: Path, note: dict, to_the_bit: bool) -> bool:
+    """Whether a shard is there and as long as its note says, or what that says `to_the_bit`."""
+    try:
+        with open(shard, "rb") as source:
+            long = os.fstat(source.fileno()).st_size == note["bytes"]
+            return long and (not to_the_bit or hashlib.file_digest(source, "sha256").hexdigest() == note["sha256"])
+    except OSError:
+        return False
 
 
 def _note(out: Path, name: str) -> dict:
