@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,9 @@ def _written_in(folder: Path) -> Iterator[None]:
         fault = error if isinstance(error, OSError) else error.__cause__
         if getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(f"{folder}: {fault.strerror}: make room there, and give the same command again") from error
-        if folder in (file := Path(getattr(fault, "filename", None) or ""), *file.parents):
+        file = Path(getattr(fault, "filename", None) or os.devnull)
+        # Of folders above that are yet to be made the error names the highest.
+        if folder in (file, *file.parents) or (file in folder.parents and not file.exists()):
             raise ValueError(
                 f"{folder}: cannot be written ({fault.strerror}): make it writable, or give another"
             ) from error

@@ -332,9 +332,16 @@ def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys, place):
     assert f"error: {tmp_path / place}: cannot be written (" in capsys.readouterr().err
 
 
+def test_a_slip_is_told_where_the_folder_at_hand_is_written(folder, tmp_path, monkeypatch, capsys):
+    """Of what has nothing to do with a file none is named, which passed for the one at hand."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache", "--from", str(folder), "--out", ".", "--formats", "gen8ou"]) == 1
+    assert "error: formats gen8ou not under" in capsys.readouterr().err
+
+
 def test_a_read_only_disk_is_named_with_the_mend(folder, tmp_path):
     """Mounted in a name space of its own, where the system lets one have it."""
-    mounted, out = tmp_path / "disk", tmp_path / "disk" / "c"
+    mounted, out = tmp_path / "disk", tmp_path / "disk" / "new" / "c"
     mounted.mkdir()
     inside = 'mount -t tmpfs -o ro tmpfs "$0" && exec "$@"'
     alone = ["unshare", "--mount", "--map-root-user", "sh", "-c", inside, mounted]
@@ -346,7 +353,7 @@ def test_a_read_only_disk_is_named_with_the_mend(folder, tmp_path):
             cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode in (1, 2)
-        assert "disk/c" in done.stderr.splitlines()[-1]
+        assert "disk/new/c" in done.stderr.splitlines()[-1]
         assert "cannot be written" in done.stderr.splitlines()[-1]
 
 
