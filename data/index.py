@@ -97,7 +97,7 @@ def open_index(
         found: dict[str, FormatIndex] = {}
         if not (rescan and scan):
             for name, folder in wanted.items():
-                kept = _open_kept(cache, name, folder, trust=not scan)
+                kept = _open_kept(cache, name, folder, trust=not scan, writable=writable)
                 if kept:
                     found[name] = kept
         stale = [name for name in wanted if name not in found]
@@ -188,14 +188,15 @@ def set_turns(entry: FormatIndex, turns: np.ndarray) -> FormatIndex:
     return FormatIndex(entry.format, None, table, entry.bad_names)
 
 
-def _open_kept(cache: Path, name: str, folder: Path, trust: bool = False) -> FormatIndex | None:
+def _open_kept(cache: Path, name: str, folder: Path, trust: bool = False, writable: bool = True) -> FormatIndex | None:
     file = cache / f"{name}.arrow"
     try:
         table = map_table(file)
         facts = read_facts(table)
         # Of one that does not tell its rows, from before battles that lie there twice counted once, lengths alone are
-        # good.
-        fresh = trust or ("rows" in facts and facts["fixed"] and facts["mtime_ns"] == folder.stat().st_mtime_ns)
+        # good; but where none can be kept, each start would scan anew, and know no lengths.
+        known = "rows" in facts or not writable
+        fresh = trust or (known and facts["fixed"] and facts["mtime_ns"] == folder.stat().st_mtime_ns)
         # Arrow takes zeros, which a machine that went down may leave at a file's end, for the end of the stream.
         if facts.get("rows", len(table)) != len(table):
             raise ValueError(f"holds {len(table)} of {facts['rows']} rows")

@@ -22,7 +22,7 @@ from data import index
 from data.dataset import BattleDataset, DataConfig
 from data.folders import DataError
 from data.index import folder_for, open_index, scan_format
-from data.index_table import map_table, write_table
+from data.index_table import map_table, read_facts, write_table
 from data.parallel import cores
 from data.prepare import main
 from data.replay_file import BadBattleFile, is_battle_file, iso_date, parse_name
@@ -161,6 +161,22 @@ def test_an_index_that_counted_battles_twice_is_made_anew_with_its_lengths(tmp_p
         patch.setattr(index, "write_table", without_stamp)
         assert len(BattleDataset(config, Tokenizer.load())) == 3
     assert len(BattleDataset(replace(config, turns="never"), Tokenizer.load()).lengths) == 2
+
+
+def test_an_older_index_that_nobody_can_write_is_good(tmp_path, monkeypatch):
+    """As one that is shared read-only: each start scanned millions of files anew, and knew no lengths."""
+    write_battles(tmp_path / "d", 2, formats=("gen1ou",), style=Style(max_turns=5))
+    age(tmp_path / "d")
+    config = DataConfig(path=str(tmp_path / "d"), cache_dir=str(tmp_path / "i"), heldout_share=0.0)
+    lengths = BattleDataset(config, Tokenizer.load()).lengths
+    (part,) = open_index(tmp_path / "d", cache_dir=tmp_path / "i")
+    facts = read_facts(part.table)
+    assert facts.pop("rows") == 2
+    write_table(part.file, part.table, facts)
+    (part.file.parent / ".lock").unlink()
+    (part.file.parent / ".lock").mkdir()
+    monkeypatch.setattr(index, "scan_format", None)
+    assert BattleDataset(replace(config, turns="never"), Tokenizer.load()).lengths.tolist() == lengths.tolist()
 
 
 def test_an_index_whose_end_a_machine_lost_is_made_again(tmp_path, monkeypatch, caplog):
