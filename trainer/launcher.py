@@ -7,7 +7,8 @@ from itertools import pairwise
 import psutil
 
 # What Python runs: a launcher's script, or its module.
-_OURS = re.compile(r"(.*/)?(torchrun|accelerate|deepspeed)|(torch\.distributed|accelerate\.commands|deepspeed)\..+")
+_SCRIPT = r"(.*/)?(torchrun|accelerate(-launch)?|deepspeed)"
+_OURS = re.compile(_SCRIPT + r"|(torch\.distributed|accelerate\.commands|deepspeed)\..+")
 
 
 class Launcher:

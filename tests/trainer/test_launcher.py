@@ -36,7 +36,7 @@ TELLS = (
         (["deepspeed", "deepspeed"], 0, 2),  # a runner and, below it, what launches
         (["deepspeed", "deepspeed"], 1, 2),
         (["wrapper.py"], 0, 0),  # of a script of one's own nothing is known: it may have detached the run
-        (["wrapper.py", "accelerate"], 1, 1),
+        (["wrapper.py", "accelerate-launch"], 1, 1),
         (["wrapper.py", "accelerate"], 0, 1),
     ],
 )
@@ -56,6 +56,7 @@ def test_its_death_is_noticed_and_no_other_parents(tmp_path, line, killed, known
         os.kill(pids[killed], signal.SIGKILL)
         noticed = killed >= len(line) - known
         if not noticed:
+            time.sleep(0.3)  # in which it would have told
             os.killpg(first.pid, signal.SIGTERM)  # it would look on for ten seconds
         assert first.stdout.readline() == ("True\n" if noticed else "")
     finally:
