@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from .terminal import silence_output, steady_output
 from .tokenizer import DEFAULT_PATH, GrowingTokenizer, Tokenizer
 
 log = logging.getLogger(__name__)
+_BARRED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # not a disk that fails, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,11 +74,13 @@ def _written_in(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         fault = error if isinstance(error, OSError) else error.__cause__
-        if getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        kind, named = getattr(fault, "errno", None), getattr(fault, "filename", None)
+        if kind in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(f"{folder}: {fault.strerror}: make room there, and give the same command again") from error
-        file = Path(getattr(fault, "filename", None) or os.devnull)
+        file = Path(named or "")
         # Of folders above that are yet to be made the error names the highest.
-        if folder in (file, *file.parents) or (file in folder.parents and not file.exists()):
+        there = folder in (file, *file.parents) or (file in folder.parents and not file.exists())
+        if named and there and kind in _BARRED:
             raise ValueError(
                 f"{folder}: cannot be written ({fault.strerror}): make it writable, or give another"
             ) from error

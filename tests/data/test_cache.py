@@ -332,6 +332,15 @@ def test_a_folder_that_cannot_be_made_says_so(folder, tmp_path, capsys, place):
     assert f"error: {tmp_path / place}: cannot be written (" in capsys.readouterr().err
 
 
+def test_a_disk_that_fails_is_not_told_to_be_made_writable(folder, tmp_path, monkeypatch, capsys):
+    def failing(job, *_):
+        raise OSError(errno.EIO, "Input/output error", f"{job.out}/index.bin")
+
+    monkeypatch.setattr("data.cache.make_cache", failing)
+    assert main(["cache", "--from", str(folder), "--out", str(tmp_path / "c")]) == 1
+    assert f"error: [Errno 5] Input/output error: '{tmp_path}/c/index.bin'" in capsys.readouterr().err
+
+
 def test_a_slip_is_told_where_the_folder_at_hand_is_written(folder, tmp_path, monkeypatch, capsys):
     """Of what has nothing to do with a file none is named, which passed for the one at hand."""
     monkeypatch.chdir(tmp_path)
