@@ -7,8 +7,8 @@
 # OUTPUT is the run's output folder. A start that ends badly is followed by another as long as there was progress, a newer
 # checkpoint; three ends in a row without one stop it. From the first such checkpoint on the command ends with resume=auto,
 # lest another `resume` of its own begin anew each time. SIGTERM, Ctrl-C, a hangup and SIGUSR1 are handed on to the run as
-# SIGTERM, which it saves itself at, and nothing is started after it. (The `deepspeed` launcher dies of it and hands nothing
-# on: its processes save themselves some seconds later.)
+# SIGTERM, which it saves itself at, and nothing is started after it. (The `deepspeed` launcher, and accelerate over one plain
+# process, die of it and hand nothing on: what they started saves itself some seconds later.)
 set -u
 output=${1:?give the run\'s output folder, then the command}
 : "${2:?give the command too, after the run\'s output folder}"

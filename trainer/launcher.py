@@ -15,8 +15,8 @@ class Launcher:
     """torchrun, accelerate and `deepspeed` over this process, the last of two processes (`line`, from the nearest up);
     of a run that was started alone there is none, and of other parents, such as a shell, nothing is expected.
 
-    They die of a signal that they do not hand on (torchrun and accelerate of SIGUSR1, `deepspeed` on one machine of
-    any) or of SIGKILL, and their processes would train on.
+    They die of a signal that they do not hand on (torchrun and accelerate of SIGUSR1, `deepspeed` on one machine, and
+    accelerate over one plain process, of any) or of SIGKILL, and their processes would train on.
     """
 
     def __init__(self):

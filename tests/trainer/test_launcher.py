@@ -76,7 +76,7 @@ def of_this_run(output):
         (Row("torchrun", 2, "plain"), signal.SIGKILL),
         (Row("torchrun", 2, "zero1"), signal.SIGUSR1),
         (Row("accelerate", 2, "zero1"), signal.SIGKILL),
-        (Row("accelerate", 1, "plain"), signal.SIGKILL),
+        (Row("accelerate", 1, "plain"), signal.SIGTERM),
         (Row("deepspeed", 2, "zero1"), signal.SIGTERM),
     ],
     ids=str,
