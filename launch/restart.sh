@@ -8,7 +8,8 @@
 # checkpoint; three ends in a row without one stop it. From the first such checkpoint on the command ends with resume=auto,
 # lest another `resume` of its own begin anew each time. SIGTERM, Ctrl-C, a hangup and SIGUSR1 are handed on to the run as
 # SIGTERM, which it saves itself at, and nothing is started after it. (The `deepspeed` launcher, and accelerate over one plain
-# process, die of it and hand nothing on: what they started saves itself some seconds later.)
+# process, die of it and hand nothing on: what they started saves itself some seconds later, and where this script's end
+# is the end of a container or a job there are none: take torchrun.)
 set -u
 output=${1:?give the run\'s output folder, then the command}
 : "${2:?give the command too, after the run\'s output folder}"

@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         place = error.filename or arguments.out or arguments.runs[0]  # a full disk names no file
-        print(f"error: {place}: {error.strerror}: free some space or choose another --out", file=sys.stderr)
+        print(f"error: {place}: {error.strerror or error}: free some space or choose another --out", file=sys.stderr)
         return 1
     return 0
 
