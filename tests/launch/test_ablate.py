@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,19 @@ def test_winners_are_told_by_the_largest_discount_wherever_it_stands(tmp_path):
     assert ablate.winner_told(tmp_path) == 0.8
 
 
+@pytest.mark.slow
 def test_an_arm_that_cannot_be_trained_says_why(tmp_path):
     options = ["--data", "data/sample", "--out", str(tmp_path), "--arm", "mine", "objective.filter=none"]
     with pytest.raises(SystemExit, match=r"mine_0.001_0: training ended with 1: .*objective\.filter"):
         ablate.train(["objective.filter=none"], 1e-3, 0, tmp_path / "mine_0.001_0", ablate.arguments(options))
+
+
+def test_a_command_that_fails_is_told_by_the_last_of_its_words(tmp_path):
+    fails = [sys.executable, "-uc", "import sys; print('on the way'); sys.exit('error: it is so')"]
+    with pytest.raises(SystemExit, match=r"^mine: training ended with 1: error: it is so; all of it is in .*/log$"):
+        ablate.run_logged(fails, tmp_path / "log", "mine: training")
+    assert (tmp_path / "log").read_text() == "on the way\nerror: it is so\n"
+    ablate.run_logged([sys.executable, "-c", "print('done')"], tmp_path / "log", "mine: training")
 
 
 def test_what_an_arm_sets_is_laid_over_what_all_set(tmp_path, monkeypatch):
