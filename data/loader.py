@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -255,12 +256,14 @@ def make_loader(
 def heldout_packs(
     dataset: BattleDataset, batch: BatchConfig, rank: int = 0, world: int = 1, shape: PackShape | None = None
 ) -> Iterator[Pack]:
-    """Every window of the data set once, in order, cuts at offset 0, in packs of a run's shape.
+    """Every window of the data set once, in order, cuts at offset 0, in packs of a run's shape, or for as many battles
+    as there are.
 
     With several processes, rank r gets packs r, r + world, …: numbers of packs can then differ by one. Files rejected
     on the way are counted in the data set's ledger.
     """
-    shape = shape or shape_for(dataset, batch)
+    if shape is None:
+        shape = shape_for(dataset, replace(batch, battles=min(batch.battles, max(1, len(dataset)))))
     ledger = dataset.ledger
     for windows in itertools.islice(heldout_plan(dataset.iter_lengths(), shape), rank, None, world):
         pack, report = build_pack(dataset, windows, shape)
